@@ -1,0 +1,28 @@
+"""Amazon Resource Names of what kflow keeps."""
+
+from __future__ import annotations
+
+import re
+
+_STREAM = re.compile(r"arn:aws[-a-z0-9]*:kinesis:([-a-z0-9]*):(\d{12}):stream/([a-zA-Z0-9_.-]{1,128})(/consumer/.+)?")
+
+
+def stream_arn(region: str, account: str, name: str) -> str:
+    """The ARN of a stream. Source: documented: Kinesis Data Streams, resource ARNs."""
+    return f"arn:aws:kinesis:{region}:{account}:stream/{name}"
+
+
+def stream_name(name_or_arn: str) -> str:
+    """The stream's name out of a name, a stream ARN or a consumer ARN; text that is no ARN comes back unchanged."""
+    match = _STREAM.fullmatch(name_or_arn)
+    return match[3] if match else name_or_arn
+
+
+def function_arn(region: str, account: str, name: str) -> str:
+    """The unqualified ARN of a function. Source: documented: Lambda Developer Guide, function ARNs."""
+    return f"arn:aws:lambda:{region}:{account}:function:{name}"
+
+
+def role_arn(account: str, name: str) -> str:
+    """The ARN of a role; local functions have one so that events look as they do on AWS."""
+    return f"arn:aws:iam::{account}:role/{name}"

@@ -1,0 +1,121 @@
+"""What a decorator leaves behind: plain data, and how it is found again.
+
+A decorator attaches a tuple of `Declared` to the function under `ATTRIBUTE`; nothing is registered anywhere, so that
+loading a module again and collecting again is all that a reload needs. `Handler` is data alone (no function object in
+it): it crosses processes, and the worker that runs it imports the function by `Handler.file` and `Handler.qualname`.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+ATTRIBUTE = "__kflow__"
+
+
+class StartingPosition(enum.StrEnum):
+    """Where a consumer without a checkpoint begins. Source: documented: CreateEventSourceMapping."""
+
+    LATEST = "LATEST"
+    TRIM_HORIZON = "TRIM_HORIZON"
+    AT_TIMESTAMP = "AT_TIMESTAMP"
+
+
+class HandlerForm(enum.StrEnum):
+    """How a handler wants to be called."""
+
+    EVENT = "event"
+    BATCH = "batch"
+    RECORD = "record"
+
+
+class MappingOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Options of an event source mapping for a stream, with AWS's defaults and units.
+
+    Source: documented: AWS Lambda API Reference, CreateEventSourceMapping.
+    """
+
+    batch_size: int = 100
+    maximum_batching_window_in_seconds: int = 0
+    starting_position: StartingPosition = StartingPosition.TRIM_HORIZON
+    starting_position_ms: int | None = None
+    maximum_retry_attempts: int = -1
+    maximum_record_age_in_seconds: int = -1
+    bisect_batch_on_function_error: bool = False
+    report_batch_item_failures: bool = False
+
+
+class StreamTrigger(msgspec.Struct, frozen=True, kw_only=True):
+    """One `@on_stream`: the stream's logical name or ARN, the options, and the line it stands on."""
+
+    stream: str
+    options: MappingOptions
+    enabled: bool = True
+    file: str = ""
+    line: int = 0
+
+
+class FunctionOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Options of the function; None leaves the choice to the settings, then to AWS's default.
+
+    Attributes:
+        timeout: seconds, 1 to 900.
+        memory_size: megabytes, 128 to 10,240.
+        environment: variables the handler sees.
+    """
+
+    function_name: str | None = None
+    timeout: int | None = None
+    memory_size: int | None = None
+    environment: dict[str, str] | None = None
+
+
+class Declared(msgspec.Struct, frozen=True):
+    """What one decorator attached to a function."""
+
+    trigger: StreamTrigger
+    function_options: FunctionOptions
+
+
+class Handler(msgspec.Struct, frozen=True, kw_only=True):
+    """One function with its triggers, as data.
+
+    Attributes:
+        name: the function's name on Lambda: `function_name`, else the Python name.
+        file: absolute path of the source file.
+        line: first line of the function.
+        root: the folder that is its import root, as `/var/task` is.
+        module: the name it is imported under.
+        qualname: the attribute to take from the module.
+        form: how it is called.
+        typed: whether its annotation names a type to decode to.
+        is_async: whether it is a coroutine function.
+        triggers: at least one.
+        options: function options, the same for all triggers.
+    """
+
+    name: str
+    file: str
+    line: int
+    root: str
+    module: str
+    qualname: str
+    form: HandlerForm
+    typed: bool = False
+    is_async: bool = False
+    triggers: tuple[StreamTrigger, ...] = ()
+    options: FunctionOptions = FunctionOptions()
+
+    @property
+    def place(self) -> str:
+        """`file:line`, for messages."""
+        return f"{self.file}:{self.line}"
+
+
+def declared(function: Callable[..., Any]) -> tuple[Declared, ...]:
+    """What decorators attached to `function`, first the one nearest to it."""
+    found: tuple[Declared, ...] = getattr(function, ATTRIBUTE, ())
+    return found

@@ -1,0 +1,136 @@
+"""The nouns that pass between floors, on one page: what an engine is given, what it gives back."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import msgspec
+
+
+class FunctionError(msgspec.Struct, frozen=True, kw_only=True):
+    """Why an invocation failed, in the words of Lambda's error payload.
+
+    Attributes:
+        type: `errorType`.
+        message: `errorMessage`.
+        trace: `stackTrace`; None where Lambda's payload has none.
+        request_id: `requestId`; empty for a failure before the first invocation, None where the payload has none.
+        file: the user's own innermost frame as `file:line`, for people; empty where unknown.
+
+    Source: recorded: spec of Lambda error payloads, section 9.6.
+    """
+
+    type: str
+    message: str
+    trace: tuple[str, ...] | None = None
+    request_id: str | None = None
+    file: str = ""
+
+
+class Outcome(msgspec.Struct, frozen=True):
+    """What one invocation came to: a JSON value, or an error.
+
+    Attributes:
+        response: what the handler returned, as JSON holds it.
+        error: set where the function failed.
+        duration_us: time in the handler, microseconds.
+        fresh: whether the environment must be thrown away (its import failed).
+    """
+
+    response: Any = None
+    error: FunctionError | None = None
+    duration_us: int = 0
+    fresh: bool = False
+
+
+class Invocation(msgspec.Struct, frozen=True):
+    """One call to make.
+
+    Attributes:
+        request_id: UUID, 16 bytes; new for each attempt.
+        records: in the shape that the handler's form asks for (event records, or `Record`s), at least one.
+        stream: name of the stream.
+        shard_id: the shard they come from.
+        attempt: 1 for the first; for logs only, the handler never sees it.
+        redrive: whether these are parked records that somebody sent again.
+    """
+
+    request_id: bytes
+    records: Sequence[Any]
+    stream: str
+    shard_id: str
+    attempt: int = 1
+    redrive: bool = False
+
+
+class Invoker(Protocol):
+    """Runs a function once. Called by the engine from its own thread, one call at a time per engine."""
+
+    def invoke(self, invocation: Invocation) -> Outcome:
+        """Run the function and wait. A failure of the function is an `Outcome`, never an exception."""
+        ...
+
+
+class BatchResult(enum.StrEnum):
+    """How an attempt ended for its batch."""
+
+    OK = "ok"
+    PARTIAL = "partial"
+    FAILED = "failed"
+    BISECT = "bisect"
+    PARKED = "parked"
+    EXPIRED = "expired"
+
+
+class BatchOutcome(msgspec.Struct, frozen=True, kw_only=True):
+    """What people and plugins are told after an attempt's outcome is durable.
+
+    Attributes:
+        function: name of the function.
+        stream: name of the stream.
+        shard_id: the shard.
+        records: how many the attempt was given (for `expired`: how many expired).
+        succeeded: how many it settled by success.
+        result: how it ended.
+        attempt: which attempt at this batch it was, from 1.
+        attempts_allowed: `maximum_retry_attempts` + 1, or -1 for no end.
+        duration_us: time in the handler.
+        error: the failure, where there was one.
+        failed_sequence_number: the first failed record, where the response named it.
+        sample: the first failed record's data, cut to 200 bytes; empty where unknown.
+        parked: number of the parked entry; 0 where none.
+        batches: how many attempts this line sums up (lines of success are summed when many).
+    """
+
+    function: str
+    stream: str
+    shard_id: str
+    records: int
+    succeeded: int
+    result: BatchResult
+    attempt: int = 1
+    attempts_allowed: int = -1
+    duration_us: int = 0
+    error: FunctionError | None = None
+    failed_sequence_number: str = ""
+    sample: bytes = b""
+    parked: int = 0
+    batches: int = 1
+
+
+class RuntimeInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """What plugins are told when a runtime is ready.
+
+    Attributes:
+        data_dir: absolute path of the data folder.
+        pid: process id of the node.
+        version: version of kflow.
+        functions: names of the functions that run.
+    """
+
+    data_dir: str
+    pid: int
+    version: str
+    functions: tuple[str, ...] = ()

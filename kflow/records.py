@@ -1,0 +1,112 @@
+"""What travels: `Record`, `Batch`, `Placed`, `Position`.
+
+Frozen msgspec structs where millions are made (150 ns each, against 950 ns for a frozen dataclass).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Generic, NamedTuple, TypeVar, cast
+
+import msgspec
+
+from kflow.errors import UsageError
+
+T = TypeVar("T")
+
+BEGIN_COUNTER = 1
+"""The counter of a shard's first record; 0 belongs to the shard's own starting sequence number."""
+
+
+class Position(NamedTuple):
+    """A place in a shard: before record `index` of the block at logical byte `offset`; past a block: (its end, 0)."""
+
+    offset: int
+    index: int
+
+
+class Placed(msgspec.Struct, frozen=True, gc=False):
+    """Where a record was stored.
+
+    Attributes:
+        shard_id: `shardId-` and twelve digits.
+        sequence_number: larger than all before it in that shard.
+    """
+
+    shard_id: str
+    sequence_number: int
+
+
+class Record(msgspec.Struct, Generic[T], frozen=True, gc=False, eq=True):
+    """One record, as a handler sees it. Holds what AWS's event holds and no more, so the same code runs deployed.
+
+    Attributes:
+        data: the bytes that were put.
+        partition_key: 1 to 256 characters.
+        sequence_number: as an integer; on the wire a decimal string.
+        shard_id: `shardId-` and twelve digits.
+        arrival_ms: approximate arrival, milliseconds since the epoch.
+        decoded: what `value` returns; set before the call where the handler's annotation is `Record[T]` or `Batch[T]`.
+    """
+
+    data: bytes
+    partition_key: str
+    sequence_number: int
+    shard_id: str
+    arrival_ms: int
+    decoded: Any = msgspec.UNSET
+
+    @property
+    def value(self) -> T:
+        """The payload as the `T` of the handler's `Record[T]`, decoded strictly before the call."""
+        if self.decoded is msgspec.UNSET:
+            raise UsageError(
+                "this record has no .value: annotate the handler's parameter with the type to decode to, "
+                "for example `order: Record[Order]`, or read .data or .json()"
+            )
+        return cast("T", self.decoded)
+
+    def json(self) -> Any:
+        """The payload parsed as JSON.
+
+        Raises:
+            msgspec.DecodeError: the payload is not JSON.
+        """
+        return msgspec.json.decode(self.data)
+
+
+class Batch(Generic[T]):
+    """The records of one invocation, all of one shard, in order.
+
+    Attributes:
+        records: the records.
+        stream: name of the stream.
+        shard_id: `shardId-` and twelve digits.
+    """
+
+    __slots__ = ("_failed", "records", "shard_id", "stream")
+
+    def __init__(self, records: Sequence[Record[T]], stream: str, shard_id: str) -> None:
+        self.records = records
+        self.stream = stream
+        self.shard_id = shard_id
+        self._failed: list[int] = []
+
+    def __iter__(self) -> Iterator[Record[T]]:
+        return iter(self.records)
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def failed(self, record: Record[T]) -> None:
+        """Report one record as failed: the batch is settled up to the first failed record, the rest comes again.
+
+        Needs `report_batch_item_failures=True`.
+        """
+        self._failed.append(record.sequence_number)
+
+    def response(self) -> dict[str, list[dict[str, str]]] | None:
+        """AWS's partial batch response for what `failed` was told; None where nothing failed."""
+        if not self._failed:
+            return None
+        return {"batchItemFailures": [{"itemIdentifier": str(number)} for number in self._failed]}
