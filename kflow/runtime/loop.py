@@ -1,0 +1,152 @@
+"""The node's event loop: readiness, timers, calls from other threads; one round serves workers before producers.
+
+A plain selector loop, not asyncio: the order within a round is part of the protocol (workers first, then producers, so
+that a burst of puts never delays a lease), and a round costs one system call when something is ready. Its selector is
+itself a pollable descriptor, so another loop can host it.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import os
+import selectors
+import time
+from collections import deque
+from collections.abc import Callable
+
+READ = selectors.EVENT_READ
+WRITE = selectors.EVENT_WRITE
+
+Callback = Callable[[int], None]
+
+
+class Timer:
+    """A call that is due later; `cancel` it, or let it fire once."""
+
+    __slots__ = ("call", "due")
+
+    def __init__(self, due: float, call: Callable[[], None]) -> None:
+        self.due = due
+        self.call: Callable[[], None] | None = call
+
+    def cancel(self) -> None:
+        """Make sure that it never fires. Cancelling twice, or after it fired, does nothing."""
+        self.call = None
+
+
+class Loop:
+    """Single-threaded; every method but `call_soon_threadsafe` belongs to the thread that runs it."""
+
+    def __init__(self) -> None:
+        self._selector = selectors.DefaultSelector()
+        self._timers: list[tuple[float, int, Timer]] = []
+        self._order = itertools.count()
+        self._soon: deque[Callable[[], None]] = deque()
+        self._running = False
+        self._wake_read, self._wake_write = os.pipe()
+        os.set_blocking(self._wake_read, False)
+        os.set_blocking(self._wake_write, False)
+        self._selector.register(self._wake_read, READ, (0, self._woken))
+
+    def add(self, fd: int, callback: Callback, *, priority: int = 1, mask: int = READ) -> None:
+        """Call `callback(mask)` whenever `fd` is ready; lower priorities are served first within a round."""
+        self._selector.register(fd, mask, (priority, callback))
+
+    def modify(self, fd: int, mask: int) -> None:
+        """Change what `fd` is watched for."""
+        key = self._selector.get_key(fd)
+        if key.events != mask:
+            self._selector.modify(fd, mask, key.data)
+
+    def remove(self, fd: int) -> None:
+        """Stop watching `fd`, before it is closed."""
+        self._selector.unregister(fd)
+
+    def call_at(self, due: float, call: Callable[[], None]) -> Timer:
+        """Call once when `time.monotonic()` has reached `due`."""
+        timer = Timer(due, call)
+        heapq.heappush(self._timers, (due, next(self._order), timer))
+        return timer
+
+    def call_later(self, seconds: float, call: Callable[[], None]) -> Timer:
+        """Call once, `seconds` from now."""
+        return self.call_at(time.monotonic() + seconds, call)
+
+    def call_soon_threadsafe(self, call: Callable[[], None]) -> None:
+        """From any thread: call at the start of the next round."""
+        self._soon.append(call)
+        self.wake()
+
+    def wake(self) -> None:
+        """From any thread or signal handler: end the current wait."""
+        try:
+            os.write(self._wake_write, b"\0")
+        except BlockingIOError:
+            return  # the pipe is full: a wake-up is under way already
+
+    def run(self) -> None:
+        """Serve until `stop`."""
+        self._running = True
+        while self._running:
+            self.round()
+
+    def stop(self) -> None:
+        """End `run` after this round."""
+        self._running = False
+
+    def round(self, limit_s: float | None = None) -> None:
+        """Wait for readiness or the next timer (at most `limit_s`), then serve everything once, timers last.
+
+        Messages are read before timers fire: after any wait the node must have heard what already happened before it
+        concludes that something did not.
+        """
+        ready = self._selector.select(self._timeout(limit_s))
+        if len(ready) > 1:
+            ready.sort(key=_priority)
+        watched = self._selector.get_map()
+        for key, mask in ready:
+            if key.fd in watched:  # an earlier callback of this round may have removed it
+                key.data[1](mask)
+        while self._soon:
+            self._soon.popleft()()
+        self._fire()
+
+    def close(self) -> None:
+        """Release the selector and the wake-up pipe."""
+        self._selector.close()
+        os.close(self._wake_read)
+        os.close(self._wake_write)
+
+    def _timeout(self, limit_s: float | None) -> float | None:
+        if self._soon:
+            return 0.0
+        while self._timers and self._timers[0][2].call is None:
+            heapq.heappop(self._timers)
+        if not self._timers:
+            return limit_s
+        due = max(0.0, self._timers[0][0] - time.monotonic())
+        return due if limit_s is None else min(due, limit_s)
+
+    def _fire(self) -> None:
+        if not self._timers:
+            return
+        now = time.monotonic()
+        while self._timers and self._timers[0][0] <= now:
+            timer = heapq.heappop(self._timers)[2]
+            call, timer.call = timer.call, None
+            if call is not None:
+                call()
+
+    def _woken(self, mask: int) -> None:
+        del mask
+        try:
+            while os.read(self._wake_read, 4096):
+                pass
+        except BlockingIOError:
+            return
+
+
+def _priority(event: tuple[selectors.SelectorKey, int]) -> int:
+    priority: int = event[0].data[0]
+    return priority

@@ -1,0 +1,271 @@
+"""What the node and its children say to each other over socketpairs: small structs, framed, never pickled.
+
+Times on the wire are durations: the clocks of two processes are never compared.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+from typing import Any
+
+import msgspec
+
+from kflow.declarations import Handler
+from kflow.interfaces import FunctionError
+
+_LENGTH = struct.Struct("<I")
+_READ_BYTES = 65536
+
+
+class WorkerSpec(msgspec.Struct, frozen=True, array_like=True, tag=5):
+    """All that a worker is told at its start: the first message on its channel.
+
+    Attributes:
+        worker: the node's number for it; names its lock file.
+        handler: what it runs, by name: the worker imports it.
+        data_dir: the data folder.
+        maps: the streams of the handler's triggers, in the order of `handler.triggers`, as their files' text (hash keys
+            are 128-bit integers, which messages cannot hold).
+        epoch: the node's epoch; goes into every intent.
+        previous_epoch_clean: whether the node before this one stopped of its own accord.
+        timeout_s: the function's timeout.
+        memory_mb: the function's memory size.
+        environment: variables to set for the handler.
+        plugins: those that have hooks in workers.
+        init_in_invocation: an import that took longer than its own limit runs under the function's timeout.
+        every_batch: tell of each batch by itself: a plugin counts them.
+    """
+
+    worker: int
+    handler: Handler
+    data_dir: str
+    maps: tuple[bytes, ...]
+    epoch: int
+    previous_epoch_clean: bool
+    region: str
+    account: str
+    retry_backoff_scale: float
+    timeout_s: int
+    memory_mb: int
+    environment: dict[str, str]
+    plugins: tuple[str, ...] = ()
+    init_in_invocation: bool = False
+    every_batch: bool = False
+
+
+class DeathNote(msgspec.Struct, frozen=True, array_like=True):
+    """How the lease's last worker died, where its parent reported it.
+
+    Attributes:
+        worker_pid: the process.
+        request_id: set where the node killed it: only the invocation that it timed out counts.
+        error: what the attempt failed with.
+    """
+
+    worker_pid: int
+    request_id: bytes | None
+    error: FunctionError
+
+
+class Grant(msgspec.Struct, frozen=True, array_like=True, tag=1):
+    """Node to worker: this lease is yours until you return it."""
+
+    lease: int
+    generation: int
+    trigger: int
+    shard: int
+    since_completion_ms: int
+    window_over: bool = False
+    alone: bool = False
+    death: DeathNote | None = None
+
+
+class Retire(msgspec.Struct, frozen=True, array_like=True, tag=2):
+    """Node to worker: return the lease at the end of the running attempt."""
+
+    generation: int
+
+
+class Stop(msgspec.Struct, frozen=True, array_like=True, tag=3):
+    """Node to worker: end, once nothing is held."""
+
+
+class Redrive(msgspec.Struct, frozen=True, array_like=True, tag=4):
+    """Node to worker: send this parked entry to the handler once more."""
+
+    number: int
+    trigger: int
+
+
+ToWorker = WorkerSpec | Grant | Retire | Stop | Redrive
+
+
+class Running(msgspec.Struct, frozen=True, array_like=True, tag=11):
+    """Worker to node, before an invocation, without waiting.
+
+    Attributes:
+        generation: of the grant; 0 for a redrive.
+        request_id: of the invocation.
+        deadline_ms: how long it may take from now.
+        initialising: the import of the user's module, not the handler.
+    """
+
+    generation: int
+    request_id: bytes
+    deadline_ms: int
+    initialising: bool = False
+
+
+class Returned(msgspec.Struct, frozen=True, array_like=True, tag=12):
+    """Worker to node, after the last slot write: the lease is free.
+
+    Attributes:
+        reason: `idle`, `retired`, `backoff`, `window`, `suspect`, `storage`.
+        due_ms: when to grant it again; None: at the next append past `read_offset`.
+        read_offset: how far the log was read.
+        want_counter: for a window: also grant when the shard's next counter has reached this; 0: do not.
+        settled: whether a batch was settled under this grant.
+        broken: the environment is to be thrown away (its import failed).
+    """
+
+    lease: int
+    generation: int
+    reason: str
+    due_ms: int | None
+    read_offset: int
+    want_counter: int = 0
+    settled: bool = False
+    broken: bool = False
+
+
+class Alive(msgspec.Struct, frozen=True, array_like=True, tag=13):
+    """Worker to node: no invocation runs, and I am still at it (gathering, or waiting for the disk)."""
+
+    generation: int
+
+
+class Redriven(msgspec.Struct, frozen=True, array_like=True, tag=14):
+    """Worker to node: what became of a redrive."""
+
+    number: int
+    error: FunctionError | None = None
+    broken: bool = False
+
+
+FromWorker = Running | Returned | Alive | Redriven
+
+
+class Spawn(msgspec.Struct, frozen=True, array_like=True, tag=21):
+    """Node to zygote, with the worker's two sockets beside it: fork a worker."""
+
+    worker: int
+
+
+class Ended(msgspec.Struct, frozen=True, array_like=True, tag=22):
+    """Zygote to node: the wait status of a worker."""
+
+    pid: int
+    status: int
+
+
+class Born(msgspec.Struct, frozen=True, array_like=True, tag=23):
+    """Zygote to node: a worker's pid. `worker` 0: the zygote itself is ready."""
+
+    worker: int
+    pid: int
+
+
+FromZygote = Ended | Born
+
+encode = msgspec.msgpack.Encoder().encode
+_to_worker: msgspec.msgpack.Decoder[ToWorker] = msgspec.msgpack.Decoder(ToWorker)
+_from_worker: msgspec.msgpack.Decoder[FromWorker] = msgspec.msgpack.Decoder(FromWorker)
+_from_zygote: msgspec.msgpack.Decoder[FromZygote] = msgspec.msgpack.Decoder(FromZygote)
+_spawn: msgspec.msgpack.Decoder[Spawn] = msgspec.msgpack.Decoder(Spawn)
+
+DECODERS: dict[str, msgspec.msgpack.Decoder[Any]] = {
+    "to_worker": _to_worker,
+    "from_worker": _from_worker,
+    "from_zygote": _from_zygote,
+    "spawn": _spawn,
+}
+
+
+class Channel:
+    """Framed messages over one stream socket. One reader, one writer."""
+
+    __slots__ = ("_buffer", "_decode", "_outbox", "closed", "socket")
+
+    def __init__(self, sock: socket.socket, hears: str) -> None:
+        self.socket = sock
+        self.closed = False
+        self._decode = DECODERS[hears].decode
+        self._buffer = b""
+        self._outbox = b""
+
+    def fileno(self) -> int:
+        """The socket's descriptor."""
+        return self.socket.fileno()
+
+    def send(self, message: msgspec.Struct) -> None:
+        """Send, waiting for room. For the children: they have nothing better to do."""
+        body = encode(message)
+        self.socket.sendall(_LENGTH.pack(len(body)) + body)
+
+    def post(self, message: msgspec.Struct) -> bool:
+        """Send without ever waiting: what does not fit is kept. Returns whether something is left for `flush`."""
+        body = encode(message)
+        self._outbox += _LENGTH.pack(len(body)) + body
+        return self.flush()
+
+    def flush(self) -> bool:
+        """Send what is kept. Returns whether something is still left."""
+        if self.closed:
+            self._outbox = b""
+        if self._outbox:
+            try:
+                sent = self.socket.send(self._outbox, socket.MSG_DONTWAIT)
+                self._outbox = self._outbox[sent:]
+            except BlockingIOError:
+                return True
+            except (BrokenPipeError, ConnectionResetError):
+                # The other side is gone; its parent will report how. What was meant for it is void.
+                self.closed = True
+                self._outbox = b""
+        return bool(self._outbox)
+
+    def receive(self, *, wait: bool) -> list[Any]:
+        """Messages that have arrived: with `wait` at least one, unless the other side has closed (`closed` is set)."""
+        while True:
+            try:
+                data = self.socket.recv(_READ_BYTES, 0 if wait else socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                return []
+            except ConnectionResetError:
+                data = b""
+            if not data:
+                self.closed = True
+                return []
+            messages = self._split(data)
+            if messages or not wait:
+                return messages
+
+    def _split(self, data: bytes) -> list[Any]:
+        buffer = self._buffer + data if self._buffer else data
+        messages: list[Any] = []
+        at, end = 0, len(buffer)
+        while end - at >= _LENGTH.size:
+            (length,) = _LENGTH.unpack_from(buffer, at)
+            stop = at + _LENGTH.size + length
+            if stop > end:
+                break
+            messages.append(self._decode(buffer[at + _LENGTH.size : stop]))
+            at = stop
+        self._buffer = buffer[at:]
+        return messages
+
+    def close(self) -> None:
+        """Close the socket."""
+        self.closed = True
+        self.socket.close()

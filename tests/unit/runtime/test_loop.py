@@ -1,0 +1,102 @@
+"""The node's loop: order within a round, timers, calls from elsewhere."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from kflow.runtime.loop import READ, WRITE, Loop
+
+
+@pytest.fixture
+def loop() -> Iterator[Loop]:
+    made = Loop()
+    yield made
+    made.close()
+
+
+def test_a_round_serves_lower_priorities_first(loop: Loop) -> None:
+    pipes = [os.pipe() for _ in range(3)]
+    served: list[int] = []
+    for priority, (read, write) in zip((2, 0, 1), pipes, strict=True):
+        os.write(write, b"x")
+        loop.add(read, lambda mask, priority=priority: served.append(priority), priority=priority)  # type: ignore[misc]
+
+    loop.round(0)
+
+    assert served == [0, 1, 2]
+    for read, write in pipes:
+        loop.remove(read)
+        os.close(read)
+        os.close(write)
+
+
+def test_a_descriptor_removed_in_the_round_is_not_served_any_more(loop: Loop) -> None:
+    first, second = os.pipe(), os.pipe()
+    served: list[str] = []
+
+    def remove_other(mask: int) -> None:
+        served.append("first")
+        loop.remove(second[0])
+
+    loop.add(first[0], remove_other, priority=0)
+    loop.add(second[0], lambda mask: served.append("second"), priority=1)
+    os.write(first[1], b"x")
+    os.write(second[1], b"x")
+
+    loop.round(0)
+
+    assert served == ["first"]
+    loop.remove(first[0])
+    for fd in (*first, *second):
+        os.close(fd)
+
+
+def test_messages_are_served_before_timers(loop: Loop) -> None:
+    read, write = os.pipe()
+    order: list[str] = []
+    loop.add(read, lambda mask: order.append(os.read(read, 1).decode()))
+    os.write(write, b"m")
+    loop.call_at(time.monotonic() - 1, lambda: order.append("t"))
+
+    loop.round(0)
+
+    assert order == ["m", "t"]
+    loop.remove(read)
+    os.close(read)
+    os.close(write)
+
+
+def test_a_cancelled_timer_never_fires(loop: Loop) -> None:
+    fired: list[int] = []
+    timer = loop.call_later(0, lambda: fired.append(1))
+    timer.cancel()
+
+    loop.round(0)
+
+    assert fired == []
+
+
+def test_a_call_from_another_thread_ends_the_wait(loop: Loop) -> None:
+    threading.Thread(target=lambda: loop.call_soon_threadsafe(loop.stop)).start()
+
+    loop.run()  # without the wake-up this would never return
+
+
+def test_writing_is_watched_only_when_asked_for(loop: Loop) -> None:
+    ours, theirs = socket.socketpair()
+    masks: list[int] = []
+    loop.add(ours.fileno(), masks.append)
+    loop.round(0)
+    loop.modify(ours.fileno(), READ | WRITE)
+    loop.round(0)
+
+    assert masks == [WRITE]
+    loop.remove(ours.fileno())
+    ours.close()
+    theirs.close()
