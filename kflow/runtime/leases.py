@@ -253,6 +253,7 @@ class LeaseTable:
             death: how it died, where that counts as an attempt of the lease it held.
             now: monotonic seconds.
             died: whether it ended other than as it was asked to.
+
         Returns:
             The lease it held.
         """

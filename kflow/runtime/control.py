@@ -1,0 +1,229 @@
+"""What the node answers to tools: one function per operation, named as on the wire.
+
+Requests come over the node's socket as JSON `{"op": ..., ...}`; a `KflowError` raised here is the answer.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from kflow.broker.checkpoints import SlotFile
+from kflow.broker.reader import ShardReader
+from kflow.broker.streammap import StreamMap
+from kflow.errors import UsageError
+from kflow.runtime.drain import DrainWatch
+from kflow.runtime.ingest import Connection
+from kflow.runtime.leases import Lease, LeaseState
+from kflow.runtime.node import Node
+
+
+@dataclass(slots=True)
+class _Waiting:
+    connection: Connection
+    request: int
+    stream_id: int
+    offsets: dict[int, int]
+
+
+class Control:
+    """The operations of one node."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self._parked = node.parked
+        self._waiting: list[_Waiting] = []
+        self._started = time.monotonic()
+        self._operations: dict[str, Callable[..., Any]] = {
+            "status": self.status,
+            "stop": self.stop,
+            "drain": self.drain,
+            "create_stream": self.create_stream,
+            "delete_stream": self.delete_stream,
+            "reset": self.reset,
+            "drop": self.drop,
+        }
+        node.watch_appends(self._appended)
+
+    def handle(self, connection: Connection, request: int, message: dict[str, Any]) -> Any:
+        """Answer one request, or None where the answer follows later."""
+        arguments = dict(message)
+        name = arguments.pop("op", "")
+        if name == "wait":
+            return self._wait(connection, request, arguments)
+        if name == "redrive":
+            return self._redrive(connection, request, arguments)
+        operation = self._operations.get(name)
+        if operation is None:
+            raise UsageError(f"this runtime knows no operation {name!r}; it may be of an older version than the tool")
+        return operation(**arguments)
+
+    # ------------------------------------------------------------------ status
+
+    def status(self) -> dict[str, Any]:
+        """A snapshot: each lease with its position, each worker, what is parked."""
+        node = self._node
+        slots: dict[tuple[str, int], SlotFile] = {}
+        now_ms = time.time_ns() // 1_000_000
+        try:
+            leases = [self._lease(lease, slots, now_ms) for lease in node.table.leases.values()]
+        finally:
+            for file in slots.values():
+                file.close()
+        return {
+            "pid": os.getpid(),
+            "epoch": node.epoch,
+            "uptime_s": round(time.monotonic() - self._started, 3),
+            "stopping": node.table.stopping,
+            "data_dir": str(node.folder.path),
+            "leases": leases,
+            "workers": [
+                {"id": place.id, "function": place.function, "state": place.state.value, "pid": node.pid_of(place.id)}
+                for place in node.table.places.values()
+            ],
+            "parked": self._parked.count(),
+            "dropped_lines": node.feed.dropped,
+        }
+
+    def _lease(self, lease: Lease, slots: dict[tuple[str, int], SlotFile], now_ms: int) -> dict[str, Any]:
+        node = self._node
+        stream = node.functions[lease.function].maps[lease.trigger]
+        key = (lease.function, lease.stream_id)
+        if key not in slots:
+            slots[key] = SlotFile.open(node.folder.path, lease.function, lease.stream_id, files=node.folder.files)
+        slot = slots[key].load(lease.shard)
+        reader = ShardReader(node.folder, stream, lease.shard)
+        try:
+            behind = max(0, reader.next_counter - slot.checkpoint_counter)
+            age_ms = 0
+            if behind and slot.checkpoint.offset < reader.tail:
+                blocks = reader.read(max(slot.checkpoint.offset, reader.horizon), 1)
+                age_ms = max(0, now_ms - blocks[0].arrival_ms) if blocks else 0
+        finally:
+            reader.close()
+        blocked = slot.attempt > 0 and slot.error_type != ""
+        return {
+            "function": lease.function,
+            "stream": stream.name,
+            "shard": lease.shard,
+            "state": "running" if lease.state is LeaseState.GRANTED else lease.reason or lease.state.value,
+            "checkpoint": slot.checkpoint_counter,
+            "behind": behind,
+            "iterator_age_ms": age_ms,
+            "attempt": slot.attempt,
+            "blocked": blocked,
+            "error_type": slot.error_type if blocked else "",
+            "suspect": slot.suspect,
+            "succeeded": slot.succeeded,
+            "delivered": slot.delivered,
+            "failures": slot.failures,
+            "parked": slot.parked,
+            "lost": slot.lost,
+        }
+
+    # ------------------------------------------------------------------ life
+
+    def stop(self, *, kill: bool = False) -> dict[str, Any]:
+        """Stop the node, after this answer has been sent."""
+        self._node.loop.call_later(0, lambda: self._node.request_stop(kill=kill))
+        return {"pid": os.getpid()}
+
+    def drain(self) -> dict[str, Any]:
+        """Stop once everything that is in the log now is settled or parked."""
+        node = self._node
+        if node.drain is None:
+            node.drain = DrainWatch(node.request_stop)
+        ends = {lease.id: self._end(lease) for lease in node.table.leases.values()}
+        node.loop.call_later(0, lambda: node.start_drain(ends))
+        return {"pid": os.getpid()}
+
+    def _end(self, lease: Lease) -> int:
+        node = self._node
+        return node.log.shard(node.functions[lease.function].maps[lease.trigger], lease.shard).tail
+
+    # ------------------------------------------------------------------ streams
+
+    def create_stream(
+        self, *, name: str, shards: int, retention_hours: int = 24, max_record_bytes: int = 1048576
+    ) -> dict[str, Any]:
+        """Create a stream. Handlers that name it run from the next start on."""
+        stream = self._node.log.create_stream(
+            name, shards, retention_hours=retention_hours, max_record_bytes=max_record_bytes
+        )
+        return {"name": stream.name, "id": f"{stream.id:016x}", "shards": len(stream.shards)}
+
+    def delete_stream(self, *, name: str) -> dict[str, Any]:
+        """Delete a stream that no running handler reads."""
+        stream = self._node.folder.map(name)
+        self._refuse_if_read(stream, "delete")
+        self._node.log.delete_stream(name)
+        self._forget(stream)
+        return {"name": name}
+
+    def reset(self, *, stream: str | None = None) -> dict[str, Any]:
+        """Empty streams that no running handler reads."""
+        folder = self._node.folder
+        chosen = [folder.map(stream)] if stream else folder.maps()
+        for each in chosen:
+            self._refuse_if_read(each, "reset")
+        for each in chosen:
+            self._node.log.reset_stream(each.name)
+            self._forget(each)
+        return {"streams": [each.name for each in chosen]}
+
+    def _refuse_if_read(self, stream: StreamMap, what: str) -> None:
+        readers = sorted({lease.function for lease in self._node.table.leases.values() if lease.stream_id == stream.id})
+        if readers:
+            raise UsageError(
+                f"stream {stream.name} is read by {', '.join(readers)} just now: `kflow stop` first, then {what} it"
+            )
+
+    def _forget(self, stream: StreamMap) -> None:
+        if self._node.ingest is not None:
+            self._node.ingest.forget(stream.id)
+
+    # ------------------------------------------------------------------ parked entries
+
+    def drop(self, *, number: int) -> dict[str, Any]:
+        """Remove a parked entry for good."""
+        self._parked.drop(number)
+        return {"number": number}
+
+    def _redrive(self, connection: Connection, request: int, arguments: dict[str, Any]) -> None:
+        number = int(arguments["number"])
+        entry = self._parked.show(number)
+        plan = self._node.functions.get(entry.function)
+        if plan is None:
+            known = ", ".join(sorted(self._node.functions)) or "none"
+            raise UsageError(f"parked {number} is of handler {entry.function}, which does not run here ({known} do)")
+        trigger = next((i for i, each in enumerate(plan.maps) if each.id == entry.stream_id), 0)
+        self._parked.claim(number, self._node.epoch)
+        self._node.redrive(entry.function, number, trigger, lambda answer: connection.answer(request, answer))
+
+    # ------------------------------------------------------------------ waiting for records
+
+    def _wait(self, connection: Connection, request: int, arguments: dict[str, Any]) -> dict[str, Any] | None:
+        stream_id = int(arguments["stream_id"])
+        offsets = {int(shard): int(offset) for shard, offset in arguments["offsets"].items()}
+        stream = self._node.folder.map_by_id(stream_id)
+        for shard, offset in offsets.items():
+            if self._node.log.shard(stream, shard).tail > offset:
+                return {"shard": shard}
+        self._waiting = [w for w in self._waiting if not w.connection.closed]
+        self._waiting.append(_Waiting(connection, request, stream_id, offsets))
+        return None
+
+    def _appended(self, stream: StreamMap, shard: int) -> None:
+        if not self._waiting:
+            return
+        kept = []
+        for waiting in self._waiting:
+            if waiting.stream_id == stream.id and shard in waiting.offsets:
+                if not waiting.connection.closed:
+                    waiting.connection.answer(waiting.request, {"shard": shard})
+            else:
+                kept.append(waiting)
+        self._waiting = kept

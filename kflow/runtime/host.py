@@ -1,0 +1,260 @@
+"""Run a runtime: take the folder, set everything up, serve until it is stopped, say what came of it."""
+
+from __future__ import annotations
+
+import gc
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Self
+
+from kflow.broker import wire
+from kflow.broker.checkpoints import SlotFile
+from kflow.broker.folder import DataFolder
+from kflow.broker.locks import FileLock
+from kflow.broker.log import Log
+from kflow.broker.parked import ParkedStore
+from kflow.clock import SystemClock
+from kflow.errors import DataFolderBusy, UsageError
+from kflow.plugins.manager import PluginManager
+from kflow.runtime import environment, lifeline, loader, starting
+from kflow.runtime.control import Control
+from kflow.runtime.drain import DrainWatch
+from kflow.runtime.feed import HandlerSummary, Listener, ReadyInfo, Summary
+from kflow.runtime.ingest import Ingest
+from kflow.runtime.loop import Loop
+from kflow.runtime.node import Node, NodeOptions, install_signals
+from kflow.settings import Settings
+
+PRELOAD = ("asyncio", "base64", "dataclasses", "datetime", "decimal", "gzip", "json", "logging", "uuid")
+"""Of the standard library: what handlers usually import."""
+PRELOADED_IF_USED = ("boto3", "botocore", "numpy", "pandas", "pyarrow", "pydantic", "requests", "httpx", "orjson")
+"""Slow imports; only where a handler's source names them."""
+LOCK_PATIENCE_S = 30.0
+
+
+def run(
+    settings: Settings,
+    path: str | None,
+    *,
+    drain: bool = False,
+    timeout_s: float | None = None,
+    listener: Listener,
+    on_ready: Callable[[Node], None] | None = None,
+) -> int:
+    """Run the handlers under `path` until stopped.
+
+    Args:
+        settings: checked settings.
+        path: file, folder or module of the handlers; None for none: the node alone.
+        drain: stop when all that was stored at the start is settled or parked.
+        timeout_s: with `drain`: give up after this long.
+        listener: told what happens, from one thread.
+        on_ready: called once in the loop's thread when everything runs.
+
+    Returns:
+        0 done, 1 where a drain did not finish in time.
+
+    Raises:
+        UsageError: handlers that cannot be loaded; a runtime that runs already.
+        StorageError: the data folder cannot be used.
+    """
+    begin = time.monotonic()
+    folder = DataFolder.open(
+        settings.data_dir,
+        create=True,
+        fsync=settings.fsync if settings.given("fsync") else None,
+        region=settings.region,
+        account=settings.account,
+    )
+    guard = folder.runtime_lock()
+    _take(guard, folder)
+    try:
+        closed_port = environment.ClosedPort()
+        variables = environment.safe_environment(
+            os.environ, data_dir=folder.path, region=settings.region, endpoint=closed_port.url
+        )
+        found = loader.load(path, variables) if path is not None else loader.Loaded()
+        plugins = PluginManager.load(list(settings.plugins), base=settings.project)
+        plugins.call("handlers_loaded", handlers=found.handlers, version=1)
+        starting.clean_run_dir(folder.run_dir)
+        survivors = lifeline.end_survivors(folder.run_dir)
+        with _Running(settings, folder, found, plugins, variables, listener, drain=drain) as running:
+            return running.serve(begin, survivors, timeout_s, on_ready)
+    finally:
+        guard.release()
+
+
+def _take(guard: FileLock, folder: DataFolder) -> None:
+    try:
+        guard.acquire(0, announce=True)
+    except DataFolderBusy as error:
+        pid = Path(guard.path).read_text().strip() or "unknown"
+        raise UsageError(
+            f"a runtime (process {pid}) already runs on {folder.path}: stop it with `kflow stop`, or use another "
+            "data folder (--data-dir)"
+        ) from error
+
+
+class _Running:
+    """The parts of a running node, set up and taken down in order."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        folder: DataFolder,
+        found: loader.Loaded,
+        plugins: PluginManager,
+        variables: dict[str, str],
+        listener: Listener,
+        *,
+        drain: bool,
+    ) -> None:
+        self.settings = settings
+        self.folder = folder
+        self.found = found
+        self.plugins = plugins
+        self.variables = variables
+        self.listener = listener
+        self.draining = drain
+        self.loop = Loop()
+
+    def __enter__(self) -> Self:
+        folder = self.folder
+        self.store = Log(folder, clock=SystemClock())
+        self.parked = ParkedStore(folder.path, files=folder.files, fsync=folder.fsync)
+        self.epochs = starting.Epochs(folder)
+        self.node = Node(
+            folder,
+            self.store,
+            self.parked,
+            functions={},
+            options=self._options(),
+            environment=self.variables,
+            epoch=self.epochs.epoch,
+            previous_epoch_clean=self.epochs.previous_clean,
+            listener=self.listener,
+            plugins=self.plugins,
+            loop=self.loop,
+            drain=DrainWatch(self._drained) if self.draining else None,
+        )
+        self.control = Control(self.node)
+        self.ingest = Ingest(
+            self.store,
+            loop=self.loop,
+            on_append=self.node.on_append,
+            on_control=self.control.handle,
+            hello=wire.own_hello(folder.id),
+        )
+        self.node.ingest = self.ingest
+        # First the socket, then the lock: a producer that waits for the lock finds the node on its next try.
+        self.ingest.listen(folder.make_socket_path())
+        self.writer = folder.writer_lock()
+        self.writer.acquire(LOCK_PATIENCE_S, announce=True)
+        return self
+
+    def serve(
+        self, begin: float, survivors: int, timeout_s: float | None, on_ready: Callable[[Node], None] | None
+    ) -> int:
+        """Set up, run the loop, and tell what it came to."""
+        node = self.node
+        self.store.recover_all()
+        self.parked.release_claims(self.epochs.epoch)
+        started = starting.set_up(self.store, self.found.handlers, self.settings, time.monotonic())
+        node.functions.update(started.functions)
+        for lease in started.leases:
+            node.table.add(lease)
+        ends = {lease.id: self._tail(node, lease.id) for lease in started.leases}
+        install_signals(node)
+        gc.collect()
+        gc.freeze()
+        node.start()
+        info = ReadyInfo(
+            seconds=time.monotonic() - begin, data_dir=str(self.folder.path), handlers=tuple(started.infos)
+        )
+        node.feed.publish(lambda: self.listener.ready(info))
+        for warning in self.found.warnings:
+            node.notice("warning", warning)
+        if survivors:
+            node.notice("info", f"ended {survivors} workers that an earlier runtime left behind")
+        node.feed.publish(lambda: self.plugins.call("runtime_started", info=info))
+        if self.draining:
+            self.loop.call_later(0, lambda: node.start_drain(ends))
+            if timeout_s is not None:
+                self.loop.call_later(timeout_s, self._drain_timed_out)
+        if on_ready is not None:
+            self.loop.call_later(0, lambda: on_ready(node))
+        self.loop.run()
+        node.feed.publish(lambda: self.plugins.call("runtime_stopping", reason="stopped"))
+        summary = Summary(
+            seconds=time.monotonic() - begin, handlers=summarise(self.folder, node), dropped_lines=node.feed.dropped
+        )
+        node.feed.publish(lambda: self.listener.stopped(summary))
+        return node.code
+
+    def __exit__(self, *failure: object) -> None:
+        self.node.close()
+        self.ingest.close()
+        self.store.close()
+        self.writer.release()
+        if not failure[0]:
+            self.epochs.ended()
+        self.loop.close()
+
+    def _tail(self, node: Node, lease_id: int) -> int:
+        lease = node.table.leases[lease_id]
+        return self.store.shard(node.functions[lease.function].maps[lease.trigger], lease.shard).tail
+
+    def _drained(self) -> None:
+        self.node.request_stop()
+
+    def _drain_timed_out(self) -> None:
+        node = self.node
+        blocked = node.drain.blocked(node.table) if node.drain is not None else []
+        if node.table.stopping or not blocked:
+            return
+        names = ", ".join(
+            f"{lease.function} {node.functions[lease.function].maps[lease.trigger].name}/{lease.shard}"
+            for lease in blocked
+        )
+        node.code = 1
+        node.notice("error", f"not drained in time, still blocked: {names}; `kflow status` says why")
+        node.request_stop()
+
+    def _options(self) -> NodeOptions:
+        settings = self.settings
+        used = [name for name in PRELOADED_IF_USED if name in self.found.preload]
+        return NodeOptions(
+            region=settings.region,
+            account=settings.account,
+            max_workers=settings.max_workers,
+            retry_backoff_scale=settings.retry_backoff_scale,
+            worker_start=settings.worker_start,
+            plugins=tuple(settings.plugins),
+            preload=(*PRELOAD, *used, *settings.preload),
+        )
+
+
+def summarise(folder: DataFolder, node: Node) -> tuple[HandlerSummary, ...]:
+    """Totals per handler, out of the slots: they outlive any process."""
+    summaries = []
+    for name, plan in node.functions.items():
+        processed = redelivered = parked = lost = 0
+        for stream, trigger in zip(plan.maps, plan.handler.triggers, strict=True):
+            if not trigger.enabled:
+                continue
+            slots = SlotFile.open(folder.path, name, stream.id, files=folder.files)
+            try:
+                for shard, lane in slots.keys():  # noqa: SIM118  # a method of ours, not of a dict
+                    slot = slots.load(shard, lane)
+                    processed += slot.succeeded
+                    redelivered += max(0, slot.delivered - slot.succeeded - slot.parked)
+                    parked += slot.parked
+                    lost += slot.lost
+            finally:
+                slots.close()
+        summaries.append(
+            HandlerSummary(name=name, processed=processed, redelivered=redelivered, parked=parked, lost=lost)
+        )
+    return tuple(summaries)

@@ -1,0 +1,208 @@
+"""The execution environment inside a worker: import once, then invoke: announce, arm, call, disarm, check, report.
+
+Before an invocation the node is told (without waiting for it), so that its own deadline stands even where the kernel's
+timer was taken away; the timer of this process is the fast path: its default action kills C code too, and as on Lambda
+no `finally` block runs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from kflow import arn, loading
+from kflow.broker.parked import ParkedBatch
+from kflow.broker.reader import ShardReader
+from kflow.broker.streammap import StreamMap
+from kflow.interfaces import FunctionError, Invocation, Outcome
+from kflow.lambda_ import forms, local, payloads
+from kflow.lambda_.context import LambdaContext
+from kflow.lambda_.shapes import Shape, shape_for
+from kflow.runtime import environment as variables
+from kflow.runtime.messages import Channel, Running, WorkerSpec
+from kflow.runtime.output import FunctionLog, request_id_text
+
+INIT_S = 10
+"""How long an import may take by itself. Source: documented: Lambda execution environment lifecycle, init phase."""
+
+
+class Environment:
+    """Runs one function; an `Invoker`."""
+
+    def __init__(self, spec: WorkerSpec, channel: Channel) -> None:
+        self._spec = spec
+        self._handler = spec.handler
+        self._channel = channel
+        self._generation = 0
+        self._call: forms.Call | None = None
+        self._guarded: list[tuple[int, int, int]] = []
+        self._reader: ShardReader | None = None
+        self._around: Callable[..., contextlib.AbstractContextManager[Any]] | None = None
+        self._arn = arn.function_arn(spec.region, spec.account, spec.handler.name)
+        self.broken = False
+        """The import failed: this environment is thrown away, as on Lambda."""
+        os.environ.update(
+            variables.function_environment(
+                name=spec.handler.name,
+                memory_mb=spec.memory_mb,
+                root=spec.handler.root,
+                entry=f"{spec.handler.module}.{spec.handler.qualname}",
+                user=spec.environment,
+            )
+        )
+        time.tzset()
+        self._log = FunctionLog(Path(spec.data_dir), spec.handler.name, spec.memory_mb)
+        self._log.take_over()
+        self.guard([self._log.fd(), 1, 2])
+        if spec.plugins:
+            self._start_plugins()
+
+    # ------------------------------------------------------------------ what the engine needs
+
+    def shape(self, stream: StreamMap, shard: int) -> Shape:
+        """How records of a shard are shown to this handler."""
+        spec = self._spec
+        return shape_for(
+            self._handler.form,
+            stream=stream,
+            shard=shard,
+            arn=arn.stream_arn(spec.region, spec.account, stream.name),
+            region=spec.region,
+            role=arn.role_arn(spec.account, spec.handler.name),
+        )
+
+    def enter(self, generation: int, reader: ShardReader | None) -> None:
+        """From here on invocations belong to this grant."""
+        self._generation = generation
+        self._reader = reader
+
+    def invoke(self, invocation: Invocation) -> Outcome:
+        """Run the function once."""
+        timeout_s = self._spec.timeout_s
+        request_id = request_id_text(invocation.request_id)
+        if self._call is None and not self._spec.init_in_invocation:
+            error = self._initialise(invocation)
+            if error is not None:
+                return self._failed_init(request_id, error)
+        self._channel.send(Running(self._generation, invocation.request_id, timeout_s * 1000))
+        deadline = time.monotonic() + timeout_s
+        signal.setitimer(signal.ITIMER_REAL, timeout_s)
+        if self._call is None:
+            error = self._import()
+            if error is not None:
+                signal.setitimer(signal.ITIMER_REAL, 0)
+                return self._failed_init(request_id, error)
+        call = self._call
+        if call is None:  # unreachable: an import either gives a call or an error
+            raise RuntimeError("the handler was imported and is not there")
+        self._log.start(request_id, redrive=invocation.redrive)
+        context = LambdaContext(
+            aws_request_id=request_id,
+            function_name=self._handler.name,
+            memory_limit_in_mb=str(self._spec.memory_mb),
+            invoked_function_arn=self._arn,
+            deadline=deadline,
+        )
+        if self._around is None:
+            outcome = local.run_call(call, self._handler, invocation, context)
+        else:
+            with self._around(invocation):
+                outcome = local.run_call(call, self._handler, invocation, context)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        self._check()
+        self._log.end(outcome.duration_us, outcome.error)
+        return outcome
+
+    # ------------------------------------------------------------------ import
+
+    def _initialise(self, invocation: Invocation) -> FunctionError | None:
+        """Import under the import's own limit.
+
+        A worker that is killed by it is no attempt: the next one imports inside the invocation, under its timeout.
+        """
+        self._channel.send(Running(self._generation, invocation.request_id, INIT_S * 1000, initialising=True))
+        signal.setitimer(signal.ITIMER_REAL, INIT_S)
+        error = self._import()
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        return error
+
+    def _import(self) -> FunctionError | None:
+        begin = time.perf_counter_ns()
+        try:
+            function = loading.load_function(self._handler)
+            self._call = forms.adapt(function, self._handler)
+        except Exception as exception:  # noqa: BLE001 - user code: whatever it raises is the invocation's error
+            return payloads.from_import_error(exception, self._handler)
+        finally:
+            self._check()
+        self._log.initialised((time.perf_counter_ns() - begin) // 1000)
+        return None
+
+    def _failed_init(self, request_id: str, error: FunctionError) -> Outcome:
+        self.broken = True
+        self._log.start(request_id)
+        self._log.end(0, error)
+        return Outcome(error=error, fresh=True)
+
+    # ------------------------------------------------------------------ descriptors
+
+    def guard(self, fds: Iterable[int]) -> None:
+        """Descriptors that must still be the same files after user code ran."""
+        for fd in fds:
+            found = os.fstat(fd)
+            self._guarded.append((fd, found.st_dev, found.st_ino))
+
+    def _check(self) -> None:
+        """End at once where user code closed a descriptor of ours: its next `open` would get the number."""
+        guarded = self._guarded
+        if self._reader is not None:
+            guarded = guarded + self._reader.fds()
+        try:
+            for fd, device, inode in guarded:
+                found = os.fstat(fd)
+                if found.st_ino != inode or found.st_dev != device:
+                    os._exit(_FDS_TAKEN)
+        except OSError:
+            os._exit(_FDS_TAKEN)
+
+    # ------------------------------------------------------------------ redrive and plugins
+
+    def redrive(self, entry: ParkedBatch, stream: StreamMap) -> Outcome:
+        """Send parked records to the function once more, marked as such in its log."""
+        self.enter(0, None)
+        records = self.shape(stream, entry.shard).rebuild(entry.records)
+        return self.invoke(
+            Invocation(
+                request_id=os.urandom(16),
+                records=records,
+                stream=entry.stream,
+                shard_id=entry.shard_id,
+                attempt=entry.attempts + 1,
+                redrive=True,
+            )
+        )
+
+    def _start_plugins(self) -> None:
+        from kflow.plugins.manager import PluginManager
+
+        plugins = PluginManager.load(list(self._spec.plugins))
+        plugins.call("worker_started", handler=self._handler)
+        if plugins.wants("around_invocation"):
+            handler = self._handler
+
+            def around(invocation: Invocation) -> contextlib.AbstractContextManager[Any]:
+                stack = contextlib.ExitStack()
+                for manager in plugins.call("around_invocation", handler=handler, batch=invocation):
+                    stack.enter_context(manager)
+                return stack
+
+            self._around = around
+
+
+_FDS_TAKEN = 70
+"""Exit status where user code closed kflow's descriptors (EX_SOFTWARE)."""

@@ -1,0 +1,123 @@
+"""Find the handlers in a process of their own: user modules run at import, and the node must outlive them.
+
+The child imports, collects and answers with plain data; what the modules print goes to standard error.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import msgspec
+
+from kflow.declarations import Handler
+from kflow.errors import KflowError, UsageError
+
+_PATIENCE_S = 60.0
+
+
+class Loaded(msgspec.Struct, frozen=True):
+    """What a load found.
+
+    Attributes:
+        handlers: the handlers, in order of file and line.
+        preload: modules that their sources import at top level.
+        warnings: what to tell people.
+    """
+
+    handlers: tuple[Handler, ...] = ()
+    preload: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+class _Answer(msgspec.Struct, frozen=True):
+    loaded: Loaded | None = None
+    error: str = ""
+    usage: bool = True
+
+
+class Loading:
+    """A load under way: started at once, awaited later."""
+
+    def __init__(self, path: str, environment: dict[str, str], cwd: Path | None = None) -> None:
+        read, write = os.pipe()
+        self._read = read
+        self._path = path
+        try:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "kflow.runtime.loader", str(write), path],
+                pass_fds=[write],
+                env=environment,
+                cwd=cwd,
+                stdin=subprocess.DEVNULL,
+                stdout=sys.stderr.fileno() if _has_fd(sys.stderr) else None,
+            )
+        finally:
+            os.close(write)
+
+    def result(self) -> Loaded:
+        """Wait for the child.
+
+        Raises:
+            UsageError: the modules cannot be loaded; the text shows the author's own lines.
+        """
+        data = bytearray()
+        with os.fdopen(self._read, "rb") as pipe:
+            data += pipe.read()
+        try:
+            code = self._process.wait(_PATIENCE_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+            raise UsageError(
+                f"{self._path}: importing it left something running (a thread that is not a daemon?); "
+                "start such things in the handler, or make the thread a daemon"
+            ) from None
+        if not data:
+            raise UsageError(f"{self._path}: importing it ended the process (exit status {code}); remove the exit")
+        answer = msgspec.json.decode(bytes(data), type=_Answer)
+        if answer.loaded is None:
+            raise (UsageError if answer.usage else KflowError)(answer.error)
+        return answer.loaded
+
+
+def load(path: str, environment: dict[str, str] | None = None, cwd: Path | None = None) -> Loaded:
+    """Find the handlers under `path` in a child process and wait for the answer.
+
+    Raises:
+        UsageError: they cannot be loaded.
+    """
+    return Loading(path, dict(os.environ) if environment is None else environment, cwd).result()
+
+
+def _has_fd(stream: object) -> bool:
+    try:
+        stream.fileno()  # type: ignore[attr-defined]  # a captured stream has none
+    except (AttributeError, OSError, ValueError):
+        return False
+    return True
+
+
+def main(argv: list[str]) -> int:
+    """The child's side: load, answer on the descriptor, exit."""
+    from kflow import loading
+    from kflow.lambda_ import forms
+
+    answer: _Answer
+    try:
+        found = loading.load(argv[1], check=forms.adapt)
+        answer = _Answer(Loaded(tuple(found.handlers), tuple(found.preload), tuple(found.warnings)))
+    except KflowError as error:
+        answer = _Answer(error=str(error), usage=isinstance(error, UsageError))
+    with os.fdopen(int(argv[0]), "wb") as pipe:
+        pipe.write(msgspec.json.encode(answer))
+    return 0
+
+
+if __name__ == "__main__":
+    code = main(sys.argv[1:])
+    sys.stdout.flush()
+    # Threads and exit hooks of user modules must not keep a load from ending: everything was answered.
+    os._exit(code)
