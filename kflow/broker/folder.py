@@ -1,0 +1,404 @@
+"""A data folder: its FORMAT, its streams' maps, and where everything lies.
+
+    FORMAT  catalogue.db  writer.lock  runtime.lock  run/  streams/<name>.<id>/map.json  streams/<name>.<id>/<shard>/
+    checkpoints/  parked/  trash/  logs/  .gitignore
+
+FORMAT is written first of all and whole; a folder without one is not ours. Folders are made as they are needed.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import secrets
+import stat
+import tempfile
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from kflow.broker import streammap
+from kflow.broker.files import Files, storage_error, temporary_name
+from kflow.broker.locks import FileLock
+from kflow.broker.streammap import StreamMap
+from kflow.errors import ResourceNotFound, StorageError, UsageError
+
+LAYOUT: Final = 1
+BLOCK: Final = 1
+FSYNC: Final = ("none", "interval")
+DEFAULT_REGION: Final = "us-east-1"
+DEFAULT_ACCOUNT: Final = "123456789012"
+
+_FORMAT = "FORMAT"
+_FOLDERS = ("run", "streams", "checkpoints", "parked", "trash", "logs")
+_SOCKET_FOLDER = "socket-folder"
+_SOCKET_BYTES = 103  # sun_path less its final zero, on macOS, where it is shorter than on Linux
+
+
+class Format(msgspec.Struct, frozen=True, kw_only=True):
+    """What FORMAT holds.
+
+    Attributes:
+        layout: version of the layout of the folder.
+        block: version of the stored blocks.
+        folder_id: 32 hexadecimal digits, made when the folder was made.
+        fsync: durability policy of the data.
+        region: AWS region that ARNs of this folder name.
+        account: AWS account that ARNs of this folder name, 12 digits.
+    """
+
+    layout: int
+    block: int
+    folder_id: str
+    fsync: str
+    region: str = DEFAULT_REGION
+    account: str = DEFAULT_ACCOUNT
+
+
+class _Versions(msgspec.Struct, frozen=True):
+    """The part of FORMAT that every version of it has."""
+
+    layout: int
+    block: int
+
+
+_Stamp = tuple[int, int, int]
+
+
+class DataFolder:
+    """One opened data folder. Any thread may use it.
+
+    Attributes:
+        path: absolute.
+        format: what FORMAT held when the folder was opened.
+        files: file calls.
+    """
+
+    def __init__(self, path: Path, found: Format, files: Files) -> None:
+        self.path = path
+        self.format = found
+        self.files = files
+        self._streams = os.fspath(path / "streams")
+        self._format_path = os.fspath(path / _FORMAT)
+        self._format_stamp = _stamp(files.stat(self._format_path))
+        self._maps: dict[str, tuple[_Stamp, str, StreamMap]] = {}  # by name of the stream's folder
+        self._by_name: dict[str, str] = {}
+
+    @classmethod
+    def open(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        create: bool = False,
+        fsync: str | None = None,
+        region: str | None = None,
+        account: str | None = None,
+        files: Files | None = None,
+    ) -> DataFolder:
+        """Open a data folder.
+
+        Args:
+            path: of the folder.
+            create: make it if it is not there.
+            fsync: `none` or `interval`; None keeps the policy that is stored with the data (`interval` for a new one).
+            region: None keeps what is stored.
+            account: 12 digits; None keeps what is stored.
+            files: file calls; tests inject errors.
+
+        Raises:
+            StorageError: there is no data folder, it is of another layout, or it cannot be written.
+            UsageError: a policy that is not known, or not built yet.
+        """
+        files = files or Files()
+        if fsync == "always":
+            raise UsageError('fsync = "always" is not built yet; use "interval" (the default) or "none"')
+        if fsync is not None and fsync not in FSYNC:
+            raise UsageError(f'fsync must be "none" or "interval", not {fsync!r}')
+        absolute = Path(os.path.abspath(path))
+        try:
+            found = _read_format(absolute, files)
+            if found is None:
+                if not create:
+                    raise StorageError(
+                        f"there is no kflow data folder at {absolute}: `kflow run` and `kflow streams create NAME` make one"
+                    )
+                found = _create(absolute, files, fsync, region, account)
+            wanted = Format(
+                layout=found.layout,
+                block=found.block,
+                folder_id=found.folder_id,
+                fsync=fsync or found.fsync,
+                region=region or found.region,
+                account=account or found.account,
+            )
+            if wanted != found:
+                files.write_replace(absolute / _FORMAT, msgspec.json.encode(wanted) + b"\n", sync=True)
+            for name in _FOLDERS:
+                files.make_folder(absolute / name)
+            return cls(absolute, wanted, files)
+        except OSError as error:
+            raise storage_error(error, f"use the data folder {absolute}") from error
+
+    @property
+    def id(self) -> str:
+        """32 hexadecimal digits that no other data folder has."""
+        return self.format.folder_id
+
+    @property
+    def fsync(self) -> str:
+        """Durability policy: `none` or `interval`."""
+        return self.format.fsync
+
+    @property
+    def syncs(self) -> bool:
+        """Whether anything is synced at all."""
+        return self.format.fsync != "none"
+
+    @property
+    def region(self) -> str:
+        """AWS region that ARNs of this folder name."""
+        return self.format.region
+
+    @property
+    def account(self) -> str:
+        """AWS account that ARNs of this folder name."""
+        return self.format.account
+
+    @property
+    def run_dir(self) -> Path:
+        """Sockets and lock files of workers."""
+        return self.path / "run"
+
+    @property
+    def trash_dir(self) -> Path:
+        """What is on its way out, and torn bytes that were set aside."""
+        return self.path / "trash"
+
+    @property
+    def socket_path(self) -> Path:
+        """Where the node's socket lies, or would."""
+        return socket_path(self.path, self.files)
+
+    def make_socket_path(self) -> Path:
+        """Where the node is to bind its socket; makes a short private folder where the path in `run/` would be too long."""
+        direct = self.run_dir / "node.sock"
+        if len(os.fsencode(direct)) <= _SOCKET_BYTES:
+            return direct
+        found = socket_path(self.path, self.files)
+        if found != direct and _is_private(found.parent):
+            return found
+        made = Path(tempfile.mkdtemp(prefix="kflow-", dir="/tmp"))  # short, and private by mkdtemp
+        self.files.write_replace(self.run_dir / _SOCKET_FOLDER, os.fsencode(made), sync=False)
+        return made / "node.sock"
+
+    def writer_lock(self) -> FileLock:
+        """The lock of whoever may append."""
+        return FileLock(self.path / "writer.lock", self.files)
+
+    def runtime_lock(self) -> FileLock:
+        """The lock of the node."""
+        return FileLock(self.path / "runtime.lock", self.files)
+
+    def recheck(self) -> None:
+        """See that this is still the folder that was opened: one `stat` where FORMAT has not changed.
+
+        Raises:
+            StorageError: it is gone, or another one lies in its place.
+        """
+        try:
+            stamp = _stamp(self.files.stat(self._format_path))
+            if stamp == self._format_stamp:
+                return
+            found = _read_format(self.path, self.files)
+        except FileNotFoundError:
+            found = None
+        except OSError as error:
+            raise storage_error(error, f"use the data folder {self.path}") from error
+        if found is None:
+            raise StorageError(f"the data folder {self.path} was removed")
+        if found.folder_id != self.format.folder_id:
+            raise StorageError(f"the data folder {self.path} was replaced by another one; start again")
+        self.format = found
+        self._format_stamp = stamp
+
+    def current(self, stream: StreamMap) -> StreamMap:
+        """The map as it is now of a stream whose map was read before: one `stat` where it has not changed.
+
+        Raises:
+            ResourceNotFound: the stream is gone.
+        """
+        found = self._load(stream.folder_name)
+        if found is None or found.deleted:
+            raise ResourceNotFound(f"Stream {stream.name} under account {self.account} not found.")
+        return found
+
+    def maps(self) -> list[StreamMap]:
+        """The maps of all streams, by name."""
+        newest: dict[str, StreamMap] = {}
+        for found in self.all_maps():
+            other = newest.get(found.name)
+            # Two of a name: `reset` died between making the new one and marking the old one.
+            if not found.deleted and (other is None or found.created_s > other.created_s):
+                newest[found.name] = found
+        self._by_name = {name: found.folder_name for name, found in newest.items()}
+        return [newest[name] for name in sorted(newest)]
+
+    def all_maps(self) -> list[StreamMap]:
+        """Every valid map in the folder: also those marked deleted, and older ones of a name."""
+        try:
+            names = self.files.listdir(self._streams)
+        except OSError as error:
+            raise storage_error(error, f"list the streams in {self.path}") from error
+        return [found for name in names if (found := self._load(name)) is not None]
+
+    def map(self, name: str) -> StreamMap:
+        """The map of a stream as it is now: one `stat` where it has not changed.
+
+        Raises:
+            ResourceNotFound: there is no such stream; names the nearest one and the line that creates it.
+        """
+        known = self._by_name.get(name)
+        if known is not None:
+            found = self._load(known)
+            if found is not None and not found.deleted:
+                return found
+        return _named(self.maps(), name, self.account)
+
+    def map_by_id(self, stream_id: int) -> StreamMap:
+        """The map of the stream with this id.
+
+        Raises:
+            ResourceNotFound: it is gone.
+        """
+        for _, _, known in list(self._maps.values()):
+            if known.id == stream_id:
+                found = self._load(known.folder_name)
+                if found is not None and not found.deleted:
+                    return found
+        for found in self.all_maps():
+            if found.id == stream_id and not found.deleted:
+                return found
+        raise ResourceNotFound(f"The stream with id {stream_id:016x} does not exist any more.")
+
+    def stream_dir(self, stream: StreamMap) -> Path:
+        """Folder of a stream."""
+        return Path(self._streams, stream.folder_name)
+
+    def shard_dir(self, stream: StreamMap, index: int) -> Path:
+        """Folder of a shard."""
+        return Path(self._streams, stream.folder_name, str(index))
+
+    def _load(self, folder_name: str) -> StreamMap | None:
+        """The map in a stream's folder; None where there is none (not created yet, or gone)."""
+        path = f"{self._streams}/{folder_name}/{streammap.FILE_NAME}"
+        try:
+            stamp = _stamp(self.files.stat(path))
+            known = self._maps.get(folder_name)
+            if known is not None and known[0] == stamp:
+                return known[2]
+            found = streammap.load(path, self.files)
+        except (FileNotFoundError, NotADirectoryError):
+            self._maps.pop(folder_name, None)
+            return None
+        except OSError as error:
+            raise storage_error(error, f"read {path}") from error
+        if found.folder_name != folder_name:
+            raise StorageError(f"{path} is the map of {found.folder_name}: was the folder renamed?")
+        self._maps[folder_name] = (stamp, path, found)
+        return found
+
+
+def socket_path(path: str | os.PathLike[str], files: Files | None = None) -> Path:
+    """Where the node of the data folder at `path` has its socket, or would have it."""
+    run = Path(os.path.abspath(path)) / "run"
+    direct = run / "node.sock"
+    if len(os.fsencode(direct)) <= _SOCKET_BYTES:
+        return direct
+    try:
+        named = (files or Files()).read_bytes(run / _SOCKET_FOLDER)
+    except FileNotFoundError:
+        return direct
+    return Path(os.fsdecode(named)) / "node.sock"
+
+
+def _is_private(path: Path) -> bool:
+    """Whether a folder is there, ours and closed to others: what was named may have been made by somebody else since."""
+    try:
+        found = os.lstat(path)
+    except FileNotFoundError:
+        return False
+    return stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not found.st_mode & 0o077
+
+
+def _stamp(found: os.stat_result) -> _Stamp:
+    return (found.st_ino, found.st_mtime_ns, found.st_size)
+
+
+def _read_format(path: Path, files: Files) -> Format | None:
+    """What FORMAT says; None where there is no data folder and one may be made."""
+    try:
+        text = files.read_bytes(path / _FORMAT)
+    except FileNotFoundError:
+        if path.exists():
+            others = [name for name in files.listdir(path) if not name.startswith(_FORMAT + ".")]
+            if others:
+                raise StorageError(
+                    f"{path} is not a kflow data folder: it has no FORMAT, and holds {others[0]!r}; "
+                    "name an empty or a new folder as data_dir"
+                ) from None
+        return None
+    except NotADirectoryError as error:
+        raise StorageError(f"{path} is not a folder; name another data_dir") from error
+    try:
+        versions = msgspec.json.decode(text, type=_Versions)
+        if (versions.layout, versions.block) != (LAYOUT, BLOCK):
+            raise StorageError(
+                f"{path} is of layout {versions.layout} (blocks {versions.block}), and this kflow reads layout {LAYOUT} "
+                f"(blocks {BLOCK}): use the kflow that wrote it, or another data_dir"
+            )
+        found = msgspec.json.decode(text, type=Format)
+    except ValueError as error:
+        raise StorageError(f"{path / _FORMAT} cannot be read ({error}); restore it, or use another data_dir") from error
+    if found.fsync == "always":
+        raise StorageError(f'{path} is kept with fsync = "always", which is not built yet')
+    return found
+
+
+def _create(path: Path, files: Files, fsync: str | None, region: str | None, account: str | None) -> Format:
+    """Make the folder; of several processes that do so at once, one wins and all use its FORMAT."""
+    files.make_folder(path)
+    made = Format(
+        layout=LAYOUT,
+        block=BLOCK,
+        folder_id=secrets.token_hex(16),
+        fsync=fsync or "interval",
+        region=region or DEFAULT_REGION,
+        account=account or DEFAULT_ACCOUNT,
+    )
+    temporary = temporary_name(path / _FORMAT)
+    try:
+        files.write_new(temporary, msgspec.json.encode(made) + b"\n", sync=True)
+        files.link(temporary, path / _FORMAT)
+    except FileExistsError:
+        found = _read_format(path, files)
+        if found is None:
+            raise
+        made = found
+    finally:
+        files.discard(temporary)
+    if not (path / ".gitignore").exists():
+        files.write_replace(path / ".gitignore", b"*\n", sync=False)
+    files.sync_folder(path)
+    return made
+
+
+def _named(maps: list[StreamMap], name: str, account: str) -> StreamMap:
+    for found in maps:
+        if found.name == name:
+            return found
+    near = difflib.get_close_matches(name, [found.name for found in maps], n=1)
+    hint = f" Did you mean {near[0]}?" if near else ""
+    raise ResourceNotFound(
+        f"Stream {name} under account {account} not found.{hint} To create it: kflow streams create {name} --shards 1"
+    )

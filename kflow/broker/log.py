@@ -1,0 +1,548 @@
+"""The log of a data folder, as its one writer sees it: open shards, appends, streams made and deleted.
+
+Whoever uses a `Log` holds the folder's `writer.lock`: a node for its life, a script without a node for one call
+(`writing`).
+"""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import itertools
+import logging
+import os
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Final
+
+from kflow import limits
+from kflow.broker import catalogue, recovery, streams
+from kflow.broker import segment as segments
+from kflow.broker.ctl import CLOSED, DIRTY, DURABLE, POISONED, TAIL, Ctl
+from kflow.broker.encode import Part
+from kflow.broker.files import storage_error
+from kflow.broker.folder import DataFolder
+from kflow.broker.retention import Retention
+from kflow.broker.sequence import shard_id
+from kflow.broker.shard import Shard, Space
+from kflow.broker.streammap import StreamMap
+from kflow.broker.sync import SyncTask, run_all
+from kflow.clock import Clock, Now, SystemClock
+from kflow.errors import (
+    Damaged,
+    KflowError,
+    ResourceInUse,
+    ResourceNotFound,
+    StaleMap,
+    StorageError,
+)
+
+log = logging.getLogger(__name__)
+
+OPEN_SHARDS: Final = 256
+"""Shards kept open at once; each holds a segment's descriptor and, before Python 3.13, its page's."""
+SYNC_INTERVAL_S: Final = 0.1
+
+_Key = tuple[int, int]
+
+
+class Log:
+    """All shards of a folder, for appending.
+
+    `shard` and the tasks of `sync_due` may be used from any thread, one thread at a time per shard; everything else belongs
+    to one thread.
+    """
+
+    def __init__(self, folder: DataFolder, *, clock: Clock | None = None, open_shards: int = OPEN_SHARDS) -> None:
+        self.folder = folder
+        self._clock = clock or SystemClock()
+        self._files = folder.files
+        self._space = Space(os.fspath(folder.path), folder.files)
+        self._open_shards = open_shards
+        self._shards: OrderedDict[_Key, Shard] = OrderedDict()
+        self._unsynced: dict[_Key, Shard] = {}  # dropped from the open ones before their bytes were durable
+        self._syncing: set[_Key] = set()
+        self._lock = threading.Lock()
+        self._retention = Retention()
+        self._turn = 0
+        self._turn_of: dict[int, int] = {}  # stream id -> turn in which its map was verified
+
+    def begin_turn(self) -> None:
+        """From here on trust nothing remembered: every map and descriptor is verified once before it is used.
+
+        For a process that runs user code or takes the lock for one call; a node never calls it.
+        """
+        self._turn += 1
+
+    def shard(self, stream: StreamMap, index: int) -> Shard:
+        """The open shard, recovered where that was due.
+
+        Raises:
+            ResourceNotFound: the stream has no such shard, or is gone.
+            StorageError: it cannot be opened.
+        """
+        key = (stream.id, index)
+        with self._lock:
+            found = self._shards.get(key)
+            if found is not None:
+                self._shards.move_to_end(key)
+        if found is None:
+            found = self._open(stream, index)
+            with self._lock:
+                self._shards[key] = found
+                self._unsynced.pop(key, None)
+                while len(self._shards) > self._open_shards:
+                    old, dropped = self._shards.popitem(last=False)
+                    if dropped.is_unsynced:
+                        dropped.close()
+                        self._unsynced[old] = dropped
+        if found.verified != self._turn:
+            found.verify()
+            found.verified = self._turn
+        return found
+
+    def append(
+        self, stream: StreamMap, parts: Sequence[Part], producer: int = 0, frame: int = 0
+    ) -> list[tuple[int, int]]:
+        """Append the parts of one call, in order.
+
+        Returns:
+            First counter and arrival (milliseconds) of each part.
+
+        Raises:
+            KflowError: of the first part that failed. Parts before it are stored, parts after it for other shards too;
+                use `append_each` to learn which.
+        """
+        answers: list[tuple[int, int]] = []
+        for answer in self.append_each(stream, parts, producer, frame):
+            if isinstance(answer, KflowError):
+                raise answer
+            answers.append(answer)
+        return answers
+
+    def append_each(
+        self, stream: StreamMap, parts: Sequence[Part], producer: int = 0, frame: int = 0
+    ) -> list[tuple[int, int] | KflowError]:
+        """As `append`, with an error in the place of each part that was not stored.
+
+        After a failure the shard's later parts are not tried, so that nothing overtakes within a partition key.
+        """
+        if self._turn:
+            self._verify_map(stream)
+        answers: list[tuple[int, int] | KflowError] = []
+        failed: dict[int, KflowError] = {}
+        for number, part in enumerate(parts):
+            try:
+                if failed and part.shard in failed:
+                    raise failed[part.shard]
+                answers.append(
+                    self.shard(stream, part.shard).append(
+                        part.body, part.count, part.crc, part.flags, producer, frame, number
+                    )
+                )
+            except KflowError as error:
+                failed[part.shard] = error
+                answers.append(error)
+        return answers
+
+    def find(
+        self, stream: StreamMap, shard: int, producer: int, frame: int, part: int, from_offset: int
+    ) -> tuple[int, int] | None:
+        """Whether a block that may have been appended was: look through the headers from `from_offset` on.
+
+        Args:
+            stream: its map.
+            shard: index of the shard.
+            producer: id of the producer.
+            frame: number of its frame.
+            part: place in the frame.
+            from_offset: a tail that the producer knew before it first sent the block.
+
+        Returns:
+            First counter and arrival of the block, or None.
+
+        Raises:
+            StorageError: the shard cannot be read.
+        """
+        opened = self.shard(stream, shard)
+        try:
+            return self._find(stream, shard, (producer, frame, part), from_offset, opened.tail)
+        except OSError as error:
+            raise storage_error(error, f"read {_name(stream, shard)}") from error
+
+    def create_stream(
+        self,
+        name: str,
+        shards: int,
+        *,
+        retention_hours: int = limits.RETENTION_HOURS,
+        max_record_bytes: int = limits.RECORD_BYTES,
+    ) -> StreamMap:
+        """Make a stream; on return it exists, durably unless the policy is `none`.
+
+        Args:
+            name: 1 to 128 letters, digits, `_`, `.`, `-`.
+            shards: 1 to 1,000, with even hash key ranges.
+            retention_hours: 24 to 8,760.
+            max_record_bytes: 1 MiB to 10 MiB.
+
+        Raises:
+            ResourceInUse: it exists.
+            ValidationFailed, InvalidArgument, LimitExceeded: a value is not acceptable.
+            StorageError: it could not be written.
+
+        Source: documented: CreateStream.
+        """
+        streams.check(name, shards, retention_hours, max_record_bytes)
+        if any(found.name == name for found in self.folder.maps()):
+            raise ResourceInUse(f"Stream {name} under account {self.folder.account} already exists.")
+        made = streams.make(self.folder, self._clock, name, shards, retention_hours, max_record_bytes)
+        self._catalogue()
+        return made
+
+    def delete_stream(self, name: str, *, unlink: bool = True) -> StreamMap:
+        """Delete a stream with all its records.
+
+        Args:
+            name: of the stream.
+            unlink: remove the files now; else `empty_trash` does, later and perhaps in another thread.
+
+        Raises:
+            ResourceNotFound: there is none.
+            StorageError: it could not be written.
+        """
+        found = self.folder.map(name)
+        self._delete(found)
+        self._catalogue()
+        if unlink:
+            self.empty_trash()
+        return found
+
+    def reset_stream(self, name: str) -> StreamMap:
+        """Delete a stream and create it anew with as many shards and the same settings.
+
+        The new one is there before the old one goes, so that a crash between leaves one of them.
+
+        Returns:
+            The new map.
+
+        Raises:
+            ResourceNotFound: there is none.
+            StorageError: it could not be written.
+        """
+        old = self.folder.map(name)
+        made = streams.make(
+            self.folder, self._clock, name, len(old.open_shards), old.retention_hours, old.max_record_bytes
+        )
+        self._delete(old)
+        self._catalogue()
+        self.empty_trash()
+        return made
+
+    def empty_trash(self) -> None:
+        """Remove what deletion has put aside.
+
+        Raises:
+            StorageError: something could not be removed.
+        """
+        streams.empty_trash(self.folder)
+
+    def recover_all(self) -> None:
+        """At the start of a node: finish what a crash interrupted, and recover every shard that needs it.
+
+        Raises:
+            StorageError: something could not be written or read.
+        """
+        try:
+            streams.remove_leftovers(self.folder)
+            for stream in self.folder.maps():
+                for shard in stream.shards:
+                    self._recover(stream, shard.index)
+        except OSError as error:
+            raise storage_error(error, f"recover {self.folder.path}") from error
+        self._catalogue()
+
+    def sync_due(self) -> list[SyncTask]:
+        """A task for each shard with bytes that are not durable and that none is running for. Run each exactly once."""
+        if not self.folder.syncs:
+            return []
+        tasks = []
+        with self._lock:
+            for key, shard in itertools.chain(self._shards.items(), list(self._unsynced.items())):
+                if key in self._syncing or not shard.is_unsynced:
+                    if key not in self._syncing:
+                        self._unsynced.pop(key, None)
+                    continue
+                self._syncing.add(key)
+                tasks.append(shard.sync_task(functools.partial(self._synced, key)))
+        return tasks
+
+    def sync(self) -> None:
+        """Make everything durable that was appended by this log, with up to 8 threads. Does nothing with `none`.
+
+        Raises:
+            StorageError: a sync failed; that shard takes no more records.
+        """
+        run_all(self.sync_due())
+
+    def retain(self, now: Now) -> int:
+        """Let records expire whose retention is over, and remove their files. Call it about once a minute.
+
+        Returns:
+            How many bytes of the log expired.
+
+        Raises:
+            StorageError: a shard could not be read or written; the others were looked at.
+        """
+        self._retention.begin(now)
+        expired = 0
+        failure: StorageError | None = None
+        for stream in self.folder.maps():
+            for shard in stream.shards:
+                folder = os.fspath(self.folder.shard_dir(stream, shard.index))
+                try:
+                    ctl = Ctl.open(folder, self._files, write=True)
+                    if ctl.is_current:
+                        expired += self._retention.look(folder, self._files, ctl, stream, shard.index, now)
+                except OSError as error:
+                    failure = storage_error(error, f"expire records of {_name(stream, shard.index)}")
+                except StorageError as error:
+                    failure = error
+        if failure is not None:
+            raise failure
+        return expired
+
+    def close(self) -> None:
+        """Close all descriptors. The log can be used again."""
+        with self._lock:
+            for shard in self._shards.values():
+                shard.close()
+            self._shards.clear()
+            self._unsynced.clear()
+
+    def forget(self) -> None:
+        """In a forked child: close what was inherited."""
+        self._lock = threading.Lock()
+        self.close()
+
+    def fds(self) -> list[tuple[int, int, int]]:
+        """What is open: (descriptor, device, inode)."""
+        with self._lock:
+            return [fd for shard in self._shards.values() for fd in shard.fds()]
+
+    def _open(self, stream: StreamMap, index: int) -> Shard:
+        name = _name(stream, index)
+        if not 0 <= index < len(stream.shards):
+            raise ResourceNotFound(
+                f"Could not find shard {shard_id(index)} in stream {stream.name} under account {self.folder.account}."
+            )
+        folder = os.fspath(self.folder.shard_dir(stream, index))
+        closed = stream.shards[index].closed is not None
+        try:
+            ctl = recovery.open_ctl(
+                folder,
+                self._files,
+                name=name,
+                stream_id=stream.id,
+                shard=index,
+                closed=closed,
+                aside=os.fspath(self.folder.trash_dir / f"{streams.TORN}{stream.folder_name}"),
+            )
+            shard = Shard(
+                folder,
+                ctl,
+                name=name,
+                stream_id=stream.id,
+                index=index,
+                retention_hours=stream.retention_hours,
+                files=self._files,
+                clock=self._clock,
+                space=self._space,
+            )
+            if ctl.words[DIRTY]:
+                shard.recover()
+            if ctl.words[POISONED]:
+                recovery.rewrite_poisoned(folder, self._files, ctl, stream_id=stream.id, shard=index, name=name)
+            if closed:
+                ctl.words[CLOSED] = 1
+        except FileNotFoundError as error:
+            if not os.path.exists(folder):
+                raise ResourceNotFound(
+                    f"Stream {stream.name} under account {self.folder.account} not found."
+                ) from error
+            raise storage_error(error, f"open {name}") from error
+        except OSError as error:
+            raise storage_error(error, f"open {name}") from error
+        shard.verified = self._turn
+        return shard
+
+    def _verify_map(self, stream: StreamMap) -> None:
+        if self._turn_of.get(stream.id) == self._turn:
+            return
+        found = self.folder.current(stream)
+        if found.generation != stream.generation:
+            raise StaleMap(f"the shards of stream {stream.name} have changed: read its map again")
+        self._turn_of[stream.id] = self._turn
+
+    def _find(
+        self, stream: StreamMap, shard: int, wanted: tuple[int, int, int], from_offset: int, tail: int
+    ) -> tuple[int, int] | None:
+        folder = os.fspath(self.folder.shard_dir(stream, shard))
+        found = segments.bases(folder, self._files)
+        for base, following in zip(found, [*found[1:], tail], strict=True):
+            if base >= tail or (following <= from_offset and following != tail):
+                continue
+            opened = segments.open_segment(folder, self._files, base, stream_id=stream.id, shard=shard)
+            try:
+                end = min(tail, base + self._files.fstat(opened.fd).st_size - segments.SEGMENT_HEADER_BYTES)
+                reached = max(base, from_offset)
+                for header in segments.scan(opened, self._files, reached, end):
+                    if (header.producer, header.frame, header.part) == wanted:
+                        return header.first_counter, header.arrival_ms
+                    reached = header.end
+                if reached < end:
+                    raise Damaged(f"{opened.path}: no valid block at offset {reached}")
+            finally:
+                self._files.close(opened.fd)
+        return None
+
+    def _delete(self, stream: StreamMap) -> None:
+        with self._lock:
+            for key in [key for key in self._shards if key[0] == stream.id]:
+                self._shards.pop(key).close()
+            for key in [key for key in self._unsynced if key[0] == stream.id]:
+                del self._unsynced[key]
+        streams.delete(self.folder, stream)
+
+    def _recover(self, stream: StreamMap, index: int) -> None:
+        """Open a shard only if it needs recovery: a thousand idle ones cost a look at each page."""
+        try:
+            ctl = Ctl.open(os.fspath(self.folder.shard_dir(stream, index)), self._files, write=False)
+            words = ctl.words
+            closed = stream.shards[index].closed is not None
+            if ctl.is_current and not words[DIRTY] and not words[POISONED] and closed == bool(words[CLOSED]):
+                if words[DURABLE] < words[TAIL] and self.folder.syncs:
+                    self.shard(stream, index)  # so that the next sync covers what an earlier writer left
+                return
+        except (FileNotFoundError, StorageError):  # `shard` makes it anew, and says so
+            pass
+        self.shard(stream, index)
+
+    def _synced(self, key: _Key) -> None:
+        with self._lock:
+            self._syncing.discard(key)
+
+    def _catalogue(self) -> None:
+        import sqlite3  # weight: only administration needs it
+
+        try:
+            catalogue.rebuild(self.folder.path, self.folder.maps(), self._files)
+        except (OSError, sqlite3.Error) as error:  # a copy for people: the maps are what counts
+            log.warning("catalogue not written error=%s", error)
+
+
+class writing:  # noqa: N801  # used as a function: `with writing(folder) as log:`
+    """Append without a node: holds `writer.lock` for the `with` block and yields the folder's log.
+
+    Under the lock nothing remembered is trusted: FORMAT, the stream's map, control pages and descriptors are looked at anew.
+    After the block, and once the lock is free again, bytes are synced where the policy asks for it, at most every 100 ms and
+    at exit. Any thread; threads of one process queue up.
+
+    Args:
+        folder: opened.
+        timeout_s: how long to wait for the lock; 0 tries once.
+
+    Raises:
+        DataFolderBusy: a node or another process holds the lock.
+        StorageError: the folder is gone, replaced or unusable.
+    """
+
+    __slots__ = ("_timeout_s", "_writer")
+
+    def __init__(self, folder: DataFolder, timeout_s: float = 10.0) -> None:
+        self._timeout_s = timeout_s
+        key = os.fspath(folder.path)
+        writer = _writers.get(key)
+        if writer is None or writer.folder is not folder:
+            writer = _writer(key, folder)
+        self._writer = writer
+
+    def __enter__(self) -> Log:
+        writer = self._writer
+        writer.lock.acquire(self._timeout_s)
+        try:
+            writer.folder.recheck()
+            writer.log.begin_turn()
+        except BaseException:
+            writer.lock.release()
+            raise
+        return writer.log
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        writer = self._writer
+        writer.lock.release()
+        if writer.syncs:
+            now_s = time.monotonic()
+            if now_s - writer.synced_s >= SYNC_INTERVAL_S:
+                writer.synced_s = now_s
+                writer.sync()
+
+
+class _Writer:
+    """What a process keeps between two calls of `writing` for one folder."""
+
+    __slots__ = ("folder", "lock", "log", "synced_s", "syncs")
+
+    def __init__(self, folder: DataFolder) -> None:
+        self.folder = folder
+        self.lock = folder.writer_lock()
+        self.log = Log(folder)
+        self.syncs = folder.syncs
+        self.synced_s = 0.0
+
+    def sync(self) -> None:
+        try:
+            self.log.sync()
+        except StorageError as error:  # the shard is poisoned, so the next append says so; this one is committed
+            log.error("sync failed error=%s", error)  # noqa: TRY400  # the text says it all
+
+
+_writers: dict[str, _Writer] = {}
+_writers_lock = threading.Lock()
+
+
+def _writer(key: str, folder: DataFolder) -> _Writer:
+    with _writers_lock:
+        found = _writers.get(key)
+        if found is None or found.folder is not folder:
+            if not _writers:
+                atexit.register(_sync_at_exit)
+            found = _writers[key] = _Writer(folder)
+        return found
+
+
+def _sync_at_exit() -> None:
+    for writer in list(_writers.values()):
+        if writer.syncs:
+            writer.sync()
+
+
+def _after_fork_in_child() -> None:
+    """A child has its own descriptors and its own lock, or none: what it inherited belongs to the parent."""
+    global _writers_lock  # noqa: PLW0603  # another thread of the parent may have held it
+    _writers_lock = threading.Lock()
+    for writer in list(_writers.values()):
+        writer.log.forget()
+    _writers.clear()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)
+
+
+def _name(stream: StreamMap, index: int) -> str:
+    return f"shard {index} of stream {stream.name}"

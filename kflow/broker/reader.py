@@ -1,0 +1,303 @@
+"""A reader's view of one shard: blocks from an offset on, and where a counter or a time begins.
+
+Reads files and the mapped control page, never writes, takes no lock, and never looks past the tail. Any number of readers
+in any process; one object belongs to one thread at a time.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from typing import Final
+
+from crc32c import crc32c
+
+from kflow.broker import segment as segments
+from kflow.broker.block import HEADER_BYTES, MAGIC, Block, unpack_header
+from kflow.broker.ctl import ARRIVAL, CLOSED, COUNTER, DURABLE, HORIZON, TAIL, Ctl
+from kflow.broker.files import storage_error
+from kflow.broker.folder import DataFolder
+from kflow.broker.log import writing
+from kflow.broker.segment import SEGMENT_HEADER_BYTES, Segment
+from kflow.broker.streammap import StreamMap
+from kflow.errors import Damaged, DataFolderBusy, StorageError
+from kflow.records import Position
+
+READ_BYTES: Final = 1 << 20
+_RECOVERY_WAIT_S: Final = 10.0
+
+
+class ShardReader:
+    """Reads one shard.
+
+    Raises:
+        StorageError: the shard cannot be opened.
+    """
+
+    def __init__(self, folder: DataFolder, stream: StreamMap, index: int) -> None:
+        self._files = folder.files
+        self._folder = os.fspath(folder.shard_dir(stream, index))
+        self._stream_id = stream.id
+        self._index = index
+        self._name = f"shard {index} of stream {stream.name}"
+        self._segment: Segment | None = None
+        self._durable_only = False
+        self._ctl = self._open_ctl(folder, stream)
+        self._words = self._ctl.words
+
+    def _open_ctl(self, folder: DataFolder, stream: StreamMap) -> Ctl:
+        try:
+            ctl = self._ctl_if_current()
+            if ctl is not None:
+                return ctl
+            self._have_recovered(folder, stream)
+            ctl = self._ctl_if_current()
+            return ctl if ctl is not None else Ctl.open(self._folder, self._files, write=False)
+        except OSError as error:
+            raise storage_error(error, f"open {self._name}") from error
+
+    def _ctl_if_current(self) -> Ctl | None:
+        try:
+            ctl = Ctl.open(self._folder, self._files, write=False)
+        except FileNotFoundError:
+            self._files.stat(self._folder)
+            return None
+        except StorageError:  # to be made anew by recovery, which says so
+            return None
+        return ctl if ctl.is_current else None
+
+    def _have_recovered(self, folder: DataFolder, stream: StreamMap) -> None:
+        """The machine was restarted since this shard was written: a writer recovers it. On a read-only folder nobody can."""
+        try:
+            with writing(folder, timeout_s=_RECOVERY_WAIT_S) as log:
+                log.shard(stream, self._index)
+        except DataFolderBusy:
+            return  # a node holds the lock for its life, and has recovered all shards before its first append
+        except StorageError as error:
+            cause = error.__cause__
+            if not isinstance(cause, OSError) or cause.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):
+                raise
+            self._durable_only = True
+
+    @property
+    def tail(self) -> int:
+        """Logical offset past the last block that may be read."""
+        return self._words[DURABLE if self._durable_only else TAIL]
+
+    @property
+    def horizon(self) -> int:
+        """Logical offset below which records have expired; a block begins here, or it is the tail."""
+        return self._words[HORIZON]
+
+    @property
+    def next_counter(self) -> int:
+        """Counter of the next record to come."""
+        return self._words[COUNTER]
+
+    @property
+    def closed(self) -> bool:
+        """Whether the shard takes no more records."""
+        return self._words[CLOSED] != 0
+
+    @property
+    def last_arrival_ms(self) -> int:
+        """Arrival of the last record, milliseconds since the epoch; 0 if there never was one."""
+        return self._words[ARRIVAL]
+
+    def read(self, offset: int, max_bytes: int = READ_BYTES) -> list[Block]:
+        """The blocks from `offset` on, verified.
+
+        One `pread` where the offset lies in the segment that was read last. An offset below the horizon, or in a range
+        that was lost, moves up: look at `Block.offset`.
+
+        Args:
+            offset: where a block begins.
+            max_bytes: how much to read; more, if the first block is larger.
+
+        Returns:
+            At least one block, unless there is none between `offset` and the tail.
+
+        Raises:
+            Damaged: a block fails its checksum, also when read again from a fresh descriptor.
+            StorageError: the file cannot be read.
+        """
+        tail = self.tail
+        if offset >= tail:
+            return []
+        offset = max(offset, self._words[HORIZON])
+        try:
+            for attempt in (1, 2):
+                try:
+                    return self._read(offset, tail, max(max_bytes, HEADER_BYTES))
+                except Damaged:
+                    self._drop()
+                    if attempt > 1:
+                        raise
+        except OSError as error:
+            raise storage_error(error, f"read {self._name}") from error
+        return []
+
+    def clamp(self, position: Position) -> Position:
+        """`position`, or the horizon where that is past it."""
+        horizon = self._words[HORIZON]
+        return position if position.offset >= horizon else Position(horizon, 0)
+
+    def seek_counter(self, counter: int) -> Position:
+        """Before the first record whose counter is `counter` or more; the tail if there is none."""
+        return self._seek(counter, by_time=False)
+
+    def seek_time(self, epoch_ms: int) -> Position:
+        """Before the first record that arrived at `epoch_ms` or later; the tail if there is none."""
+        return self._seek(epoch_ms, by_time=True)
+
+    def fds(self) -> list[tuple[int, int, int]]:
+        """What is open: (descriptor, device, inode)."""
+        segment = self._segment
+        return [] if segment is None else [(segment.fd, segment.device, segment.inode)]
+
+    def close(self) -> None:
+        """Close the descriptor; the reader opens it again when it is used again."""
+        self._drop()
+
+    def __del__(self) -> None:
+        self._drop()
+
+    def _read(self, offset: int, tail: int, max_bytes: int) -> list[Block]:
+        segment = self._segment
+        if segment is None or offset < segment.base:
+            segment, offset = self._move(offset)
+        want = min(tail - offset, max_bytes)
+        buffer = self._files.pread(segment.fd, want, offset - segment.base + SEGMENT_HEADER_BYTES)
+        while not buffer:
+            segment, offset = self._move(offset)
+            if offset >= tail:
+                return []
+            want = min(tail - offset, max_bytes)
+            buffer = self._files.pread(segment.fd, want, offset - segment.base + SEGMENT_HEADER_BYTES)
+        blocks, needed = _blocks(segment, buffer, offset)
+        if not blocks:
+            buffer = self._files.pread(segment.fd, needed, offset - segment.base + SEGMENT_HEADER_BYTES)
+            blocks, _ = _blocks(segment, buffer, offset)
+            if not blocks:
+                raise Damaged(f"{segment.path}: the block at offset {offset} is cut short")
+        return blocks
+
+    def _move(self, offset: int) -> tuple[Segment, int]:
+        """Open the segment that holds `offset`; past its end, the next one. Called where the open one has no such bytes."""
+        tail = self.tail
+        while True:
+            offset = max(offset, self._words[HORIZON])
+            found = [base for base in segments.bases(self._folder, self._files) if base < tail]
+            base = max((base for base in found if base <= offset), default=-1)
+            try:
+                if base >= 0:
+                    segment = self._open(base)
+                    if self._end(segment) > offset:
+                        return segment, offset
+                # Bytes between here and the next segment were lost with the machine (`recovery`).
+                base = min((base for base in found if base > offset), default=-1)
+                if base >= 0:
+                    return self._open(base), base
+            except FileNotFoundError:  # it expired meanwhile, and the horizon has moved
+                if self._words[HORIZON] <= offset:
+                    raise
+                continue
+            if self._words[HORIZON] <= offset:
+                raise Damaged(f"{self._folder}: no segment holds offset {offset}, though the tail is {tail}")
+
+    def _open(self, base: int) -> Segment:
+        self._drop()
+        segment = segments.open_segment(self._folder, self._files, base, stream_id=self._stream_id, shard=self._index)
+        self._segment = segment
+        return segment
+
+    def _end(self, segment: Segment) -> int:
+        """Logical offset past the last byte of a segment's file."""
+        return segment.base + self._files.fstat(segment.fd).st_size - SEGMENT_HEADER_BYTES
+
+    def _seek(self, target: int, *, by_time: bool) -> Position:
+        try:
+            while True:
+                horizon = self._words[HORIZON]
+                try:
+                    return self.clamp(self._seek_once(target, by_time=by_time))
+                except FileNotFoundError:  # it expired meanwhile, and the horizon has moved
+                    if self._words[HORIZON] == horizon:
+                        raise
+        except OSError as error:
+            raise storage_error(error, f"read {self._name}") from error
+
+    def _seek_once(self, target: int, *, by_time: bool) -> Position:
+        tail = self.tail
+        found = [base for base in segments.bases(self._folder, self._files) if base < tail]
+        low, high = (
+            0,
+            len(found),
+        )  # of the segments that begin before the target, the last one holds it or ends before it
+        while low < high:
+            middle = (low + high) // 2
+            segment = self._open(found[middle])
+            before = segment.arrival_ms < target if by_time else segment.first_counter <= target
+            low, high = (middle + 1, high) if before else (low, middle)
+        for base in found[max(0, low - 1) :]:
+            position = self._seek_in(self._open(base), target, tail, by_time=by_time)
+            if position is not None:
+                return position
+        return Position(tail, 0)
+
+    def _seek_in(self, segment: Segment, target: int, tail: int, *, by_time: bool) -> Position | None:
+        end = min(tail, self._end(segment))
+        reached = start = self._start(segment, target, by_time=by_time)
+        for header in segments.scan(segment, self._files, start, end):
+            if by_time:
+                if header.arrival_ms >= target:
+                    return Position(header.offset, 0)
+            elif header.first_counter + header.count > target:
+                return Position(header.offset, max(0, target - header.first_counter))
+            reached = header.end
+        if reached < end:
+            raise Damaged(f"{segment.path}: no valid block at offset {reached}, though blocks reach {end}")
+        return None
+
+    def _start(self, segment: Segment, target: int, *, by_time: bool) -> int:
+        """The last point of the index before the target, if a valid block lies there, else the segment's beginning."""
+        for point in reversed(segments.points(segment, self._files)):
+            if (point.arrival_ms < target if by_time else point.first_counter <= target) and any(
+                segments.scan(segment, self._files, point.offset, self.tail)
+            ):
+                return point.offset
+        return segment.base
+
+    def _drop(self) -> None:
+        segment, self._segment = self._segment, None
+        if segment is not None:
+            self._files.close_if(segment.fd, segment.device, segment.inode)
+
+
+def _blocks(segment: Segment, buffer: bytes, offset: int) -> tuple[list[Block], int]:
+    """The whole blocks of `buffer`, which begins at logical `offset`; and how many bytes the first one needs.
+
+    Raises:
+        Damaged: a header or a body fails its checksum.
+    """
+    blocks: list[Block] = []
+    seed = segment.seed
+    at, available = 0, len(buffer)
+    needed = HEADER_BYTES
+    while at + HEADER_BYTES <= available:
+        crc, magic, _, flags, body_bytes, count, body_crc, _, first_counter, arrival_ms, where, _, _ = unpack_header(
+            buffer, at
+        )
+        begin = at + HEADER_BYTES
+        if magic != MAGIC or where != offset + at or crc32c(buffer[at + 4 : begin], seed) != crc:
+            raise Damaged(f"{segment.path}: the block header at offset {offset + at} fails its checksum")
+        end = begin + body_bytes
+        if end > available:
+            needed = end - at
+            break
+        body = buffer[begin:end]
+        if crc32c(body) != body_crc:
+            raise Damaged(f"{segment.path}: the block at offset {where} fails its checksum")
+        blocks.append(Block(where, offset + end, first_counter, arrival_ms, count, flags, body))
+        at = end
+    return blocks, needed

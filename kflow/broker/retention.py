@@ -1,0 +1,104 @@
+"""Retention: the horizon moves, and segments below it are removed.
+
+    a segment's last record older than the retention --look 1--> noted --look 2, an hour of monotonic time later-->
+    horizon stored --> files removed
+
+The horizon is an offset that only the writer stores; consumers compare no times. Two looks, with no step of the clock over
+60 s between: a clock that jumps a month ahead must lose nothing.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from typing import Final
+
+from kflow.broker import segment as segments
+from kflow.broker.ctl import ARRIVAL, HORIZON, TAIL, Ctl
+from kflow.broker.files import Files
+from kflow.broker.streammap import StreamMap
+from kflow.clock import Now
+
+log = logging.getLogger(__name__)
+
+APART_MS: Final = 3_600_000
+"""Monotonic time between the two looks."""
+_STEP_MS: Final = 60_000
+_HOUR_MS: Final = 3_600_000
+
+_Key = tuple[int, int]
+_Look = tuple[int, int]
+
+
+class Retention:
+    """What earlier looks have seen. In memory only: a restart begins anew, and expires later. One thread uses it."""
+
+    def __init__(self) -> None:
+        self._looks: dict[_Key, list[_Look]] = {}  # (stream id, shard) -> (monotonic ms, expired up to), rising
+        self._drift_ms: int | None = None
+
+    def begin(self, now: Now) -> None:
+        """Begin a round: where the clock was stepped since the last one, what was noted counts for nothing."""
+        drift_ms = now.epoch_ms - now.monotonic_ms
+        if self._drift_ms is not None and abs(drift_ms - self._drift_ms) > _STEP_MS:
+            log.warning(
+                "the clock was stepped by %d s: retention begins to look anew", (drift_ms - self._drift_ms) // 1000
+            )
+            self._looks.clear()
+        self._drift_ms = drift_ms
+
+    def look(self, folder: str, files: Files, ctl: Ctl, stream: StreamMap, index: int, now: Now) -> int:
+        """Look at one shard; move its horizon and remove files where that is due.
+
+        Returns:
+            How many bytes of the log expired.
+
+        Raises:
+            OSError: from the file system. Damaged: a segment's header cannot be read.
+        """
+        words = ctl.words
+        horizon = words[HORIZON]
+        key = (stream.id, index)
+        looks = self._looks.setdefault(key, [])
+        if words[TAIL] == horizon:
+            looks.clear()
+            self._remove(folder, files, horizon)
+            return 0
+        expired = self._expired(folder, files, ctl, stream, index, now)
+        mature = [offset for at, offset in looks if at <= now.monotonic_ms - APART_MS]
+        moved = 0
+        if mature:
+            moved = min(mature[-1], expired) - horizon
+            del looks[: len(mature)]
+        if expired > horizon and (not looks or expired > looks[-1][1]):
+            looks.append((now.monotonic_ms, expired))
+        if moved > 0:
+            words[HORIZON] = horizon + moved
+            log.info("expired stream=%s shard=%d bytes=%d", stream.name, index, moved)
+        self._remove(folder, files, words[HORIZON])
+        return max(0, moved)
+
+    def _expired(self, folder: str, files: Files, ctl: Ctl, stream: StreamMap, index: int, now: Now) -> int:
+        """Logical offset below which every record is older than the retention."""
+        words = ctl.words
+        tail, arrival_ms = words[TAIL], words[ARRIVAL]
+        oldest_ms = now.epoch_ms - stream.retention_hours * _HOUR_MS
+        if arrival_ms < oldest_ms:
+            return tail
+        expired = words[HORIZON]
+        for base in segments.bases(folder, files):
+            if base > expired and base <= tail:
+                opened = segments.open_segment(folder, files, base, stream_id=stream.id, shard=index)
+                files.close(opened.fd)
+                if opened.arrival_ms >= oldest_ms:
+                    break
+                expired = base
+        return expired
+
+    def _remove(self, folder: str, files: Files, horizon: int) -> None:
+        """Remove the segments that end at or below the horizon; never the last one, which is appended to."""
+        found = segments.bases(folder, files)
+        for base, following in itertools.pairwise(found):
+            if following > horizon:
+                return
+            segments.remove(folder, files, base)

@@ -1,0 +1,194 @@
+"""The map of a stream: its shards, their ranges, parents and states. A stream exists when its map is valid and not deleted.
+
+Kept as JSON in `map.json`, replaced in one step, so that a reader sees the old map or the new one. Hash keys and the id are
+hexadecimal texts there, for they exceed what JSON numbers hold.
+"""
+
+from __future__ import annotations
+
+import enum
+import os
+
+import msgspec
+
+from kflow import limits
+from kflow.broker.files import Files, Path, storage_error
+from kflow.errors import StorageError
+
+FILE_NAME = "map.json"
+
+
+class StreamMode(enum.StrEnum):
+    """Capacity mode. Source: documented: CreateStream, StreamModeDetails."""
+
+    PROVISIONED = "PROVISIONED"
+    ON_DEMAND = "ON_DEMAND"
+
+
+class ShardInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """One shard of a stream.
+
+    Attributes:
+        index: 0 for the first; indexes only grow.
+        start: first hash key of its range, 0 to 2**128 - 1.
+        end: last hash key of its range.
+        parents: indexes of the shards it was made from; the second one is the adjacent parent of a merge.
+        created_s: creation, seconds since the epoch, as in its sequence numbers.
+        closed: its ending sequence number; None while it is open.
+    """
+
+    index: int
+    start: int
+    end: int
+    parents: tuple[int, ...] = ()
+    created_s: int
+    closed: int | None = None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether records are still routed to it."""
+        return self.closed is None
+
+
+class StreamMap(msgspec.Struct, frozen=True, kw_only=True):
+    """What the data path knows about a stream.
+
+    Attributes:
+        name: 1 to 128 characters.
+        id: 64-bit integer, never used twice in a folder: a stream created anew under a name has another.
+        created_s: creation, seconds since the epoch.
+        generation: rises with every change of the shards.
+        deleted: set before the folder goes away.
+        retention_hours: 24 to 8,760.
+        max_record_bytes: largest sum of data and key, bytes.
+        mode: capacity mode.
+        shards: by index, open and closed.
+    """
+
+    name: str
+    id: int
+    created_s: int
+    generation: int = 1
+    deleted: bool = False
+    retention_hours: int = limits.RETENTION_HOURS
+    max_record_bytes: int = limits.RECORD_BYTES
+    mode: StreamMode = StreamMode.PROVISIONED
+    shards: tuple[ShardInfo, ...] = ()
+
+    @property
+    def folder_name(self) -> str:
+        """`<name>.<id as 16 hexadecimal digits>`."""
+        return f"{self.name}.{self.id:016x}"
+
+    @property
+    def open_shards(self) -> tuple[ShardInfo, ...]:
+        """The shards that records are routed to, in the order of their ranges."""
+        return tuple(sorted((shard for shard in self.shards if shard.closed is None), key=lambda shard: shard.start))
+
+
+class _StoredShard(msgspec.Struct, frozen=True, kw_only=True):
+    index: int
+    start: str
+    end: str
+    parents: tuple[int, ...] = ()
+    created_s: int
+    closed: str | None = None
+
+
+class _StoredMap(msgspec.Struct, frozen=True, kw_only=True):
+    name: str
+    id: str
+    created_s: int
+    generation: int
+    deleted: bool
+    retention_hours: int
+    max_record_bytes: int
+    mode: StreamMode
+    shards: tuple[_StoredShard, ...]
+
+
+def encode(stream: StreamMap) -> bytes:
+    """The map as the text of its file."""
+    stored = _StoredMap(
+        name=stream.name,
+        id=f"{stream.id:016x}",
+        created_s=stream.created_s,
+        generation=stream.generation,
+        deleted=stream.deleted,
+        retention_hours=stream.retention_hours,
+        max_record_bytes=stream.max_record_bytes,
+        mode=stream.mode,
+        shards=tuple(
+            _StoredShard(
+                index=shard.index,
+                start=f"{shard.start:032x}",
+                end=f"{shard.end:032x}",
+                parents=shard.parents,
+                created_s=shard.created_s,
+                closed=None if shard.closed is None else str(shard.closed),
+            )
+            for shard in stream.shards
+        ),
+    )
+    return msgspec.json.encode(stored) + b"\n"
+
+
+def decode(text: bytes) -> StreamMap:
+    """The map out of the text of its file.
+
+    Raises:
+        ValueError: it is not a map.
+    """
+    stored = msgspec.json.decode(text, type=_StoredMap)
+    return StreamMap(
+        name=stored.name,
+        id=int(stored.id, 16),
+        created_s=stored.created_s,
+        generation=stored.generation,
+        deleted=stored.deleted,
+        retention_hours=stored.retention_hours,
+        max_record_bytes=stored.max_record_bytes,
+        mode=stored.mode,
+        shards=tuple(
+            ShardInfo(
+                index=shard.index,
+                start=int(shard.start, 16),
+                end=int(shard.end, 16),
+                parents=shard.parents,
+                created_s=shard.created_s,
+                closed=None if shard.closed is None else int(shard.closed),
+            )
+            for shard in stored.shards
+        ),
+    )
+
+
+def load(path: Path, files: Files) -> StreamMap:
+    """Read a map.
+
+    Raises:
+        FileNotFoundError: there is none.
+        StorageError: it cannot be read, or is not a map.
+    """
+    try:
+        text = files.read_bytes(path)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise storage_error(error, f"read {os.fspath(path)}") from error
+    try:
+        return decode(text)
+    except ValueError as error:
+        raise StorageError(f"{os.fspath(path)} is not the map of a stream: {error}") from error
+
+
+def store(path: Path, stream: StreamMap, files: Files, *, sync: bool) -> None:
+    """Replace a map in one step; on return it is durable if `sync`.
+
+    Raises:
+        StorageError: it could not be written; the old map stands.
+    """
+    try:
+        files.write_replace(path, encode(stream), sync=sync)
+    except OSError as error:
+        raise storage_error(error, f"write {os.fspath(path)}") from error

@@ -1,0 +1,93 @@
+"""Making committed bytes durable (`fsync = "interval"`): one task a shard, run in any thread.
+
+A task covers every segment that overlaps [durable tail, tail as noted at its start), oldest first, and the shard's folder
+where one of them was made there; only then is the durable tail stored. A sync that fails is never tried again as if it
+could succeed: the kernel may have marked the lost pages clean. The shard is poisoned instead (`recovery` says what then).
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from kflow.broker import segment as segments
+from kflow.broker.ctl import DURABLE, POISONED, TAIL, Ctl
+from kflow.broker.files import Files, storage_error
+from kflow.errors import StorageError
+
+log = logging.getLogger(__name__)
+
+THREADS: Final = 8
+"""How many syncs run at once: more only queue up in the device."""
+
+
+class SyncTask:
+    """Makes one shard durable up to its tail. Call it once, in any thread; not two of one shard at a time."""
+
+    __slots__ = ("_ctl", "_done", "_files", "_folder", "name")
+
+    def __init__(self, folder: str, ctl: Ctl, files: Files, name: str, done: Callable[[], None]) -> None:
+        self._folder = folder
+        self._ctl = ctl
+        self._files = files
+        self._done = done
+        self.name = name
+
+    def __call__(self) -> None:
+        """Sync.
+
+        Raises:
+            StorageError: a sync failed; the shard takes no more records.
+        """
+        words = self._ctl.words
+        try:
+            durable, noted = words[DURABLE], words[TAIL]
+            if durable < noted and not words[POISONED]:
+                self._sync(durable, noted)
+                words[DURABLE] = max(words[DURABLE], noted)
+        except OSError as error:
+            if isinstance(error, FileNotFoundError) and not os.path.exists(self._folder):
+                return  # the stream was deleted meanwhile
+            words[POISONED] = 1
+            log.error("sync failed shard=%s error=%s", self.name, error)  # noqa: TRY400  # the error is raised, below
+            raise storage_error(error, f"sync {self.name}") from error
+        finally:
+            self._done()
+
+    def _sync(self, durable: int, noted: int) -> None:
+        files = self._files
+        found = segments.bases(self._folder, files)
+        made = False
+        for base, following in zip(found, [*found[1:], noted], strict=True):
+            if base >= noted or (following <= durable and following != noted):
+                continue
+            fd = files.open(segments.segment_path(self._folder, base), os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                files.fdatasync(fd)
+            finally:
+                files.close(fd)
+            made = made or base >= durable
+        if made:
+            files.sync_folder(self._folder)
+
+
+def run_all(tasks: Sequence[SyncTask]) -> None:
+    """Run tasks with up to 8 threads and wait for them.
+
+    Raises:
+        StorageError: of the first that failed; the others have run all the same.
+    """
+    if len(tasks) == 1:
+        tasks[0]()
+        return
+    if not tasks:
+        return
+    from concurrent.futures import ThreadPoolExecutor  # weight: only who syncs several shards needs it
+
+    with ThreadPoolExecutor(min(THREADS, len(tasks)), thread_name_prefix="sync") as pool:
+        errors = [future.exception() for future in [pool.submit(task) for task in tasks]]
+    for error in errors:
+        if error is not None:
+            raise error if isinstance(error, StorageError) else StorageError(f"sync failed: {error}")

@@ -1,0 +1,383 @@
+"""Frames between producers, tools and the node: a unix stream socket, fixed headers, blocks that travel as they are stored.
+
+    frame    | bytes after this header u32 | request u32 | kind u16 | count u16 |            little endian, 12 bytes
+    HELLO    JSON of `Hello`, first in both directions
+    PUT      | stream id u64 | map generation u32 | seen u32 | count x BLOCK | count bodies
+    RESEND   as PUT, with count x RESENT instead of the BLOCKs
+    BLOCK    | shard u32 | records u32 | body bytes u32 | body CRC32C u32 | flags u16 | reserved u16 |
+    RESENT   BLOCK | tail u64 |      the shard's tail that the producer knew before it first sent the block
+    ANSWER   count x | first counter u64 | arrival ms u64 | tail u64 | status u64 |, then JSON errors of the failed blocks
+    CONTROL  JSON {"op": ...}; answered by CONTROL_ANSWER, JSON {"ok": ...} or {"error": {"type", "message"}}
+
+A request's number is the producer's frame number: together with the producer's id and the block's place in the frame it
+stands in the stored block's header, so that a frame which is sent again after a lost connection is found and not stored
+twice. `seen` is the last frame whose answer the producer has read: until it has read of a failure, the node fails all
+later blocks of that connection for the same shard, so that nothing overtakes a failed record of its key.
+
+Blocks of one connection are answered in order. Bodies are the stored bytes: nothing is encoded twice.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import socket
+import struct
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import msgspec
+
+from kflow import errors
+from kflow.broker import folder
+from kflow.errors import InternalError, KflowError, NoNode, StorageError, UsageError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+PROTOCOL = (1, 1)
+"""Lowest and highest version of this protocol that this library speaks."""
+BLOCK_FORMAT = 1
+"""Version of the stored blocks, whose bodies travel."""
+
+FRAME = struct.Struct("<IIHH")
+PUT_HEAD = struct.Struct("<QII")
+BLOCK = struct.Struct("<IIIIH2x")
+RESENT = struct.Struct("<IIIIH2xQ")
+ANSWER = struct.Struct("<QQQQ")
+
+HELLO, PUT, RESEND, ANSWERED, CONTROL, CONTROL_ANSWER = 1, 2, 3, 4, 5, 6
+
+OK, STALE, REFUSED = 0, 1, 2
+"""Status of one block: stored; the map it was routed by is no longer valid; refused, nothing of it is stored."""
+
+FRAME_BYTES = 32 << 20
+"""Largest frame a node accepts; producers stay below half of it."""
+
+Buffer = bytes | bytearray | memoryview
+
+_SEND_FLAGS = getattr(socket, "MSG_NOSIGNAL", 0)
+"""User code may have given SIGPIPE its default action: a node that went away must not kill the producer."""
+_JOINED_BYTES = 4096
+"""Below this one copy costs less than the kernel's walk over several buffers."""
+
+
+class Hello(msgspec.Struct, frozen=True, kw_only=True):
+    """What each side says first.
+
+    Attributes:
+        protocol: lowest and highest protocol version it speaks.
+        block: version of its block format.
+        folder_id: id of the data folder, hexadecimal.
+        version: of the library.
+        pid: its process.
+        producer: id of the producer; 0 for a tool that only asks, and for the node.
+    """
+
+    protocol: tuple[int, int]
+    block: int
+    folder_id: str
+    version: str
+    pid: int
+    producer: int = 0
+
+
+class Block(NamedTuple):
+    """One block of a PUT frame, its body a view of the received bytes.
+
+    Attributes:
+        tail: for a block that is sent again: where to begin looking for it; else 0.
+    """
+
+    shard: int
+    count: int
+    body: memoryview
+    crc: int
+    flags: int
+    tail: int
+
+
+class Received(NamedTuple):
+    """One frame as it was received."""
+
+    kind: int
+    request: int
+    count: int
+    payload: bytes
+
+
+def own_hello(folder_id: str, *, producer: int = 0) -> Hello:
+    """This process's first words."""
+    return Hello(
+        protocol=PROTOCOL,
+        block=BLOCK_FORMAT,
+        folder_id=folder_id,
+        version=library_version(),
+        pid=os.getpid(),
+        producer=producer,
+    )
+
+
+@functools.cache
+def library_version() -> str:
+    """Version of the installed library; for messages only."""
+    from importlib import metadata  # 10 ms that only a process that connects pays
+
+    try:
+        return metadata.version("kflow-streams")
+    except metadata.PackageNotFoundError:
+        return "unknown"
+
+
+def check_hello(own: Hello, other: Hello) -> None:
+    """Refuse a peer that speaks nothing we speak.
+
+    Raises:
+        UsageError: no protocol version or no block format in common; names both sides.
+    """
+    overlap = max(own.protocol[0], other.protocol[0]) <= min(own.protocol[1], other.protocol[1])
+    if overlap and own.block == other.block:
+        return
+    raise UsageError(
+        f"kflow {own.version} (protocol {own.protocol[0]}-{own.protocol[1]}, blocks {own.block}) cannot talk to "
+        f"process {other.pid} with kflow {other.version} (protocol {other.protocol[0]}-{other.protocol[1]}, blocks "
+        f"{other.block}): run both from the same version"
+    )
+
+
+def frame(kind: int, request: int, payload: bytes, count: int = 0) -> bytes:
+    """One whole frame."""
+    return FRAME.pack(len(payload), request, kind, count) + payload
+
+
+def json_frame(kind: int, request: int, value: object) -> bytes:
+    """One whole frame that carries JSON."""
+    return frame(kind, request, msgspec.json.encode(value))
+
+
+def blocks_of(payload: memoryview, count: int, *, resent: bool) -> tuple[int, int, int, list[Block]]:
+    """Take a PUT or RESEND frame apart.
+
+    Returns:
+        Stream id, map generation, last frame seen, blocks.
+    Raises:
+        ValueError: lengths do not add up.
+    """
+    head = RESENT if resent else BLOCK
+    at = PUT_HEAD.size + count * head.size
+    if len(payload) < at:
+        raise ValueError("frame is shorter than its own headers")
+    stream_id, generation, seen = PUT_HEAD.unpack_from(payload)
+    blocks = []
+    for shard, records, length, crc, flags, *tail in head.iter_unpack(payload[PUT_HEAD.size : at]):
+        blocks.append(Block(shard, records, payload[at : at + length], crc, flags, tail[0] if tail else 0))
+        at += length
+    if at != len(payload):
+        raise ValueError("lengths of the blocks do not add up to the frame's")
+    return stream_id, generation, seen, blocks
+
+
+def error_as_json(error: Exception) -> dict[str, str]:
+    """An error as it travels."""
+    return {"type": type(error).__name__, "message": str(error)}
+
+
+def error_from_json(value: dict[str, str]) -> KflowError:
+    """The same error on the other side; `InternalError` for a class this library does not have."""
+    found = getattr(errors, value["type"], None)
+    if isinstance(found, type) and issubclass(found, KflowError):
+        return found(value["message"])
+    return InternalError(f"{value['type']}: {value['message']}")
+
+
+class Link:
+    """One blocking connection to the node. Belongs to one thread at a time."""
+
+    __slots__ = ("_buffer", "_fd", "_identity", "_socket", "hello")
+
+    def __init__(self, connected: socket.socket) -> None:
+        self._socket = connected
+        self._fd = connected.fileno()
+        self._identity = _identity(self._fd)
+        self._buffer = b""
+        self.hello: Hello | None = None
+
+    def is_intact(self) -> bool:
+        """Whether the descriptor is still this socket: user code may have closed it, and its number be a file now."""
+        try:
+            return _identity(self._fd) == self._identity
+        except OSError:
+            return False
+
+    def send(self, buffers: Sequence[Buffer], total: int) -> None:
+        """Send all of `buffers`, `total` bytes together.
+
+        Raises:
+            TimeoutError: the node took nothing for as long as `connect` was told.
+            OSError: the connection is lost.
+        """
+        try:
+            if total <= _JOINED_BYTES:
+                sent = self._socket.send(b"".join(buffers), _SEND_FLAGS)
+            else:
+                sent = self._socket.sendmsg(buffers, (), _SEND_FLAGS)
+            if sent != total:
+                rest = memoryview(b"".join(buffers))
+                while sent != total:
+                    sent += self._socket.send(rest[sent:], _SEND_FLAGS)
+        except BlockingIOError as error:
+            raise TimeoutError("the node takes no more") from error
+
+    def receive(self, *, wait: bool = True) -> Received | None:
+        """The next frame.
+
+        Args:
+            wait: whether to wait for it.
+        Returns:
+            None where not waiting and no whole frame is there.
+        Raises:
+            TimeoutError: nothing came for as long as `connect` was told.
+            OSError: the connection is lost.
+        """
+        buffer = self._buffer
+        flags = 0 if wait else socket.MSG_DONTWAIT
+        while True:
+            if len(buffer) >= FRAME.size:
+                length, request, kind, count = FRAME.unpack_from(buffer)
+                end = FRAME.size + length
+                if len(buffer) >= end:
+                    self._buffer = buffer[end:]
+                    return Received(kind, request, count, buffer[FRAME.size : end])
+            try:
+                more = self._socket.recv(1 << 16, flags)
+            except BlockingIOError as error:
+                self._buffer = buffer
+                if not wait:
+                    return None
+                raise TimeoutError("the node is silent") from error
+            if not more:
+                raise ConnectionResetError("the node closed the connection")
+            buffer = buffer + more if buffer else more
+
+    def ask(self, request: int, op: str, arguments: dict[str, Any]) -> Any:
+        """One control request, with nothing else under way on this connection.
+
+        Raises:
+            KflowError: what the node answered.
+            TimeoutError: no answer came in time.
+            OSError: the connection is lost.
+        """
+        message = json_frame(CONTROL, request, {"op": op, **arguments})
+        self.send((message,), len(message))
+        received = self.receive()
+        if received is None or received.kind != CONTROL_ANSWER or received.request != request:
+            raise ConnectionResetError("the node answered something else than what was asked")
+        answer = msgspec.json.decode(received.payload)
+        if "error" in answer:
+            raise error_from_json(answer["error"])
+        return answer["ok"]
+
+    def set_patience(self, seconds: float) -> None:
+        """How long the node may be silent from now on."""
+        _set_patience(self._socket, seconds)
+
+    def close(self) -> None:
+        """Close the connection, unless its descriptor is somebody else's by now."""
+        if self.is_intact():
+            self._socket.close()
+        else:
+            self._socket.detach()
+
+
+def connect(socket_path: Path, hello: Hello, *, timeout_s: float = 10.0) -> Link:
+    """Connect to the node and exchange hellos.
+
+    Args:
+        socket_path: the node's socket.
+        hello: this side's first words.
+        timeout_s: how long the node may be silent, now and later on this connection, seconds.
+    Raises:
+        NoNode: nobody listens.
+        UsageError: the node is of a version that does not fit.
+        StorageError: the node serves another folder than `hello` says.
+        OSError: the connection was lost, or the node did not answer in time (`TimeoutError`).
+    """
+    link = Link(_connected(socket_path, timeout_s))
+    try:
+        message = json_frame(HELLO, 0, hello)
+        link.send((message,), len(message))
+        received = link.receive()
+        if received is None or received.kind != HELLO:
+            raise ConnectionResetError("the node did not say hello")
+        link.hello = msgspec.json.decode(received.payload, type=Hello)
+        check_hello(hello, link.hello)
+        if hello.folder_id and hello.folder_id != link.hello.folder_id:
+            raise StorageError(f"the node at {socket_path} serves another data folder: was this one replaced?")
+    except BaseException:
+        link.close()
+        raise
+    return link
+
+
+def call(folder_path: Path, op: str, timeout_s: float = 10.0, **arguments: Any) -> Any:
+    """Ask the node of a data folder to do something, and wait for its answer.
+
+    Args:
+        folder_path: the data folder.
+        op: name of the operation.
+        timeout_s: how long the node may be silent, seconds.
+        arguments: what the operation takes; JSON values.
+    Returns:
+        What the node answered; a JSON value.
+    Raises:
+        NoNode: none runs on this folder.
+        KflowError: what the node refused with, as the class it was there.
+        StorageError: it did not answer.
+    """
+    silent = f"the node of {folder_path} did not answer within {timeout_s:g} s"
+    try:
+        link = connect(folder.socket_path(folder_path), own_hello(""), timeout_s=timeout_s)
+    except TimeoutError as error:
+        raise StorageError(silent) from error
+    except OSError as error:
+        raise NoNode(f"the node of {folder_path} went away: {error}") from error
+    try:
+        return link.ask(1, op, arguments)
+    except TimeoutError as error:
+        raise StorageError(silent) from error
+    except OSError as error:
+        raise StorageError(f"the node of {folder_path} went away before it answered {op!r}: {error}") from error
+    finally:
+        link.close()
+
+
+def _connected(path: Path, timeout_s: float) -> socket.socket:
+    new = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        _set_patience(new, timeout_s)
+        new.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
+        if hasattr(socket, "SO_NOSIGPIPE"):
+            new.setsockopt(socket.SOL_SOCKET, socket.SO_NOSIGPIPE, 1)
+        new.connect(str(path))
+    except (FileNotFoundError, ConnectionRefusedError, NotADirectoryError) as error:
+        new.close()
+        raise NoNode(f"no node listens at {path}") from error
+    except BlockingIOError as error:
+        new.close()
+        raise TimeoutError(f"the node at {path} accepts no connection") from error
+    except BaseException:
+        new.close()
+        raise
+    return new
+
+
+def _set_patience(on: socket.socket, seconds: float) -> None:
+    """The kernel's own timeouts: one of Python's would cost a poll() before each call."""
+    value = struct.pack("ll", int(seconds), int(seconds % 1 * 1_000_000))
+    on.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, value)
+    on.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, value)
+
+
+def _identity(fd: int) -> tuple[int, int]:
+    status = os.fstat(fd)
+    return status.st_dev, status.st_ino
