@@ -1,0 +1,54 @@
+"""kflow: event processing with the semantics of AWS Lambda and Kinesis, on your own machine.
+
+Importing it is cheap: it happens in every worker, and on Lambda. What is heavy is imported by what needs it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from kflow import errors
+from kflow.errors import KflowError, PutFailed, UsageError
+from kflow.lambda_.forms import lambda_handler
+from kflow.records import Batch, Placed, Record
+from kflow.triggers.stream import on_stream
+
+if TYPE_CHECKING:
+    from kflow.client import client
+    from kflow.producing import Producer, put, put_many, target
+
+__all__ = [  # noqa: RUF022  (grouped: declare, receive, produce, fail)
+    "on_stream",
+    "lambda_handler",
+    "Batch",
+    "Record",
+    "Placed",
+    "Producer",
+    "client",
+    "put",
+    "put_many",
+    "target",
+    "KflowError",
+    "PutFailed",
+    "UsageError",
+    "errors",
+]
+
+_LATER = {
+    "Producer": "kflow.producing",
+    "client": "kflow.client",
+    "put": "kflow.producing",
+    "put_many": "kflow.producing",
+    "target": "kflow.producing",
+}
+
+
+def __getattr__(name: str) -> Any:
+    module = _LATER.get(name)
+    if module is None:
+        raise AttributeError(f"module 'kflow' has no attribute {name!r}")
+    import importlib
+
+    value = getattr(importlib.import_module(module), name)
+    globals()[name] = value
+    return value

@@ -1,0 +1,1 @@
+"""The events that Lambda hands to functions, both ways: pure functions on records."""

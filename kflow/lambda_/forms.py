@@ -1,0 +1,327 @@
+"""How a handler is called: one `Call` for every form, sync or async, used by workers here and by Lambda alike.
+
+A `Call` is made once and called for each invocation. Event form: the event and the context by position. Batch form: a
+`Batch`. Record form: one record after the other; the first failure ends the batch. If records before it succeeded its
+sequence number is returned as the batch item failure; if it is the first of the batch its exception is raised, so that
+bisection can isolate it and Lambda's error metric sees it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from operator import length_hint
+from typing import Any, NamedTuple
+
+import msgspec
+from msgspec.structs import force_setattr
+
+from kflow.arn import stream_name
+from kflow.declarations import Handler, HandlerForm, declared
+from kflow.errors import DecodeFailed, HandlerError, UsageError
+from kflow.interfaces import Invocation
+from kflow.lambda_.decode import Decode, decoder, type_name
+from kflow.loading.places import function_place, name_of
+from kflow.loading.signature import Signature, read_signature
+from kflow.records import Batch, Record
+
+Call = Callable[[Invocation, Any], Any]
+"""Calls a handler with an invocation's records and the context; returns what Lambda would get as the response."""
+
+Response = dict[str, Any]
+_Wait = Callable[[Any], Any]
+_Each = Callable[[Iterator[Record[Any]], Any], None]
+
+
+def adapt(function: Callable[..., Any], handler: Handler) -> Call:
+    """The `Call` of a handler.
+
+    Args:
+        function: the handler's function.
+        handler: its declaration; says for which streams partial batch responses count.
+
+    Raises:
+        UsageError: its signature fits no form, or JSON cannot be decoded to its type.
+    """
+    reports = {stream_name(trigger.stream): trigger.options.report_batch_item_failures for trigger in handler.triggers}
+    return make_call(function, read_signature(function), name=handler.name, reports=reports, root=handler.root)
+
+
+def make_call(
+    function: Callable[..., Any],
+    signature: Signature,
+    *,
+    name: str,
+    reports: dict[str, bool],
+    default: bool = False,
+    root: str = "",
+) -> Call:
+    """The `Call` of a function.
+
+    Args:
+        function: the function.
+        signature: its signature.
+        name: name of the function, for its log.
+        reports: stream name to whether its mapping takes partial batch responses.
+        default: the same for streams that are not in `reports`.
+        root: import root; decides whose frames a logged traceback begins with.
+    """
+    wait: _Wait | None = EventLoop().run if signature.is_async else None
+    if signature.form is HandlerForm.EVENT:
+        return _event_call(function, wait)
+    value = typed(function, signature)
+    call = _with_context(function, signature.context)
+    log = logging.getLogger(f"kflow.function.{name}")
+    if signature.form is HandlerForm.RECORD:
+        each = _each(call, value) if wait is None else _each_async(call, value, wait)
+        return _record_call(each, log, root)
+    return _batch_call(call, value, wait, log, lambda stream: reports.get(stream, default))
+
+
+class Typed(NamedTuple):
+    """How `value` is decoded: the function, which raises what it likes, and the type's name for messages."""
+
+    decode: Decode
+    name: str
+
+    def failed(self, record: Record[Any], error: Exception) -> DecodeFailed:
+        """The error for a record that does not decode."""
+        return DecodeFailed(f"record {record.sequence_number}: data does not decode to {self.name}: {error}")
+
+
+def typed(function: Callable[..., Any], signature: Signature) -> Typed | None:
+    """How each record's data is decoded before the call; None where the annotation names no type.
+
+    Raises:
+        UsageError: JSON cannot be decoded to the type; names file and line.
+    """
+    if signature.value_type is msgspec.UNSET:
+        return None
+    try:
+        return Typed(decoder(signature.value_type), type_name(signature.value_type))
+    except (UsageError, NameError) as error:
+        raise UsageError(f"{function_place(function)}: {name_of(function)}: {error}") from error
+
+
+class EventLoop:
+    """The event loop of an execution environment: kept open from one invocation to the next, made when first needed."""
+
+    def __init__(self) -> None:
+        self._loop: Any = None
+
+    def run(self, coroutine: Any) -> Any:
+        """Run a coroutine to its end.
+
+        Raises:
+            HandlerError: its task was cancelled from inside, which is no way out of the process.
+        """
+        # Heavy, and only here for handlers that need it.
+        import asyncio
+
+        if self._loop is None or self._loop.is_closed():
+            self._loop = asyncio.new_event_loop()
+            asyncio.set_event_loop(self._loop)
+        try:
+            return self._loop.run_until_complete(coroutine)
+        except asyncio.CancelledError as error:
+            raise HandlerError("the handler's task was cancelled") from error
+
+
+def _event_call(function: Callable[..., Any], wait: _Wait | None) -> Call:
+    if wait is None:
+
+        def call(invocation: Invocation, context: Any) -> Any:
+            return function({"Records": invocation.records}, context)
+
+        return call
+
+    def call_async(invocation: Invocation, context: Any) -> Any:
+        return wait(function({"Records": invocation.records}, context))
+
+    return call_async
+
+
+def _with_context(function: Callable[..., Any], how: str) -> Callable[[Any, Any], Any]:
+    if how == "positional":
+        return function
+    if how == "keyword":
+        return lambda first, context: function(first, context=context)
+    return lambda first, _: function(first)
+
+
+def _batch_call(
+    call: Callable[[Any, Any], Any],
+    value: Typed | None,
+    wait: _Wait | None,
+    log: logging.Logger,
+    takes_failures: Callable[[str], bool],
+) -> Call:
+    def batch_call(invocation: Invocation, context: Any) -> Any:
+        records: Sequence[Record[Any]] = invocation.records
+        may_report = takes_failures(invocation.stream)
+        undecoded: Record[Any] | None = None
+        if value is not None:
+            records, undecoded = _decoded(records, value, log, may_fail=may_report)
+        batch: Batch[Any] = Batch(records, invocation.stream, invocation.shard_id)
+        response = call(batch, context)
+        if wait is not None:
+            response = wait(response)
+        failures = batch.response()
+        if failures is None and undecoded is None:
+            return response
+        if not may_report:
+            raise UsageError(
+                "batch.failed() needs report_batch_item_failures=True in the decorator: without it AWS ignores which "
+                "records failed, and takes the whole batch as done"
+            )
+        items: list[Any] = list(failures["batchItemFailures"]) if failures else []
+        if undecoded is not None:
+            items.append({"itemIdentifier": str(undecoded.sequence_number)})
+        return _with_failures(response, items)
+
+    return batch_call
+
+
+def _decoded(
+    records: Sequence[Record[Any]], value: Typed, log: logging.Logger, *, may_fail: bool
+) -> tuple[Sequence[Record[Any]], Record[Any] | None]:
+    """The records up to the first that does not decode, with their values set, and that one.
+
+    Where it is the first of the batch, or partial batch responses are off, it raises instead.
+    """
+    decode = value.decode
+    rest = iter(records)
+    try:
+        for record in rest:
+            force_setattr(record, "decoded", decode(record.data))
+    except Exception as error:  # of msgspec, Pydantic, or a model's own __post_init__
+        index = len(records) - length_hint(rest) - 1
+        failure = value.failed(records[index], error)
+        if index == 0 or not may_fail:
+            raise failure from error
+        log.error("%s", failure)  # noqa: TRY400  (the trace would be kflow's own)
+        return records[:index], records[index]
+    return records, None
+
+
+def _with_failures(response: Any, items: list[Any]) -> Any:
+    """The handler's own response with further failures. What is no batch response stays: AWS's rules judge it."""
+    if not response:
+        return {"batchItemFailures": items}
+    said = response.get("batchItemFailures") if isinstance(response, dict) else ""
+    if not isinstance(response, dict) or (said is not None and not isinstance(said, list)):
+        return response
+    return {**response, "batchItemFailures": [*(said or ()), *items]}
+
+
+def _record_call(each: _Each, log: logging.Logger, root: str) -> Call:
+    def record_call(invocation: Invocation, context: Any) -> Response | None:
+        records: Sequence[Record[Any]] = invocation.records
+        rest = iter(records)
+        try:
+            each(rest, context)
+        except Exception as error:
+            # The iterator knows how far it came: counting along would cost every record.
+            index = len(records) - length_hint(rest) - 1
+            if index <= 0:  # below 0: it failed before it took any
+                raise
+            record = records[index]
+            # Needed for a failure alone, and no part of a light `import kflow`.
+            from kflow.loading.tracebacks import trimmed
+
+            trace = trimmed(error.__traceback__, root)
+            log.exception("record %s failed", record.sequence_number, exc_info=(type(error), error, trace))
+            return {"batchItemFailures": [{"itemIdentifier": str(record.sequence_number)}]}
+        return None
+
+    return record_call
+
+
+def _each(call: Callable[[Any, Any], Any], value: Typed | None) -> _Each:
+    if value is None:
+
+        def each(records: Iterator[Record[Any]], context: Any) -> None:
+            for record in records:
+                call(record, context)
+
+        return each
+    decode = value.decode
+
+    def each_decoded(records: Iterator[Record[Any]], context: Any) -> None:
+        for record in records:
+            try:
+                decoded = decode(record.data)
+            except Exception as error:
+                raise value.failed(record, error) from error
+            force_setattr(record, "decoded", decoded)
+            call(record, context)
+
+    return each_decoded
+
+
+def _each_async(call: Callable[[Any, Any], Any], value: Typed | None, wait: _Wait) -> _Each:
+    async def one_by_one(records: Iterator[Record[Any]], context: Any) -> None:
+        for record in records:
+            if value is not None:
+                try:
+                    decoded = value.decode(record.data)
+                except Exception as error:
+                    raise value.failed(record, error) from error
+                force_setattr(record, "decoded", decoded)
+            await call(record, context)
+
+    def each(records: Iterator[Record[Any]], context: Any) -> None:
+        wait(one_by_one(records, context))
+
+    return each
+
+
+def lambda_handler(function: Callable[..., Any]) -> Callable[[Any, Any], Any]:
+    """The `(event, context)` callable of a handler, for AWS Lambda's `handler` setting.
+
+    A synchronous event-form handler is returned itself; any other form gets the adapter that local workers use too.
+
+    Args:
+        function: a handler, decorated or not.
+
+    Raises:
+        UsageError: its signature fits no form.
+    """
+    signature = read_signature(function)
+    if signature.form is HandlerForm.EVENT:
+        if not signature.is_async:
+            return function
+        loop = EventLoop()
+
+        def handler(event: Any, context: Any) -> Any:
+            return loop.run(function(event, context))
+
+    else:
+        call = _call_on_lambda(function, signature)
+
+        def handler(event: Any, context: Any) -> Any:
+            # base64 in C, needed only where events are.
+            from kflow.events.kinesis import records_from_event, source_arn
+
+            records = records_from_event(event)
+            stream = stream_name(source_arn(event))
+            return call(
+                Invocation(request_id=b"", records=records, stream=stream, shard_id=records[0].shard_id), context
+            )
+
+    # Not functools.wraps: it would copy the declaration, and the module would hold the handler twice.
+    for attribute in ("__module__", "__name__", "__qualname__", "__doc__"):
+        if hasattr(function, attribute):
+            setattr(handler, attribute, getattr(function, attribute))
+    return handler
+
+
+def _call_on_lambda(function: Callable[..., Any], signature: Signature) -> Call:
+    marks = declared(function)
+    reports = {stream_name(mark.trigger.stream): mark.trigger.options.report_batch_item_failures for mark in marks}
+    # On AWS a stage may bind a logical name to a stream of another name: what all triggers say holds for it.
+    default = bool(reports) and all(reports.values())
+    names = [mark.function_options.function_name for mark in marks if mark.function_options.function_name]
+    return make_call(
+        function, signature, name=names[0] if names else name_of(function), reports=reports, default=default
+    )

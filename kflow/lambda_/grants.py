@@ -1,0 +1,109 @@
+"""What an engine and the host that holds its lease say to each other: grants in, steps out."""
+
+from __future__ import annotations
+
+import enum
+from typing import NamedTuple, Protocol
+
+from kflow.broker.checkpoints import Slot
+from kflow.broker.parked import ParkedBatch
+from kflow.interfaces import BatchOutcome, FunctionError
+from kflow.records import Position
+
+
+class StepKind(enum.StrEnum):
+    """What the host does next."""
+
+    AGAIN = "again"
+    """Call `step` again."""
+    IDLE = "idle"
+    """All is read and settled: return the lease until something is appended past `read_offset`."""
+    WAIT = "wait"
+    """Return the lease until `due_in_ms` has passed."""
+    HOLD = "hold"
+    """Keep the lease, and the engine: an outcome could not be written. Call `step` again after `due_in_ms`."""
+
+
+class Death(NamedTuple):
+    """How the worker that last held the lease died, as its parent reported it.
+
+    Attributes:
+        worker_pid: the process.
+        request_id: set where the node killed it: only the invocation that it timed out counts.
+        error: what the attempt failed with.
+    """
+
+    worker_pid: int
+    request_id: bytes | None
+    error: FunctionError
+
+
+class Grant(NamedTuple):
+    """What the node says when it hands out the lease. A grant also says that what was waited for is over.
+
+    Attributes:
+        epoch: the node's epoch.
+        worker_pid: the process that holds the lease now.
+        since_completion_ms: monotonic time since the last settled batch of this lease, else since it was made.
+        death: how the last holder died, where that may count as an attempt; handed over with one grant only.
+        window_over: batching windows end at once: a drain, or the window that was waited for is over.
+        alone: nothing else runs while this lease is held.
+        previous_epoch_clean: whether the node before this one stopped of its own accord.
+    """
+
+    epoch: int
+    worker_pid: int
+    since_completion_ms: int = 0
+    death: Death | None = None
+    window_over: bool = False
+    alone: bool = False
+    previous_epoch_clean: bool = True
+
+
+class Step(NamedTuple):
+    """What one call of `step` came to.
+
+    Attributes:
+        kind: what to do next.
+        due_in_ms: for WAIT and HOLD, from the time that `step` was told.
+        reason: `backoff`, `window`, `suspect`, `storage`, or `alone` (a suspect batch is through: others may run); else
+            empty.
+        position: everything before it is settled.
+        read_offset: logical offset up to which the shard was read.
+        want_counter: in a window, the next counter of the shard at which the batch is full; 0 elsewhere.
+        outcomes: what has become durable, for people.
+        detail: for `storage`, what failed.
+    """
+
+    kind: StepKind
+    due_in_ms: int | None
+    reason: str
+    position: Position
+    read_offset: int
+    want_counter: int
+    outcomes: tuple[BatchOutcome, ...]
+    detail: str = ""
+
+
+class Slots(Protocol):
+    """Durable state of leases. `kflow.broker.checkpoints.SlotFile` is one."""
+
+    def load(self, shard: int, lane: int = 0) -> Slot:
+        """The slot as it was last stored; the same object where nothing has changed."""
+        ...
+
+    def store(self, shard: int, lane: int, slot: Slot) -> None:
+        """Make it durable, or raise."""
+        ...
+
+
+class Parking(Protocol):
+    """Where records go that are given up. `kflow.broker.parked.ParkedStore` is one."""
+
+    def park(self, entry: ParkedBatch) -> int:
+        """Keep it, and say under which number."""
+        ...
+
+    def find(self, function: str, stream_id: int, shard: int, from_counter: int) -> ParkedBatch | None:
+        """The first of a consumer's shard at or after a counter."""
+        ...

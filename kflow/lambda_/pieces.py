@@ -1,0 +1,130 @@
+"""A piece: the records that are attempted together. It knows where it lies in the shard.
+
+It is a batch as it was gathered, or what bisection and partial responses left of one; every cut of it is a position to
+settle up to.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import msgspec
+
+from kflow.broker.block import Block
+from kflow.broker.parked import ParkedRecord
+from kflow.lambda_.shapes import Shape
+from kflow.records import Position
+
+
+class Span(NamedTuple):
+    """Consecutive records of one block."""
+
+    block: Block
+    first: int
+    length: int
+
+
+class Piece(msgspec.Struct, frozen=True):
+    """Consecutive records of a shard that are attempted together; at least one.
+
+    Attributes:
+        records: in the handler's shape.
+        spans: where they are stored, in order.
+    """
+
+    records: list[Any]
+    spans: tuple[Span, ...]
+
+    @property
+    def count(self) -> int:
+        """How many records."""
+        return len(self.records)
+
+    @property
+    def start(self) -> Position:
+        """Before the first record."""
+        span = self.spans[0]
+        return Position(span.block.offset, span.first)
+
+    @property
+    def counter(self) -> int:
+        """Counter of the first record."""
+        span = self.spans[0]
+        return span.block.first_counter + span.first
+
+    @property
+    def end(self) -> Position:
+        """Past the last record."""
+        block, first, length = self.spans[-1]
+        stop = first + length
+        return Position(block.end, 0) if stop == block.count else Position(block.offset, stop)
+
+    @property
+    def end_counter(self) -> int:
+        """Counter of the last record, plus 1."""
+        block, first, length = self.spans[-1]
+        return block.first_counter + first + length
+
+    def split(self, count: int) -> tuple[Piece, Piece]:
+        """Two pieces, the left one of `count` records; both get at least one."""
+        left: list[Span] = []
+        right: list[Span] = []
+        remaining = count
+        for span in self.spans:
+            taken = min(remaining, span.length)
+            if taken:
+                left.append(Span(span.block, span.first, taken))
+            if taken < span.length:
+                right.append(Span(span.block, span.first + taken, span.length - taken))
+            remaining -= taken
+        return Piece(self.records[:count], tuple(left)), Piece(self.records[count:], tuple(right))
+
+    def front(self, count: int) -> Piece:
+        """The first `count` records, at least one: itself, where that is all of it."""
+        return self if count == self.count else self.split(count)[0]
+
+    def rebuilt(self, shape: Shape) -> Piece:
+        """The same records, built anew: a handler may have changed the ones it was given."""
+        records: list[Any] = []
+        for block, first, length in self.spans:
+            records += shape.build(block, first, first + length)
+        return Piece(records, self.spans)
+
+    def older_than(self, epoch_ms: int) -> int:
+        """How many records at the front arrived before a moment: a prefix, for arrival never goes back in a shard."""
+        count = 0
+        for span in self.spans:
+            if span.block.arrival_ms >= epoch_ms:
+                break
+            count += span.length
+        return count
+
+    def data(self, index: int) -> bytes:
+        """The payload of one record."""
+        block, place = self._place(index)
+        return block.data(place)
+
+    def number(self, index: int, shape: Shape) -> int:
+        """The sequence number of one record."""
+        block, place = self._place(index)
+        return shape.sequence_number(shape.build(block, place, place + 1)[0])
+
+    def stored(self, shape: Shape, shard_id: str) -> tuple[ParkedRecord, ...]:
+        """The records as they were put, with what names them."""
+        found: list[ParkedRecord] = []
+        for block, first, length in self.spans:
+            stop = first + length
+            datas, keys = block.columns()
+            numbers = map(shape.sequence_number, shape.build(block, first, stop))
+            found += [
+                ParkedRecord(data, key, number, block.arrival_ms, shard_id)
+                for data, key, number in zip(datas[first:stop], keys[first:stop], numbers, strict=True)
+            ]
+        return tuple(found)
+
+    def _place(self, index: int) -> tuple[Block, int]:
+        for block, first, length in self.spans:
+            if index < length:
+                return block, first + index
+            index -= length
+        raise IndexError(index)

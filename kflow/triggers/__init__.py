@@ -1,0 +1,1 @@
+"""Triggers: what makes a function run. One module per trigger."""

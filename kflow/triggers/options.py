@@ -1,0 +1,107 @@
+"""Checks of decorator options: each raises a `UsageError` that names the line, the option and its range."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+
+from kflow.errors import UsageError
+from kflow.loading.marks import FUNCTION_NAME
+from kflow.loading.places import Place
+
+_VARIABLE = re.compile(r"[a-zA-Z][a-zA-Z0-9_]+")
+_ENVIRONMENT_BYTES = 4096
+_RESERVED = frozenset(
+    {
+        "AWS_ACCESS_KEY",
+        "AWS_ACCESS_KEY_ID",
+        "AWS_DEFAULT_REGION",
+        "AWS_EXECUTION_ENV",
+        "AWS_LAMBDA_FUNCTION_MEMORY_SIZE",
+        "AWS_LAMBDA_FUNCTION_NAME",
+        "AWS_LAMBDA_FUNCTION_VERSION",
+        "AWS_LAMBDA_INITIALIZATION_TYPE",
+        "AWS_LAMBDA_LOG_GROUP_NAME",
+        "AWS_LAMBDA_LOG_STREAM_NAME",
+        "AWS_LAMBDA_RUNTIME_API",
+        "AWS_REGION",
+        "AWS_SECRET_ACCESS_KEY",
+        "AWS_SESSION_TOKEN",
+        "LAMBDA_RUNTIME_DIR",
+        "LAMBDA_TASK_ROOT",
+    }
+)
+"""Source: documented: Lambda Developer Guide, configuration-envvars, reserved environment variables."""
+
+
+def whole(place: Place, option: str, value: object, low: int, high: int, *, also: int | None = None) -> int:
+    """A whole number from `low` to `high`, or `also`."""
+    good = isinstance(value, int) and not isinstance(value, bool) and (low <= value <= high or value == also)
+    if not good or not isinstance(value, int):
+        other = f"{also} or " if also is not None else ""
+        raise UsageError(f"{place}: {option} must be {other}a whole number from {low} to {high}, not {value!r}")
+    return value
+
+
+def flag(place: Place, option: str, value: object) -> bool:
+    """True or False."""
+    if not isinstance(value, bool):
+        raise UsageError(f"{place}: {option} must be True or False, not {value!r}")
+    return value
+
+
+def function_name(place: Place, value: object) -> str | None:
+    """A function's name as Lambda takes it; None leaves it to the Python name."""
+    if value is None:
+        return None
+    if not isinstance(value, str) or not FUNCTION_NAME.fullmatch(value):
+        raise UsageError(
+            f"{place}: function_name must be 1 to 64 of the letters a-z and A-Z, digits, - and _, not {value!r}"
+        )
+    return value
+
+
+def environment(place: Place, value: object) -> dict[str, str] | None:
+    """Environment variables as Lambda takes them: names, text, 4 KB in all."""
+    if value is None:
+        return None
+    if not isinstance(value, Mapping):
+        raise UsageError(f"{place}: environment must be a dict of names to text, not {value!r}")
+    for name, text in value.items():
+        if not isinstance(name, str) or not isinstance(text, str):
+            raise UsageError(f"{place}: environment must be a dict of names to text, not {name!r}: {text!r}")
+        if not _VARIABLE.fullmatch(name):
+            raise UsageError(
+                f"{place}: environment: {name!r} must start with a letter and have at least two letters, digits or _"
+            )
+        if name in _RESERVED:
+            raise UsageError(f"{place}: environment: {name} is reserved, Lambda sets it itself: remove it")
+    total = sum(len(name.encode()) + len(text.encode()) for name, text in value.items())
+    if total > _ENVIRONMENT_BYTES:
+        raise UsageError(f"{place}: environment has {total} bytes, Lambda takes {_ENVIRONMENT_BYTES}")
+    return dict(value)
+
+
+def unknown(place: Place, decorator: str, names: Iterable[str], known: Iterable[str]) -> UsageError:
+    """The error for an option that the decorator does not have, with the nearest name that it has."""
+    name = next(iter(names))
+    score, near = max((_likeness(name, option), option) for option in known)
+    hint = f"did you mean {near}?" if score >= _LIKE else f"it has {', '.join(sorted(known))}"
+    return UsageError(f"{place}: {decorator} has no option {name}: {hint}")
+
+
+_LIKE = 0.6
+"""From this likeness on a name is proposed; below it the list is shown."""
+
+
+def _likeness(given: str, option: str) -> float:
+    """How near two names are: as wholes, or (`retries` for `maximum_retry_attempts`) in one of their words."""
+    # Needed for a mistake alone.
+    from difflib import SequenceMatcher
+
+    def ratio(one: str, other: str) -> float:
+        return SequenceMatcher(None, one, other).ratio()
+
+    given = given.lower()
+    words = max(ratio(one, other) for one in given.split("_") for other in option.split("_") if len(other) > 2)
+    return max(ratio(given, option), 0.9 * words)

@@ -1,0 +1,253 @@
+"""`@on_stream`: a function that consumes a Kinesis stream through an event source mapping.
+
+The decorator checks what it can where the mistake stands, attaches a frozen declaration, and returns the same function.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+import time
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from typing import Any, Literal, Never, TypeVar
+
+import msgspec
+
+from kflow.arn import stream_name
+from kflow.declarations import (
+    ATTRIBUTE,
+    Declared,
+    FunctionOptions,
+    HandlerForm,
+    MappingOptions,
+    StartingPosition,
+    StreamTrigger,
+    declared,
+)
+from kflow.errors import UsageError
+from kflow.lambda_.forms import typed
+from kflow.loading.marks import check_marks
+from kflow.loading.places import Place, caller, function_place, name_of
+from kflow.loading.signature import Signature, read_signature
+from kflow.triggers import options
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_NAME = re.compile(r"[a-zA-Z0-9_.-]{1,128}")
+_ARN = re.compile(r"arn:aws[-a-z0-9]*:kinesis:[-a-z0-9]*:\d{12}:stream/[a-zA-Z0-9_.-]{1,128}")
+
+
+def on_stream(
+    stream: str,
+    *,
+    batch_size: int = 100,
+    maximum_batching_window_in_seconds: int = 0,
+    parallelization_factor: int = 1,
+    starting_position: Literal["LATEST", "TRIM_HORIZON"] | StartingPosition | datetime = "TRIM_HORIZON",
+    maximum_retry_attempts: int = -1,
+    maximum_record_age_in_seconds: int = -1,
+    bisect_batch_on_function_error: bool = False,
+    report_batch_item_failures: bool | None = None,
+    tumbling_window_in_seconds: int = 0,
+    filters: Sequence[Mapping[str, Any] | str] = (),
+    on_failure: str | None = None,
+    consumer: str | None = None,
+    enabled: bool = True,
+    function_name: str | None = None,
+    timeout: int | None = None,
+    memory_size: int | None = None,
+    environment: Mapping[str, str] | None = None,
+    **unknown: Never,
+) -> Callable[[F], F]:
+    """Run the function for the records of a stream. Delivery is at least once, in order within a shard.
+
+    A batch that fails is retried and blocks its shard meanwhile, as on AWS. With a finite `maximum_retry_attempts` or
+    `maximum_record_age_in_seconds`, what is spent is parked locally; AWS drops it.
+
+    Args:
+        stream: a logical stream name, or a stream's ARN.
+        batch_size: records an invocation gets at most, 1 to 10000.
+        maximum_batching_window_in_seconds: how long to gather a fuller batch, 0 to 300.
+        parallelization_factor: not built yet; 1.
+        starting_position: where to begin when there is no checkpoint: `TRIM_HORIZON`, `LATEST`, or an aware datetime.
+        maximum_retry_attempts: -1 (until the records expire), or 0 to 10000.
+        maximum_record_age_in_seconds: -1 (no limit), or 60 to 604800.
+        bisect_batch_on_function_error: split a failed batch in two and try the halves.
+        report_batch_item_failures: let the handler's response name the records that failed. The record form always
+            does; for the others None means False.
+        tumbling_window_in_seconds: not built yet; 0.
+        filters: not built yet; empty.
+        on_failure: not built yet; None.
+        consumer: not built yet; None.
+        enabled: whether the mapping is active.
+        function_name: name on Lambda; None is the Python name.
+        timeout: seconds an invocation may take, 1 to 900; None leaves it to the settings, then to Lambda's 3.
+        memory_size: megabytes, 128 to 10240; None leaves it to the settings, then to Lambda's 128.
+        environment: variables the handler sees, besides those of the settings.
+        unknown: refused, with the nearest option.
+
+    Raises:
+        UsageError: an option is unknown, of the wrong type or out of range, or not built yet; the function's signature
+            fits no form. Names file and line.
+
+    Source: documented: AWS Lambda API Reference, CreateEventSourceMapping.
+    """
+    place, frame = caller(2)
+    if unknown:
+        raise options.unknown(place, "@on_stream", unknown, _OPTIONS)
+    _refuse_unbuilt(
+        place,
+        parallelization_factor=parallelization_factor,
+        tumbling_window_in_seconds=tumbling_window_in_seconds,
+        filters=filters,
+        on_failure=on_failure,
+        consumer=consumer,
+    )
+    position, position_ms = _starting_position(place, starting_position)
+    mapping = MappingOptions(
+        batch_size=options.whole(place, "batch_size", batch_size, 1, 10_000),
+        maximum_batching_window_in_seconds=options.whole(
+            place, "maximum_batching_window_in_seconds", maximum_batching_window_in_seconds, 0, 300
+        ),
+        starting_position=position,
+        starting_position_ms=position_ms,
+        maximum_retry_attempts=options.whole(
+            place, "maximum_retry_attempts", maximum_retry_attempts, 0, 10_000, also=-1
+        ),
+        maximum_record_age_in_seconds=options.whole(
+            place, "maximum_record_age_in_seconds", maximum_record_age_in_seconds, 60, 604_800, also=-1
+        ),
+        bisect_batch_on_function_error=options.flag(
+            place, "bisect_batch_on_function_error", bisect_batch_on_function_error
+        ),
+    )
+    if report_batch_item_failures is not None:
+        options.flag(place, "report_batch_item_failures", report_batch_item_failures)
+    function_options = FunctionOptions(
+        function_name=options.function_name(place, function_name),
+        timeout=None if timeout is None else options.whole(place, "timeout", timeout, 1, 900),
+        memory_size=None if memory_size is None else options.whole(place, "memory_size", memory_size, 128, 10_240),
+        environment=options.environment(place, environment),
+    )
+    name = _stream(place, stream)
+    options.flag(place, "enabled", enabled)
+    around = frame.f_locals
+
+    def decorate(function: F) -> F:
+        what: object = function
+        if not callable(what) or isinstance(what, type):
+            raise UsageError(f"{place}: @on_stream decorates a function, not {function!r}")
+        reports = report_batch_item_failures
+        if not _is_method(function):
+            signature = read_signature(function, names=around, complete=False)
+            if signature.form is HandlerForm.RECORD:
+                reports = _record_form_reports(function, reports)
+            if not signature.missing:
+                _check_type(function, signature)
+        declaration = Declared(
+            StreamTrigger(
+                stream=name,
+                options=msgspec.structs.replace(mapping, report_batch_item_failures=bool(reports)),
+                enabled=enabled,
+                file=place.file,
+                line=place.line,
+            ),
+            function_options,
+        )
+        marks = (*declared(function), declaration)
+        check_marks(marks, name_of(function))
+        try:
+            setattr(function, ATTRIBUTE, marks)
+        except AttributeError:
+            raise UsageError(
+                f"{place}: {function!r} takes no attributes, so @on_stream cannot mark it: wrap it in a function"
+            ) from None
+        return function
+
+    return decorate
+
+
+_OPTIONS = tuple(
+    name
+    for name, parameter in inspect.signature(on_stream).parameters.items()
+    if parameter.kind is inspect.Parameter.KEYWORD_ONLY
+)
+_UNBUILT = {
+    "parallelization_factor": (1, "remove it: one lane a shard"),
+    "tumbling_window_in_seconds": (0, "remove it: no windows"),
+    "filters": ((), "remove it, and skip records in the handler"),
+    "on_failure": (None, "remove it: spent records are parked, see `kflow parked list`"),
+    "consumer": (None, "remove it: the stream is read without a registered consumer"),
+}
+
+
+def _refuse_unbuilt(place: Place, **given: object) -> None:
+    for name, value in given.items():
+        default, instead = _UNBUILT[name]
+        if value != default and not (name == "filters" and value == []):
+            raise UsageError(f"{place}: {name} is not built yet: {instead}")
+
+
+def _stream(place: Place, stream: object) -> str:
+    if callable(stream):
+        raise UsageError(f'{place}: @on_stream needs the name of a stream: @on_stream("orders")')
+    if not isinstance(stream, str):
+        raise UsageError(f"{place}: the stream must be a name or an ARN, not {stream!r}")
+    if stream.startswith("arn:"):
+        if "/consumer/" in stream:
+            raise UsageError(
+                f"{place}: the ARN of a consumer (enhanced fan-out) is not built yet: "
+                f"name the stream, {stream_name(stream)}"
+            )
+        if not _ARN.fullmatch(stream):
+            raise UsageError(
+                f"{place}: {stream!r} is not the ARN of a Kinesis stream: "
+                "arn:aws:kinesis:REGION:ACCOUNT:stream/NAME, or the name alone"
+            )
+    elif not _NAME.fullmatch(stream):
+        raise UsageError(
+            f"{place}: a stream's name is 1 to 128 of the letters a-z and A-Z, digits, _, . and -, not {stream!r}"
+        )
+    return stream
+
+
+def _starting_position(place: Place, value: object) -> tuple[StartingPosition, int | None]:
+    wanted = 'starting_position must be "TRIM_HORIZON", "LATEST" or an aware datetime'
+    if isinstance(value, datetime):
+        if value.tzinfo is None or value.utcoffset() is None:
+            raise UsageError(f"{place}: {wanted}: this one has no time zone, add tzinfo=datetime.UTC")
+        epoch_ms = round(value.timestamp() * 1000)
+        if epoch_ms > time.time_ns() // 1_000_000:
+            raise UsageError(f"{place}: starting_position must not be in the future, as {value.isoformat()} is")
+        return StartingPosition.AT_TIMESTAMP, epoch_ms
+    if value == StartingPosition.AT_TIMESTAMP:
+        raise UsageError(f"{place}: {wanted}: for AT_TIMESTAMP give the datetime itself")
+    try:
+        return StartingPosition(str(value)), None
+    except ValueError:
+        raise UsageError(f"{place}: {wanted}, not {value!r}") from None
+
+
+def _record_form_reports(function: Callable[..., Any], reports: bool | None) -> bool:
+    if reports is False:
+        raise UsageError(
+            f"{function_place(function)}: {name_of(function)} takes one record at a time, which always reports the one "
+            "that failed: remove report_batch_item_failures=False, or take a `Batch`"
+        )
+    return True
+
+
+def _check_type(function: Callable[..., Any], signature: Signature) -> None:
+    """Refuse a `T` that JSON cannot be decoded to, unless it mentions what is defined further down."""
+    try:
+        typed(function, signature)
+    except UsageError as error:
+        if not isinstance(error.__cause__, NameError):
+            raise
+
+
+def _is_method(function: Callable[..., Any]) -> bool:
+    """Whether it stands in a class body: its first parameter is then `self`, until it is bound."""
+    owner = getattr(function, "__qualname__", "").rpartition(".")[0]
+    return bool(owner) and not owner.endswith("<locals>") and inspect.isfunction(function)
