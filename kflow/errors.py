@@ -50,6 +50,10 @@ class StorageFull(StorageError):
     """The disk that holds the data folder has no room for this write; nothing of it was stored."""
 
 
+class StaleMap(StorageError):
+    """The stream's shards have changed since its map was read; nothing was stored. Read the map and route again."""
+
+
 class Damaged(StorageError):
     """Stored bytes fail their checksum. Names the file and the offset."""
 

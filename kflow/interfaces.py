@@ -82,6 +82,7 @@ class BatchResult(enum.StrEnum):
     BISECT = "bisect"
     PARKED = "parked"
     EXPIRED = "expired"
+    LOST = "lost"
 
 
 class BatchOutcome(msgspec.Struct, frozen=True, kw_only=True):
@@ -91,7 +92,7 @@ class BatchOutcome(msgspec.Struct, frozen=True, kw_only=True):
         function: name of the function.
         stream: name of the stream.
         shard_id: the shard.
-        records: how many the attempt was given (for `expired`: how many expired).
+        records: how many the attempt was given (for `expired` and `lost`: how many expired, or were lost to retention).
         succeeded: how many it settled by success.
         result: how it ended.
         attempt: which attempt at this batch it was, from 1.
@@ -125,12 +126,8 @@ class RuntimeInfo(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         data_dir: absolute path of the data folder.
-        pid: process id of the node.
-        version: version of kflow.
         functions: names of the functions that run.
     """
 
     data_dir: str
-    pid: int
-    version: str
     functions: tuple[str, ...] = ()

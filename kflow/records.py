@@ -22,7 +22,7 @@ class Position(NamedTuple):
     """A place in a shard: before record `index` of the block at logical byte `offset`; past a block: (its end, 0)."""
 
     offset: int
-    index: int
+    index: int  # type: ignore[assignment]  # hides tuple.index, which a position has no use for
 
 
 class Placed(msgspec.Struct, frozen=True, gc=False):

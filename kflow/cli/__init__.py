@@ -1,0 +1,1 @@
+"""The command line: a module per command parses arguments, calls what is below, returns an exit code."""

@@ -1,0 +1,209 @@
+"""`kflow parked`: records that exhausted their retries."""
+
+from __future__ import annotations
+
+import base64
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from kflow.cli.arguments import Arguments, Command, Group, Parser
+from kflow.cli.live import printable, short
+from kflow.cli.paths import open_folder
+from kflow.cli.terminal import Terminal, count
+from kflow.errors import UsageError
+
+if TYPE_CHECKING:
+    from kflow.broker.parked import ParkedBatch, ParkedStore
+    from kflow.interfaces import FunctionError
+
+
+def list_parked(arguments: Arguments, terminal: Terminal) -> int:
+    """One line an entry."""
+    entries = _store(arguments).list()
+    if arguments.handler is not None:
+        entries = [entry for entry in entries if entry.function == arguments.handler]
+    if arguments.json:
+        terminal.json([_summary(entry) for entry in entries])
+    elif entries:
+        rows = [("number", "handler", "shard", "records", "attempts", "parked", "error")]
+        rows += [
+            (
+                f"#{entry.number}",
+                entry.function,
+                f"{entry.stream}/{entry.shard}",
+                str(len(entry.records)),
+                str(entry.attempts),
+                _moment(entry.parked_ms),
+                _error(entry.error) if entry.error else entry.condition.value,
+            )
+            for entry in entries
+        ]
+        terminal.table(rows, right=(0, 3, 4))
+    else:
+        terminal.line("nothing is parked")
+    return 0
+
+
+def show(arguments: Arguments, terminal: Terminal) -> int:
+    """Everything about one."""
+    entry = _store(arguments).show(arguments.number)
+    if arguments.json:
+        terminal.json({**_summary(entry), "records": [_record(entry, i) for i in range(len(entry.records))]})
+        return 0
+    terminal.line(f"parked #{entry.number}  {entry.function}  {entry.stream}/{entry.shard}  {_moment(entry.parked_ms)}")
+    terminal.line(f"{count(len(entry.records), 'record')}, {count(entry.attempts, 'attempt')}: {entry.condition.value}")
+    if entry.error is not None:
+        terminal.line(_error(entry.error))
+        for line in entry.error.trace or ():
+            terminal.line(line.rstrip("\n"))
+    for record in entry.records:
+        number = short(str(record.sequence_number))
+        terminal.line(f"{number}  {_moment(record.arrival_ms)}  {record.partition_key}  {printable(record.data)}")
+    terminal.line(f"send it again: kflow parked redrive {entry.number}   drop it: kflow parked drop {entry.number}")
+    return 0
+
+
+def redrive(arguments: Arguments, terminal: Terminal) -> int:
+    """Send entries to their handlers again; those that succeed are parked no more."""
+    from kflow.runtime import admin
+
+    folder = open_folder(arguments)
+    failed = 0
+    for number in _numbers(arguments):
+        error = admin.redrive(folder, number)["error"]
+        if error is None:
+            terminal.line(f"#{number} ok, no longer parked")
+        else:
+            failed += 1
+            text = f"{error['type']}: {error['message']}" if error.get("message") else error["type"]
+            terminal.line(f"#{number} failed again: {text}" + (f"  {error['file']}" if error.get("file") else ""))
+    return 1 if failed else 0
+
+
+def drop(arguments: Arguments, terminal: Terminal) -> int:
+    """Remove entries for good."""
+    from kflow.runtime import admin
+
+    folder = open_folder(arguments)
+    numbers = _numbers(arguments)
+    store = _store(arguments)
+    records = sum(len(store.show(number).records) for number in numbers)
+    if not numbers:
+        terminal.line("nothing is parked")
+        return 0
+    question = f"Drop {count(records, 'record')} for good?"
+    if not terminal.confirm(question, yes=arguments.yes):
+        terminal.line("nothing was changed")
+        return 1
+    for number in numbers:
+        admin.drop(folder, number)
+    terminal.line(f"dropped {count(records, 'record')}")
+    return 0
+
+
+def _store(arguments: Arguments) -> ParkedStore:
+    from kflow.broker.parked import ParkedStore
+
+    folder = open_folder(arguments)
+    return ParkedStore(folder.path, folder.files, folder.fsync)
+
+
+def _numbers(arguments: Arguments) -> list[int]:
+    if arguments.all == bool(arguments.numbers):
+        raise UsageError("name the numbers (`kflow parked list` shows them), or give --all")
+    return [entry.number for entry in _store(arguments).list()] if arguments.all else list(arguments.numbers)
+
+
+def _summary(entry: ParkedBatch) -> dict[str, Any]:
+    return {
+        "number": entry.number,
+        "function": entry.function,
+        "stream": entry.stream,
+        "shard_id": entry.shard_id,
+        "records": len(entry.records),
+        "attempts": entry.attempts,
+        "condition": entry.condition.value,
+        "parked_ms": entry.parked_ms,
+        "redriving": entry.claimed_by != 0,
+        "error": {"type": entry.error.type, "message": entry.error.message} if entry.error else None,
+    }
+
+
+def _record(entry: ParkedBatch, index: int) -> dict[str, Any]:
+    record = entry.records[index]
+    try:
+        data, encoding = record.data.decode(), "utf-8"
+    except UnicodeDecodeError:
+        data, encoding = base64.b64encode(record.data).decode(), "base64"
+    return {
+        "sequence_number": str(record.sequence_number),
+        "partition_key": record.partition_key,
+        "arrival_ms": record.arrival_ms,
+        "data": data,
+        "encoding": encoding,
+    }
+
+
+def _error(error: FunctionError) -> str:
+    text = f"{error.type}: {error.message}" if error.message else error.type
+    return f"{text}  {error.file}" if error.file else text
+
+
+def _moment(epoch_ms: int) -> str:
+    return datetime.fromtimestamp(epoch_ms / 1000).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
+def _configure_list(parser: Parser) -> None:
+    parser.add_argument("--handler", metavar="NAME", help="of this handler only")
+
+
+def _configure_show(parser: Parser) -> None:
+    parser.add_argument("number", type=int, metavar="N", help="number of the entry")
+
+
+def _configure_many(parser: Parser) -> None:
+    parser.add_argument("numbers", type=int, nargs="*", metavar="N", help="numbers of entries")
+    parser.add_argument("--all", action="store_true", help="everything that is parked")
+
+
+def _configure_drop(parser: Parser) -> None:
+    _configure_many(parser)
+    parser.add_argument("--yes", action="store_true", help="do not ask")
+
+
+COMMAND = Group(
+    name="parked",
+    help="look at records that exhausted their retries, send them again, drop them",
+    commands=(
+        Command(
+            name="list",
+            help="show what is parked",
+            run=list_parked,
+            configure=_configure_list,
+            reads=True,
+            examples=(("kflow parked list", "all"), ("kflow parked list --handler bill", "of one handler")),
+        ),
+        Command(
+            name="show",
+            help="show one entry: error, traceback, records",
+            run=show,
+            configure=_configure_show,
+            reads=True,
+            examples=(("kflow parked show 1", "entry 1"), ("kflow parked show 1 --json", "for programs")),
+        ),
+        Command(
+            name="redrive",
+            help="send entries to their handler again, and to no other; needs a running `kflow run`",
+            run=redrive,
+            configure=_configure_many,
+            examples=(("kflow parked redrive 1", "one entry"), ("kflow parked redrive --all", "all of them")),
+        ),
+        Command(
+            name="drop",
+            help="remove entries for good",
+            run=drop,
+            configure=_configure_drop,
+            examples=(("kflow parked drop 1", "asks first"), ("kflow parked drop --all --yes", "does not")),
+        ),
+    ),
+)

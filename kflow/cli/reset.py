@@ -1,0 +1,44 @@
+"""`kflow reset`: empty the data."""
+
+from __future__ import annotations
+
+from kflow.cli.arguments import Arguments, Command, Parser
+from kflow.cli.paths import open_folder
+from kflow.cli.terminal import Terminal, count
+
+
+def reset(arguments: Arguments, terminal: Terminal) -> int:
+    """Empty one stream or all, with the positions of their handlers and their parked records."""
+    from kflow.runtime import admin
+
+    folder = open_folder(arguments)
+    names = [folder.map(arguments.stream).name] if arguments.stream else [each.name for each in folder.maps()]
+    if not names:
+        terminal.line(f"no streams in {folder.path}: nothing to empty")
+        return 0
+    what = f"stream {names[0]}" if len(names) == 1 else f"all {len(names)} streams"
+    question = f"Empty {what} in {folder.path}: records, positions and parked records?"
+    if not terminal.confirm(question, yes=arguments.yes):
+        terminal.line("nothing was changed")
+        return 1
+    admin.reset(folder, arguments.stream)
+    terminal.line(f"emptied {count(len(names), 'stream')}: {', '.join(names)}")
+    return 0
+
+
+def configure(parser: Parser) -> None:
+    """Add the arguments."""
+    parser.add_argument("--stream", metavar="NAME", help="this stream only")
+    parser.add_argument("--yes", action="store_true", help="do not ask")
+
+
+COMMAND = Command(
+    name="reset",
+    help="empty the streams, with the positions of handlers and their parked records; streams stay, logs stay",
+    run=reset,
+    configure=configure,
+    examples=(
+        ("kflow reset", "everything; asks first"),
+        ("kflow reset --stream orders --yes", "one stream, without asking"),
+    ),
+)

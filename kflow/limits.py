@@ -1,0 +1,62 @@
+"""Quotas and defaults: one table with AWS's numbers, and the few numbers of our own that others must know.
+
+A row is name, value, unit and source; the constants below it are what code uses.
+"""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+
+class Limit(NamedTuple):
+    """One quota or default.
+
+    Attributes:
+        name: what it bounds, for people.
+        value: the number.
+        unit: of the value.
+        source: `documented: <page>`, `recorded: <where>` or `chosen: <why>`.
+    """
+
+    name: str
+    value: int
+    unit: str
+    source: str
+
+
+KIB: Final = 1024
+MIB: Final = 1024 * KIB
+
+PARTITION_KEY_CHARACTERS: Final = 256
+RECORD_BYTES: Final = 1 * MIB
+RECORD_BYTES_MAX: Final = 10 * MIB
+PUT_RECORDS_ENTRIES: Final = 500
+PUT_RECORDS_BYTES: Final = 10 * MIB
+GET_RECORDS_ENTRIES: Final = 10_000
+GET_RECORDS_BYTES: Final = 10 * MIB
+ITERATOR_SECONDS: Final = 300
+RETENTION_HOURS: Final = 24
+RETENTION_HOURS_MAX: Final = 8760
+STREAM_NAME_CHARACTERS: Final = 128
+SHARDS_PER_STREAM: Final = 1000
+BLOCK_BYTES: Final = 1 * MIB
+SEGMENT_BYTES: Final = 64 * MIB
+FREE_BYTES: Final = 64 * MIB
+
+LIMITS: Final[tuple[Limit, ...]] = (
+    Limit("partition key", PARTITION_KEY_CHARACTERS, "characters", "documented: PutRecord"),
+    Limit("record size, default", RECORD_BYTES, "bytes of data and key", "documented: PutRecord"),
+    Limit("record size, highest setting", RECORD_BYTES_MAX, "bytes of data and key", "documented: CreateStream"),
+    Limit("entries in a PutRecords call", PUT_RECORDS_ENTRIES, "records", "documented: PutRecords"),
+    Limit("size of a PutRecords call", PUT_RECORDS_BYTES, "bytes of data and keys", "documented: PutRecords"),
+    Limit("entries in a GetRecords answer", GET_RECORDS_ENTRIES, "records", "documented: GetRecords"),
+    Limit("size of a GetRecords answer", GET_RECORDS_BYTES, "bytes of data and keys", "documented: GetRecords"),
+    Limit("life of a shard iterator", ITERATOR_SECONDS, "seconds", "documented: GetShardIterator"),
+    Limit("retention, default and lowest", RETENTION_HOURS, "hours", "documented: IncreaseStreamRetentionPeriod"),
+    Limit("retention, highest", RETENTION_HOURS_MAX, "hours", "documented: IncreaseStreamRetentionPeriod"),
+    Limit("stream name", STREAM_NAME_CHARACTERS, "characters", "documented: CreateStream"),
+    Limit("shards of one stream", SHARDS_PER_STREAM, "shards", "chosen: what one machine is tested with"),
+    Limit("body of a stored block", BLOCK_BYTES, "bytes, or one record", "chosen: one read serves one block"),
+    Limit("segment file", SEGMENT_BYTES, "bytes", "chosen: retention deletes whole segments"),
+    Limit("free space below which puts are refused", FREE_BYTES, "bytes", "chosen: checkpoints must go on"),
+)

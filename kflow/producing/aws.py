@@ -1,0 +1,213 @@
+"""Putting to AWS, or to an endpoint that speaks Kinesis, through boto3."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import random
+import threading
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from kflow import errors
+from kflow.arn import stream_name
+from kflow.errors import AwsError, KflowError, StorageError, UsageError
+from kflow.producing.channel import Failure
+from kflow.producing.pipeline import Entries
+from kflow.producing.targets import Target
+from kflow.records import Placed
+
+ENTRIES = 500
+"""Source: documented: PutRecords, at most 500 records a call."""
+CALL_BYTES = 5 << 20
+"""chosen: AWS takes 10 MiB a call since October 2025; emulators often still 5."""
+PATIENCE_S = 10.0
+_PAUSE_S = (0.1, 2.0)
+_RETRIED = frozenset({"ProvisionedThroughputExceededException", "InternalFailure"})
+"""Source: documented: PutRecords, the only codes of single records."""
+
+_BY_CODE = {
+    kind.code: kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, AwsError)
+}
+
+
+class RemoteStream:
+    """One stream behind an SDK client. Any thread may use it, one call at a time keeps the order.
+
+    Attributes:
+        name: as it was given, a name or an ARN.
+    """
+
+    def __init__(self, name: str, target: Target) -> None:
+        self.name = name
+        self._client = client(target)
+        self._by = {"StreamARN": name} if name.startswith("arn:") else {"StreamName": stream_name(name)}
+
+    def put_one(self, data: bytes, key: str, hash_key: int | None) -> Placed:
+        """Put one record.
+
+        Raises:
+            AwsError: as AWS names it.
+            StorageError: the endpoint cannot be reached, or did not answer: then it may be stored.
+        """
+        return self._put_record(_entry(data, key, hash_key), None)
+
+    def put_all(self, entries: Entries, *, ordered: bool) -> tuple[list[Placed | None], dict[int, Failure]]:
+        """Put the records of one call; only those that failed are tried again.
+
+        Args:
+            entries: the records.
+            ordered: keep the order of each key's records: one call a record, each naming the one before it, for AWS
+                promises no order within PutRecords.
+        Returns:
+            Where each record is, and why some have no place, by index. The SDK's own retries are at-least-once.
+        """
+        total = len(entries.keys)
+        placed: list[Placed | None] = [None] * total
+        failures: dict[int, Failure] = {}
+        hash_keys = entries.hash_keys or [None] * total
+        records = [_entry(*fields) for fields in zip(entries.datas, entries.keys, hash_keys, strict=True)]
+        if ordered:
+            self._put_in_order(records, placed, failures)
+        else:
+            for begin, end in _calls(entries):
+                self._put_records(records, range(begin, end), placed, failures)
+        return placed, failures
+
+    def _put_in_order(
+        self, records: list[dict[str, Any]], placed: list[Placed | None], failures: dict[int, Failure]
+    ) -> None:
+        last: dict[str, int] = {}
+        for index, record in enumerate(records):
+            key = record["PartitionKey"]
+            try:
+                place = placed[index] = self._put_record(record, last.get(key))
+            except KflowError as error:
+                failures[index] = _failure(error)
+                rest: KflowError = StorageError("not tried, for a record before it failed")
+                failures.update(dict.fromkeys(range(index + 1, len(records)), Failure("refused", rest)))
+                return
+            last[key] = place.sequence_number
+
+    def _put_record(self, record: dict[str, Any], after: int | None) -> Placed:
+        more = {} if after is None else {"SequenceNumberForOrdering": str(after)}
+        answer = _translated(self._client.put_record, **self._by, **record, **more)
+        return Placed(answer["ShardId"], int(answer["SequenceNumber"]))
+
+    def _put_records(
+        self,
+        records: list[dict[str, Any]],
+        indexes: Sequence[int],
+        placed: list[Placed | None],
+        failures: dict[int, Failure],
+    ) -> None:
+        deadline = time.monotonic() + PATIENCE_S
+        pause, longest = _PAUSE_S
+        while indexes:
+            try:
+                answer = _translated(self._client.put_records, **self._by, Records=[records[index] for index in indexes])
+            except KflowError as error:
+                failures.update(dict.fromkeys(indexes, _failure(error)))
+                return
+            again: list[int] = []
+            for index, result in zip(indexes, answer["Records"], strict=True):
+                code = result.get("ErrorCode")
+                if not code:
+                    placed[index] = Placed(result["ShardId"], int(result["SequenceNumber"]))
+                elif code in _RETRIED and time.monotonic() < deadline:
+                    again.append(index)
+                else:
+                    failures[index] = Failure("refused", _error(code, result.get("ErrorMessage", "")))
+            indexes = again
+            if again:
+                time.sleep(pause * (0.5 + random.random()))  # noqa: S311  # spreads retries, keeps no secret
+                pause = min(2 * pause, longest)
+
+
+_clients: dict[tuple[str, str], Any] = {}
+_clients_lock = threading.Lock()
+
+
+def client(target: Target) -> Any:
+    """The SDK's Kinesis client of a target; one a process, for making one costs tens of milliseconds.
+
+    Raises:
+        UsageError: boto3 is not installed.
+    """
+    key = (target.kind, target.where)
+    with _clients_lock:
+        found = _clients.get(key)
+        if found is None:
+            found = _clients[key] = _new_client(target)
+    return found
+
+
+def _new_client(target: Target) -> Any:
+    try:
+        boto3 = importlib.import_module("boto3")
+    except ImportError as error:
+        raise UsageError(f"puts go to {target.where or 'AWS'} ({target.why}), which takes boto3: pip install boto3") from error
+    if target.kind == "endpoint":
+        return boto3.client("kinesis", endpoint_url=target.where)
+    return boto3.client("kinesis", region_name=target.where or None)
+
+
+def _entry(data: bytes, key: str, hash_key: int | None) -> dict[str, Any]:
+    entry: dict[str, Any] = {"Data": data, "PartitionKey": key}
+    if hash_key is not None:
+        entry["ExplicitHashKey"] = str(hash_key)
+    return entry
+
+
+def _calls(entries: Entries) -> list[tuple[int, int]]:
+    """Where to cut the records into calls that AWS takes."""
+    cuts: list[tuple[int, int]] = []
+    begin = size = 0
+    for index, (key, data) in enumerate(zip(entries.keys, entries.datas, strict=True)):
+        more = len(data) + 4 * len(key)
+        if index > begin and (index - begin == ENTRIES or size + more > CALL_BYTES):
+            cuts.append((begin, index))
+            begin, size = index, 0
+        size += more
+    cuts.append((begin, len(entries.keys)))
+    return cuts
+
+
+def _translated(operation: Any, **arguments: Any) -> Any:
+    """Call the SDK; its errors become ours."""
+    exceptions = importlib.import_module("botocore.exceptions")
+    try:
+        return operation(**arguments)
+    except exceptions.ClientError as error:
+        told = error.response["Error"]
+        raise _error(told.get("Code", ""), told.get("Message", "")) from error
+    except exceptions.ParamValidationError as error:
+        raise UsageError(str(error)) from error
+    except (exceptions.NoCredentialsError, exceptions.NoRegionError, exceptions.PartialCredentialsError) as error:
+        raise UsageError(f"{error}; to put to local data instead, set KFLOW_TARGET=local") from error
+    except (exceptions.EndpointConnectionError, exceptions.ConnectTimeoutError) as error:
+        raise StorageError(str(error)) from error
+    except exceptions.BotoCoreError as error:
+        raise _Unanswered(str(error)) from error
+
+
+class _Unanswered(StorageError):
+    """The request went out and no answer came."""
+
+
+def _failure(error: KflowError) -> Failure:
+    return Failure("unknown" if isinstance(error, _Unanswered) else "refused", error)
+
+
+def _error(code: str, message: str) -> KflowError:
+    kind = _BY_CODE.get(code)
+    return AwsError(f"{code}: {message}") if kind is None else kind(message)
+
+
+def _after_fork_in_child() -> None:
+    global _clients, _clients_lock  # noqa: PLW0603  # their connections are the parent's, and the lock may be held
+    _clients, _clients_lock = {}, threading.Lock()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)

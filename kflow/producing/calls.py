@@ -1,0 +1,101 @@
+"""`put` and `put_many`: the two calls most users need."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, cast
+
+from kflow.errors import StorageError, UsageError
+from kflow.producing import local
+from kflow.producing.aws import RemoteStream
+from kflow.producing.payload import all_as_bytes, as_bytes
+from kflow.producing.pipeline import Entries
+from kflow.producing.targets import target as find_target
+from kflow.records import Placed
+
+
+def put(
+    stream: str, data: Any, *, partition_key: str, explicit_hash_key: int | None = None, target: str | None = None
+) -> Placed:
+    """Append one record and wait until it is stored.
+
+    On return every reader sees it, and it survives a kill of any process. Where no node runs, this process appends it
+    itself. A local `put` is never doubled by a restart of the node; boto3's own retries against AWS may double one.
+
+    Args:
+        stream: name or ARN; it must exist, `put` never creates one.
+        data: bytes as they are, str in UTF-8, anything else as compact JSON.
+        partition_key: 1 to 256 characters; its MD5 picks the shard.
+        explicit_hash_key: 0 to 2**128 - 1; used in place of the MD5.
+        target: `local`, `aws` or a URL; see `kflow.target`.
+    Returns:
+        Shard id and sequence number; the number is larger than all before it in that shard.
+    Raises:
+        ResourceNotFound: there is no such stream; the text has the line that creates it.
+        ValidationFailed, InvalidArgument: key or data break a limit.
+        PutFailed: it was not acknowledged: refused, or, after 10 s without a sign of the writer, unknown.
+    """
+    if type(data) is not bytes:
+        data = as_bytes(data)
+    to = find_target(target)
+    if to.kind != "local":
+        return RemoteStream(stream, to).put_one(data, partition_key, explicit_hash_key)
+    return local.put_one(local.home(to.where), stream, data, partition_key, explicit_hash_key)
+
+
+def put_many(
+    stream: str, records: Iterable[tuple[Any, str]], *, ordered: bool = False, target: str | None = None
+) -> list[Placed]:
+    """Append many records and wait until all are stored.
+
+    The records of a key keep their order: always in local data, on AWS with `ordered`.
+
+    Args:
+        stream: name or ARN; it must exist.
+        records: any number of (data, partition key) or (data, partition key, explicit hash key); data as for `put`.
+        ordered: on AWS, keep the order of each key's records, at the price of one call a record.
+        target: `local`, `aws` or a URL; see `kflow.target`.
+    Returns:
+        Where each record is, in the order of the call.
+    Raises:
+        PutFailed: some records were not acknowledged; `failed` names each. The others are stored.
+        ValidationFailed, InvalidArgument, UsageError: a record is not acceptable; nothing was stored.
+    """
+    entries = _columns(records)
+    if not entries.keys:
+        return []
+    to = find_target(target)
+    if to.kind == "local":
+        return local.put_all(local.home(to.where), stream, entries)
+    placed, failures = RemoteStream(stream, to).put_all(entries, ordered=ordered)
+    if failures:
+        raise local.put_failed(stream, len(placed), failures)
+    return cast("list[Placed]", placed)
+
+
+def _columns(records: Iterable[tuple[Any, str]]) -> Entries:
+    rows = records if isinstance(records, list) else list(records)
+    if not rows:
+        return Entries((), ())
+    hash_keys: list[int | None] | None = None
+    try:
+        datas, keys = zip(*rows, strict=True)
+    except (TypeError, ValueError):
+        datas, keys, hash_keys = _columns_of_three(rows)
+    if not _ALL_BYTES.issuperset(map(type, datas)):
+        datas = all_as_bytes(datas)
+    return Entries(keys, datas, hash_keys)
+
+
+_ALL_BYTES = frozenset({bytes})
+
+
+def _columns_of_three(rows: list[Any]) -> tuple[Any, Any, list[int | None]]:
+    """The columns of rows of which some have an explicit hash key; names the first row that has another form."""
+    columns: tuple[list[Any], list[Any], list[int | None]] = ([], [], [])
+    for index, row in enumerate(rows):
+        if not isinstance(row, tuple | list) or len(row) not in (2, 3):
+            raise UsageError(f"record {index} must be (data, partition key), optionally with an explicit hash key, not {row!r:.80}")
+        for column, value in zip(columns, (*row, None), strict=False):
+            column.append(value)
+    return columns

@@ -1,0 +1,410 @@
+"""One producer's line to the writer of a data folder: frames out in order, numbers back in order, nothing twice.
+
+                       submit                       answer
+    (a frame) NEW ----------------> UNANSWERED ----------------> ANSWERED (the caller waits for it)
+                                     |   ^   |
+         the connection is lost, or  |   |   |  10 s without a writer: refused, or unknown if it was ever sent
+         no node runs                v   |   v
+              connect and send again what has no answer; or, where no node runs, append it here
+              under the writer lock, after a look for what an earlier writer may have stored
+
+A frame keeps its number however often it is sent. With the producer's id and a block's place in the frame it stands in the
+stored block's header, and the frame names the tail that each shard had before it was first sent: so whoever writes next
+finds what was stored, and a kill of the node neither loses nor doubles a put.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+import weakref
+from collections import deque
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import msgspec
+
+from kflow.broker import wire
+from kflow.broker.encode import Encoder, Part
+from kflow.broker.folder import DataFolder
+from kflow.broker.log import Log, writing
+from kflow.broker.streammap import StreamMap
+from kflow.broker.wire import Buffer, Link
+from kflow.errors import DataFolderBusy, KflowError, NoNode, ResourceNotFound, StaleMap, StorageError
+
+PATIENCE_S = 10.0
+"""How long a put waits for a writer, and for a sign of life of the node it is connected to."""
+DIRECT_PATIENCE_S = 0.02
+"""How long one try for the writer lock takes; between two of them the node's socket is tried again."""
+_PAUSE_S = (0.001, 0.02)
+_LAST_NUMBER = (1 << 32) - 1
+
+
+class Failure(NamedTuple):
+    """Why one part of a frame has no place.
+
+    Attributes:
+        status: `stale` (routed by a map that is no longer valid: nothing is stored, route it again), `refused` (nothing is
+            stored) or `unknown` (it may be stored).
+        error: what happened.
+    """
+
+    status: str
+    error: KflowError
+
+
+class Frame:
+    """Some blocks on their way.
+
+    Attributes:
+        stream: the map they were routed by.
+        parts: the blocks.
+        number: given by `submit`.
+        sent: whether a node may have received it.
+        tails: each part's shard's tail, as known before it was first sent.
+        answers: first counter and arrival of each part; (0, 0) where it failed. Empty until answered.
+        failures: by place of the part; None where nothing failed.
+    """
+
+    __slots__ = ("answers", "failures", "number", "parts", "sent", "stream", "tails")
+
+    def __init__(self, stream: StreamMap, parts: Sequence[Part]) -> None:
+        self.stream = stream
+        self.parts = parts
+        self.number = 0
+        self.sent = False
+        self.tails: Sequence[int] = ()
+        self.answers: list[tuple[int, int]] = []
+        self.failures: dict[int, Failure] | None = None
+
+    def fail(self, part: int, failure: Failure) -> None:
+        """Note that a part has no place."""
+        if self.failures is None:
+            self.failures = {}
+        self.failures[part] = failure
+
+
+class Channel:
+    """Belongs to one thread at a time.
+
+    Attributes:
+        unanswered: frames without an answer, oldest first.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_encoders",
+        "_folder",
+        "_link",
+        "_number",
+        "_producer",
+        "_seen",
+        "_socket_path",
+        "_tails",
+        "unanswered",
+    )
+
+    def __init__(self, folder: DataFolder) -> None:
+        self._folder = folder
+        self._socket_path = folder.socket_path
+        self._link: Link | None = None
+        self._encoders: dict[str, Encoder] = {}
+        self._tails: dict[int, list[int]] = {}
+        self.unanswered: deque[Frame] = deque()
+        self._become_new()
+        _CHANNELS.add(self)
+
+    def _become_new(self) -> None:
+        """Become a producer that nobody has heard of."""
+        self._producer = int.from_bytes(os.urandom(8), "little") or 1
+        self._number = 0
+        self._seen = 0
+
+    def encoder(self, stream: StreamMap) -> Encoder:
+        """This channel's encoder for a map; it remembers the keys it has seen."""
+        known = self._encoders.get(stream.name)
+        if known is None or known.map is not stream:
+            known = self._encoders[stream.name] = Encoder(stream)
+        return known
+
+    def submit(self, frame: Frame) -> None:
+        """Number a frame and hand it to the writer; `wait_for` it to learn what came of it.
+
+        The first frame for a stream may be submitted only while nothing is unanswered.
+
+        Raises:
+            UsageError: the node is of a version that does not fit.
+            StorageError: the folder cannot be used.
+        """
+        if self._number == _LAST_NUMBER:
+            while self.unanswered:
+                self._receive(wait=True)
+            self.close()
+            self._become_new()
+        self._number = frame.number = self._number + 1
+        self.unanswered.append(frame)
+        link = self._link
+        try:
+            if link is not None and link.is_intact() and frame.stream.id in self._tails:
+                self._send(link, frame)
+            else:
+                self._renew()
+        except BaseException:
+            self.close()  # half a frame may be out: whoever goes on begins with a new connection
+            raise
+
+    def wait_for(self, frame: Frame) -> None:
+        """Wait until a frame that was submitted here has its answers."""
+        while not frame.answers:
+            if not self.unanswered:  # an interrupt came before it was submitted
+                self._fail(frame, Failure("refused", StorageError("interrupted before it was sent")))
+                return
+            self._receive(wait=True)
+
+    def poll(self) -> None:
+        """Take the answers that are there, without waiting."""
+        while self.unanswered and self._receive(wait=False):
+            continue
+
+    def close(self) -> None:
+        """Give the connection up. What is unanswered has no further say."""
+        link, self._link = self._link, None
+        if link is not None:
+            link.close()
+
+    def forget(self) -> None:
+        """In a forked child: nothing of the parent's is ours to send, and its connection is not ours to use."""
+        self.close()
+        self.unanswered.clear()
+        self._become_new()
+
+    def _send(self, link: Link, frame: Frame) -> None:
+        if not frame.sent:
+            tails = self._tails[frame.stream.id]
+            frame.tails = [tails[part[0]] if part[0] < len(tails) else 0 for part in frame.parts]
+            frame.sent = True
+        try:
+            link.send(*_encoded(frame, wire.PUT, self._seen))
+        except TimeoutError as error:
+            self._give_up(str(error))
+        except OSError:
+            self._renew()
+
+    def _receive(self, *, wait: bool) -> bool:
+        """Take one answer; False where not waiting and there is none."""
+        link = self._link
+        if link is None or not link.is_intact():
+            self._renew()
+            return True
+        try:
+            received = link.receive(wait=wait)
+            if received is None:
+                return False
+            self._settle(received)
+        except TimeoutError as error:
+            self._give_up(str(error))
+        except (OSError, msgspec.DecodeError):
+            self._renew()
+        except BaseException:
+            self.close()
+            raise
+        return True
+
+    def _settle(self, received: wire.Received) -> None:
+        frame = self.unanswered[0]
+        count = len(frame.parts)
+        if received.kind != wire.ANSWERED or received.request != frame.number or received.count != count:
+            raise ConnectionResetError("the node answered something else than what was sent")
+        tails = self._tails[frame.stream.id]
+        payload = received.payload
+        size = count * wire.ANSWER.size
+        errors = msgspec.json.decode(payload[size:]) if len(payload) > size else []
+        answers: list[tuple[int, int]] = []
+        place = 0
+        for first_counter, arrival_ms, tail, status in wire.ANSWER.iter_unpack(payload[:size]):
+            answers.append((first_counter, arrival_ms))
+            if status == wire.OK:
+                shard = frame.parts[place][0]
+                if shard < len(tails):
+                    tails[shard] = tail
+            elif status == wire.STALE:
+                frame.fail(place, Failure("stale", ResourceNotFound("the stream's shards have changed")))
+            else:
+                frame.fail(place, Failure("refused", wire.error_from_json(errors.pop(0))))
+            place += 1
+        frame.answers = answers
+        self._seen = frame.number
+        self.unanswered.popleft()
+
+    def _renew(self) -> None:
+        """Bring everything unanswered to a writer: the node, or this process itself.
+
+        Raises:
+            StorageError: the folder is gone or replaced, or cannot be used.
+            UsageError: the node is of a version that does not fit.
+        """
+        self.close()
+        deadline = 0.0
+        pause, longest = _PAUSE_S
+        while self.unanswered:
+            if self._try_node(deadline):
+                return
+            busy = self._try_here()
+            if busy is None:
+                return
+            now = time.monotonic()
+            if not deadline:
+                deadline = now + PATIENCE_S
+            elif now > deadline:
+                self._give_up(f"no writer within {PATIENCE_S:g} s: {busy}")
+                return
+            self._socket_path = self._folder.socket_path  # a long path is named only once a node has started
+            time.sleep(pause * (0.5 + random.random()))  # noqa: S311  # spreads waiting producers, keeps no secret
+            pause = min(2 * pause, longest)
+
+    def _try_node(self, deadline: float) -> bool:
+        """Connect and send everything unanswered, in order."""
+        patience_s = max(0.1, deadline - time.monotonic()) if deadline else PATIENCE_S
+        try:
+            hello = wire.own_hello(self._folder.id, producer=self._producer)
+            link = wire.connect(self._socket_path, hello, timeout_s=patience_s)
+        except (NoNode, OSError):
+            return False
+        self._link = link
+        try:
+            self._learn_tails(link)
+            for frame in self.unanswered:
+                kind = wire.RESEND if frame.sent else wire.PUT
+                frame.sent = True
+                link.send(*_encoded(frame, kind, self._seen))
+            link.set_patience(PATIENCE_S)
+        except OSError:
+            self.close()
+            return False
+        return True
+
+    def _learn_tails(self, link: Link) -> None:
+        """Ask where the shards of streams end that this channel has not sent to yet; gone streams are settled."""
+        kept: deque[Frame] = deque()
+        for frame in self.unanswered:
+            stream = frame.stream
+            if stream.id not in self._tails:
+                try:
+                    self._tails[stream.id] = link.ask(0, "tails", {"stream_id": stream.id})
+                except ResourceNotFound as error:
+                    self._fail(frame, Failure("stale", error))
+                    continue
+            if not frame.sent:
+                tails = self._tails[stream.id]
+                frame.tails = [tails[part.shard] if part.shard < len(tails) else 0 for part in frame.parts]
+            kept.append(frame)
+        self.unanswered = kept
+
+    def _try_here(self) -> DataFolderBusy | None:
+        """Append everything unanswered under the writer lock; who holds it, where somebody does."""
+        try:
+            with writing(self._folder, timeout_s=DIRECT_PATIENCE_S) as log:
+                failed: dict[int, KflowError] = {}
+                while self.unanswered:
+                    frame = self.unanswered[0]
+                    try:
+                        answers = self._append(log, frame, failed)
+                    except (StaleMap, ResourceNotFound) as error:
+                        self._fail(frame, Failure("stale", error))
+                    else:
+                        _note(frame, answers, failed)
+                    self.unanswered.popleft()
+        except DataFolderBusy as error:
+            return error
+        return None
+
+    def _append(
+        self, log: Log, frame: Frame, failed: dict[int, KflowError]
+    ) -> list[tuple[int, int] | KflowError]:
+        """Append what of a frame is not stored yet; `failed` are shards where an earlier frame failed."""
+        stream, parts = frame.stream, frame.parts
+        if frame.sent or failed:
+            return self._append_missing(log, frame, failed)
+        # noted first: should an interrupt end this call between the append and its answer, the next try looks for it
+        frame.tails = [log.shard(stream, part[0]).tail for part in parts]
+        frame.sent = True
+        return log.append_each(stream, parts, self._producer, frame.number)
+
+    def _append_missing(
+        self, log: Log, frame: Frame, failed: dict[int, KflowError]
+    ) -> list[tuple[int, int] | KflowError]:
+        stream = frame.stream
+        stale = log.folder.current(stream).generation != stream.generation
+        answers: list[tuple[int, int] | KflowError] = []
+        for place, part in enumerate(frame.parts):
+            try:
+                shard = log.shard(stream, part.shard)
+                found = None
+                if frame.sent:
+                    found = log.find(stream, part.shard, self._producer, frame.number, place, frame.tails[place])
+                if found is None:
+                    if stale:
+                        raise StaleMap(f"the shards of stream {stream.name} have changed")
+                    if part.shard in failed:
+                        raise failed[part.shard]
+                    found = shard.append(
+                        part.body, part.count, part.crc, part.flags, self._producer, frame.number, place
+                    )
+                answers.append(found)
+            except KflowError as error:
+                failed.setdefault(part.shard, error)
+                answers.append(error)
+        return answers
+
+    def _give_up(self, reason: str) -> None:
+        """Nobody took or answered it in time: refused where it was never sent, else unknown."""
+        self.close()
+        while self.unanswered:
+            frame = self.unanswered[0]
+            self._fail(frame, Failure("unknown" if frame.sent else "refused", StorageError(reason)))
+            self.unanswered.popleft()
+
+    def _fail(self, frame: Frame, failure: Failure) -> None:
+        frame.answers = [(0, 0)] * len(frame.parts)
+        frame.failures = dict.fromkeys(range(len(frame.parts)), failure)
+
+
+def _note(frame: Frame, answers: Sequence[tuple[int, int] | KflowError], failed: dict[int, KflowError]) -> None:
+    """Make what `Log` said of each part the frame's answers."""
+    placed: list[tuple[int, int]] = []
+    for place, answer in enumerate(answers):
+        if isinstance(answer, KflowError):
+            frame.fail(place, Failure("stale" if isinstance(answer, StaleMap) else "refused", answer))
+            failed.setdefault(frame.parts[place].shard, answer)
+            placed.append((0, 0))
+        else:
+            placed.append(answer)
+    frame.answers = placed
+
+
+def _encoded(frame: Frame, kind: int, seen: int) -> tuple[list[Buffer], int]:
+    """The buffers of a frame, and their length together."""
+    parts, stream = frame.parts, frame.stream
+    if kind == wire.PUT:
+        heads = [wire.BLOCK.pack(part[0], part[2], len(part[3]), part[4], part[5]) for part in parts]
+    else:
+        heads = [
+            wire.RESENT.pack(part.shard, part.count, len(part.body), part.crc, part.flags, tail)
+            for part, tail in zip(parts, frame.tails, strict=True)
+        ]
+    bodies = [part[3] for part in parts]
+    head = wire.PUT_HEAD.pack(stream.id, stream.generation, seen) + b"".join(heads)
+    length = len(head) + sum(map(len, bodies))
+    return [wire.FRAME.pack(length, frame.number, kind, len(parts)) + head, *bodies], wire.FRAME.size + length
+
+
+_CHANNELS: weakref.WeakSet[Channel] = weakref.WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    for channel in list(_CHANNELS):
+        channel.forget()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)

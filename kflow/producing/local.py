@@ -1,0 +1,168 @@
+"""Putting into a local data folder: one `Home` a folder, which lends channels to threads."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from pathlib import Path
+
+from kflow.arn import stream_name
+from kflow.broker.folder import DataFolder
+from kflow.broker.streammap import StreamMap
+from kflow.errors import AwsError, FailedEntry, KflowError, PutFailed, StorageError
+from kflow.producing.channel import Channel, Failure, Frame
+from kflow.producing.pipeline import CHUNK_RECORDS, Entries, Pipeline, Sources, is_missing
+from kflow.records import Placed
+
+
+class Home:
+    """A data folder as this process produces to it. Any thread may use it."""
+
+    def __init__(self, path: Path) -> None:
+        self.folder = DataFolder.open(path)
+        self._maps: dict[str, StreamMap] = {}
+        self._idle: deque[Channel] = deque()
+
+    def stream(self, name: str) -> StreamMap:
+        """The map of a stream, as it was last seen.
+
+        Raises:
+            ResourceNotFound: there is no such stream; names the nearest, and the line that creates it.
+        """
+        found = self._maps.get(name)
+        if found is None:
+            found = self._maps[name] = self.folder.map(stream_name(name))
+        return found
+
+    def refresh(self, name: str) -> StreamMap:
+        """The map of a stream, as it is now."""
+        self._maps.pop(name, None)
+        return self.stream(name)
+
+    def source(self, name: str) -> Sources:
+        """Where a pipeline gets the map of a stream."""
+        return Sources(lambda: self.stream(name), lambda: self.refresh(name))
+
+    def take(self) -> Channel:
+        """A channel for one call of one thread; `give` it back, or close it where the call did not end as it should."""
+        try:
+            return self._idle.pop()
+        except IndexError:
+            return Channel(self.folder)
+
+    def give(self, channel: Channel) -> None:
+        """Lend the channel to the next caller."""
+        self._idle.append(channel)
+
+
+_homes: dict[str, Home] = {}
+
+
+def home(path: str) -> Home:
+    """This process's one `Home` of a data folder.
+
+    Raises:
+        StorageError: the folder cannot be used, or is not there.
+    """
+    found = _homes.get(path)
+    if found is None:
+        found = _homes[path] = Home(Path(path))
+    return found
+
+
+def put_one(where: Home, name: str, data: bytes, key: str, hash_key: int | None) -> Placed:
+    """Put one record and wait until it is stored.
+
+    Raises:
+        PutFailed: it is not.
+    """
+    channel = where.take()
+    try:
+        stream = where.stream(name)
+        encoder = channel.encoder(stream)
+        part = encoder.encode_one(data, key, hash_key)
+        frame = Frame(stream, (part,))
+        channel.submit(frame)
+        channel.wait_for(frame)
+    except BaseException:
+        channel.close()
+        raise
+    where.give(channel)
+    if frame.failures is None:
+        return encoder.placed(1, frame.parts, frame.answers)[0]
+    failure = frame.failures[0]
+    if failure.status != "stale":
+        raise put_failed(name, 1, {0: failure})
+    where.refresh(name)
+    return put_all(where, name, Entries((key,), (data,), None if hash_key is None else (hash_key,)))[0]
+
+
+def put_all(where: Home, name: str, entries: Entries) -> list[Placed]:
+    """Put the records of one call and wait until all are stored.
+
+    Raises:
+        PutFailed: some are not; names each.
+    """
+    total = len(entries.keys)
+    channel = where.take()
+    try:
+        pipeline = Pipeline(channel, where.source(name), total)
+        if total <= CHUNK_RECORDS:
+            pipeline.push(range(total), entries)
+        else:
+            _push_chunks(pipeline, entries, total)
+        pipeline.settle()
+    except BaseException:
+        channel.close()
+        raise
+    where.give(channel)
+    if pipeline.failures:
+        raise put_failed(name, total, pipeline.failures)
+    return pipeline.placed  # type: ignore[return-value]  # complete, for nothing failed
+
+
+def _push_chunks(pipeline: Pipeline, entries: Entries, total: int) -> None:
+    for begin in range(0, total, CHUNK_RECORDS):
+        end = min(begin + CHUNK_RECORDS, total)
+        try:
+            pipeline.push(range(begin, end), entries.cut(begin, end))
+        except KflowError as error:
+            if not begin:
+                raise  # nothing was sent: the whole call is refused
+            pipeline.refuse(range(begin, end), type(error)(f"counting from record {begin}: {error}"))
+        if pipeline.failures:
+            rest = StorageError("not tried, for a record before it failed")
+            pipeline.refuse(range(end, total), rest)
+            return
+
+
+def put_failed(name: str, total: int, failures: dict[int, Failure]) -> KflowError:
+    """The error to raise for records that have no place."""
+    missing = is_missing(failures) if len(failures) == total else None
+    if missing is not None:
+        return missing
+    failed = [failed_entry(number, failures[number]) for number in sorted(failures)]
+    first = failed[0]
+    unknown = sum(entry.status == "unknown" for entry in failed)
+    doubt = f", {unknown} of them may be stored" if unknown else ""
+    return PutFailed(
+        f"{len(failed)} of {total} records were not acknowledged by stream {name}{doubt}: "
+        f"record {first.index}: {first.code}: {first.message}",
+        failed,
+    )
+
+
+def failed_entry(number: int, failure: Failure) -> FailedEntry:
+    """A failure as the caller sees it."""
+    error = failure.error
+    code = error.code if isinstance(error, AwsError) else type(error).__name__
+    return FailedEntry(number, failure.status, code, str(error))
+
+
+def _after_fork_in_child() -> None:
+    # The channels have been reset one by one; those in the hands of other threads, which are gone here, are never given
+    # back. What is left would only share the parent's caches, so begin with none.
+    _homes.clear()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -1,0 +1,224 @@
+"""Records of one stream through one channel: encoded by the chunk, up to four frames in flight, never out of order.
+
+A key's records never overtake each other. When an answer brings a failure, nothing more is sent before all that is under
+way has been answered; what was routed by an old map then goes first, and what stood behind a refused record is refused too.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from kflow.broker.encode import Part
+from kflow.broker.streammap import StreamMap
+from kflow.errors import KflowError, ResourceNotFound, StorageError
+from kflow.producing.channel import PATIENCE_S, Channel, Failure, Frame
+from kflow.records import Placed
+
+CHUNK_RECORDS = 1000
+"""Records of a call that are encoded and sent together."""
+FRAME_BYTES = 8 << 20
+"""A chunk with more than this goes as several frames."""
+FRAMES_IN_FLIGHT = 4
+_PAUSE_S = 0.01
+
+
+class Entries(NamedTuple):
+    """Records to put, in columns.
+
+    Attributes:
+        keys: partition keys.
+        datas: payloads.
+        hash_keys: explicit hash keys; None where no record has one.
+    """
+
+    keys: Sequence[str]
+    datas: Sequence[bytes]
+    hash_keys: Sequence[int | None] | None = None
+
+    def cut(self, begin: int, end: int) -> Entries:
+        """Some neighbours of them."""
+        part = slice(begin, end)
+        return Entries(self.keys[part], self.datas[part], None if self.hash_keys is None else self.hash_keys[part])
+
+    def take(self, indexes: Sequence[int]) -> Entries:
+        """Some of them, in the order of `indexes`."""
+        hash_keys = None if self.hash_keys is None else [self.hash_keys[index] for index in indexes]
+        return Entries([self.keys[index] for index in indexes], [self.datas[index] for index in indexes], hash_keys)
+
+
+class Sources(NamedTuple):
+    """Where a pipeline gets the stream's map.
+
+    Attributes:
+        known: the map as it was last seen.
+        refreshed: the map as it is now; raises `ResourceNotFound`.
+    """
+
+    known: Callable[[], StreamMap]
+    refreshed: Callable[[], StreamMap]
+
+
+class _Chunk(NamedTuple):
+    """Records under way; `numbers` are their places in the call."""
+
+    numbers: Sequence[int]
+    entries: Entries
+    parts: Sequence[Part]
+    frames: list[Frame]
+
+
+class Pipeline:
+    """Belongs to whoever holds the channel.
+
+    Attributes:
+        placed: where each record is, by its number; `total` long, None for those without a place.
+        failures: why a record has none, by its number.
+    """
+
+    __slots__ = ("_channel", "_flying", "_in_flight", "_source", "_stale", "failures", "placed")
+
+    def __init__(self, channel: Channel, source: Sources, total: int = 0) -> None:
+        self._channel = channel
+        self._source = source
+        self._flying: deque[_Chunk] = deque()
+        self._in_flight = 0
+        self._stale: list[tuple[Sequence[int], Entries]] = []
+        self.placed: list[Placed | None] = [None] * total
+        self.failures: dict[int, Failure] = {}
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is under way."""
+        return not self._flying
+
+    def push(self, numbers: Sequence[int], entries: Entries) -> None:
+        """Encode and send some records; waits while four frames are in flight.
+
+        Raises:
+            ValidationFailed, InvalidArgument, UsageError: a record is not acceptable; none of these was sent.
+        """
+        while self._in_flight >= FRAMES_IN_FLIGHT and self._flying:
+            self._finish(self._flying.popleft())
+        if self._stale or self.failures:
+            self.settle()
+        self._send(numbers, entries)
+
+    def poll(self) -> None:
+        """Take the answers that are there, without waiting."""
+        self._channel.poll()
+        while self._flying and all(frame.answers for frame in self._flying[0].frames):
+            self._finish(self._flying.popleft())
+
+    def settle(self) -> None:
+        """Wait for everything under way, and route again what the stream's change left over."""
+        while self._flying:
+            self._finish(self._flying.popleft())
+        if self._stale:
+            self._route_again()
+
+    def refuse(self, numbers: Sequence[int], error: KflowError) -> None:
+        """Say of records that were never sent why they were not."""
+        self.failures.update(dict.fromkeys(numbers, Failure("refused", error)))
+
+    def _send(self, numbers: Sequence[int], entries: Entries) -> None:
+        channel = self._channel
+        stream = self._source.known()
+        parts = channel.encoder(stream).encode_many(entries.keys, entries.datas, entries.hash_keys)
+        frames = [Frame(stream, group) for group in _groups(parts)]
+        self._flying.append(_Chunk(numbers, entries, parts, frames))
+        self._in_flight += len(frames)
+        for frame in frames:
+            channel.submit(frame)
+
+    def _finish(self, chunk: _Chunk) -> None:
+        """Wait for a chunk's answers and note what they say."""
+        frames = chunk.frames
+        for frame in frames:
+            self._channel.wait_for(frame)
+        self._in_flight -= len(frames)
+        answers = frames[0].answers if len(frames) == 1 else [answer for frame in frames for answer in frame.answers]
+        if self.placed:
+            self._note_places(chunk, answers)
+        if any(frame.failures for frame in frames):
+            self._note_failures(chunk)
+
+    def _note_places(self, chunk: _Chunk, answers: Sequence[tuple[int, int]]) -> None:
+        numbers = chunk.numbers
+        encoder = self._channel.encoder(chunk.frames[0].stream)
+        placed = encoder.placed(len(numbers), chunk.parts, answers)
+        if isinstance(numbers, range):
+            self.placed[numbers.start : numbers.stop] = placed
+        else:
+            for number, place in zip(numbers, placed, strict=True):
+                self.placed[number] = place
+
+    def _note_failures(self, chunk: _Chunk) -> None:
+        numbers = chunk.numbers
+        stale: list[int] = []
+        for frame in chunk.frames:
+            for place, failure in (frame.failures or {}).items():
+                part = frame.parts[place]
+                indexes = range(len(numbers)) if part.indexes is None else part.indexes
+                if failure.status == "stale":
+                    stale += indexes
+                else:
+                    self.failures.update(dict.fromkeys([numbers[index] for index in indexes], failure))
+                if self.placed:
+                    for index in indexes:
+                        self.placed[numbers[index]] = None
+        if stale:
+            stale.sort()
+            self._stale.append(([numbers[index] for index in stale], chunk.entries.take(stale)))
+
+    def _route_again(self) -> None:
+        """Send stale records by the newest map, until they have a place or 10 s are over."""
+        deadline = time.monotonic() + PATIENCE_S
+        while self._stale:
+            stale, self._stale = self._stale, []
+            if self.failures:  # they stand behind what was refused
+                error: KflowError = StorageError("not tried, for a record before it was refused")
+                for numbers, _ in stale:
+                    self.refuse(numbers, error)
+                return
+            try:
+                before = self._source.known()
+                if self._source.refreshed() == before:
+                    if time.monotonic() > deadline:
+                        raise StorageError(f"stream {before.name} and its node do not agree about its shards")
+                    time.sleep(_PAUSE_S)
+            except KflowError as failed:
+                for numbers, _ in stale:
+                    self.refuse(numbers, failed)
+                return
+            for numbers, entries in stale:
+                self._send(numbers, entries)
+            while self._flying:
+                self._finish(self._flying.popleft())
+
+
+def _groups(parts: list[Part]) -> list[list[Part]]:
+    """The parts of a chunk in as many frames as it takes."""
+    if len(parts) <= 2 or sum([len(part[3]) for part in parts]) <= FRAME_BYTES:
+        return [parts]
+    groups: list[list[Part]] = [[]]
+    size = 0
+    for part in parts:
+        if groups[-1] and size + len(part.body) > FRAME_BYTES:
+            groups.append([])
+            size = 0
+        groups[-1].append(part)
+        size += len(part.body)
+    return groups
+
+
+def is_missing(failures: dict[int, Failure]) -> ResourceNotFound | None:
+    """The error, where all that failed is that the stream is not there."""
+    found = {failure.error for failure in failures.values()}
+    if len(found) == 1:
+        (error,) = found
+        if isinstance(error, ResourceNotFound):
+            return error
+    return None

@@ -1,0 +1,296 @@
+"""What `@on_stream` takes, and how it refuses the rest: always with the line of the decorator and the fix."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from kflow import loading, on_stream
+from kflow.declarations import FunctionOptions, MappingOptions, StartingPosition, declared
+from kflow.errors import UsageError
+
+
+def refusal(tmp_path, monkeypatch, decorator: str, head: str = "") -> str:
+    """The error of a module whose line 3 is the decorator."""
+    (tmp_path / "app.py").write_text(
+        f"from kflow import on_stream\n{head}\n{decorator}\ndef bill(event, context):\n    pass\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError) as caught:
+        loading.load("app.py")
+    return str(caught.value)
+
+
+def test_the_defaults_are_those_of_aws():
+    @on_stream("orders")
+    def bill(event, context):
+        pass
+
+    (mark,) = declared(bill)
+    assert mark.trigger.stream == "orders"
+    assert mark.trigger.enabled is True
+    assert mark.trigger.options == MappingOptions(
+        batch_size=100,
+        maximum_batching_window_in_seconds=0,
+        starting_position=StartingPosition.TRIM_HORIZON,
+        starting_position_ms=None,
+        maximum_retry_attempts=-1,
+        maximum_record_age_in_seconds=-1,
+        bisect_batch_on_function_error=False,
+        report_batch_item_failures=False,
+    )
+    assert mark.function_options == FunctionOptions()
+
+
+def test_every_option_arrives_in_the_declaration():
+    @on_stream(
+        "arn:aws:kinesis:eu-west-1:123456789012:stream/orders",
+        batch_size=10_000,
+        maximum_batching_window_in_seconds=300,
+        starting_position=datetime(2024, 1, 2, 3, 4, 5, 678_000, tzinfo=UTC),
+        maximum_retry_attempts=10_000,
+        maximum_record_age_in_seconds=604_800,
+        bisect_batch_on_function_error=True,
+        report_batch_item_failures=True,
+        enabled=False,
+        function_name="Bill-2",
+        timeout=900,
+        memory_size=10_240,
+        environment={"MODE": "test"},
+    )
+    def bill(event, context):
+        pass
+
+    (mark,) = declared(bill)
+    assert mark.trigger.stream == "arn:aws:kinesis:eu-west-1:123456789012:stream/orders"
+    assert mark.trigger.enabled is False
+    assert mark.trigger.options == MappingOptions(
+        batch_size=10_000,
+        maximum_batching_window_in_seconds=300,
+        starting_position=StartingPosition.AT_TIMESTAMP,
+        starting_position_ms=1_704_164_645_678,
+        maximum_retry_attempts=10_000,
+        maximum_record_age_in_seconds=604_800,
+        bisect_batch_on_function_error=True,
+        report_batch_item_failures=True,
+    )
+    assert mark.function_options == FunctionOptions(
+        function_name="Bill-2", timeout=900, memory_size=10_240, environment={"MODE": "test"}
+    )
+
+
+def test_the_decorated_function_is_the_same_function():
+    def bill(event, context):
+        return event["n"] + 1
+
+    decorated = on_stream("orders")(bill)
+    assert decorated is bill
+    assert decorated({"n": 1}, None) == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("batch_size=0", "batch_size must be a whole number from 1 to 10000, not 0"),
+        ("batch_size=10_001", "batch_size must be a whole number from 1 to 10000, not 10001"),
+        ("batch_size='10'", "batch_size must be a whole number from 1 to 10000, not '10'"),
+        ("batch_size=True", "batch_size must be a whole number from 1 to 10000, not True"),
+        (
+            "maximum_batching_window_in_seconds=301",
+            "maximum_batching_window_in_seconds must be a whole number from 0 to 300, not 301",
+        ),
+        (
+            "maximum_batching_window_in_seconds=0.5",
+            "maximum_batching_window_in_seconds must be a whole number from 0 to 300, not 0.5",
+        ),
+        (
+            "maximum_retry_attempts=-2",
+            "maximum_retry_attempts must be -1 or a whole number from 0 to 10000, not -2",
+        ),
+        (
+            "maximum_record_age_in_seconds=59",
+            "maximum_record_age_in_seconds must be -1 or a whole number from 60 to 604800, not 59",
+        ),
+        (
+            "bisect_batch_on_function_error=1",
+            "bisect_batch_on_function_error must be True or False, not 1",
+        ),
+        ("report_batch_item_failures='yes'", "report_batch_item_failures must be True or False, not 'yes'"),
+        ("enabled=None", "enabled must be True or False, not None"),
+        ("timeout=0", "timeout must be a whole number from 1 to 900, not 0"),
+        ("timeout=901", "timeout must be a whole number from 1 to 900, not 901"),
+        ("memory_size=64", "memory_size must be a whole number from 128 to 10240, not 64"),
+        (
+            "starting_position='AT_TIMESTAMP'",
+            'starting_position must be "TRIM_HORIZON", "LATEST" or an aware datetime: '
+            "for AT_TIMESTAMP give the datetime itself",
+        ),
+        (
+            "starting_position='EARLIEST'",
+            'starting_position must be "TRIM_HORIZON", "LATEST" or an aware datetime, not \'EARLIEST\'',
+        ),
+        (
+            "function_name='my function'",
+            "function_name must be 1 to 64 of the letters a-z and A-Z, digits, - and _, not 'my function'",
+        ),
+        ("environment=['A']", "environment must be a dict of names to text, not ['A']"),
+        ("environment={'SIZE': 3}", "environment must be a dict of names to text, not 'SIZE': 3"),
+        (
+            "environment={'1A': ''}",
+            "environment: '1A' must start with a letter and have at least two letters, digits or _",
+        ),
+        (
+            "environment={'AWS_REGION': 'x'}",
+            "environment: AWS_REGION is reserved, Lambda sets it itself: remove it",
+        ),
+        (
+            "environment={'BIG': 'x' * 5000}",
+            "environment has 5003 bytes, Lambda takes 4096",
+        ),
+    ],
+)
+def test_a_wrong_value_is_refused_with_its_range(tmp_path, monkeypatch, arguments, message):
+    assert refusal(tmp_path, monkeypatch, f'@on_stream("orders", {arguments})') == f"app.py:3: {message}"
+
+
+@pytest.mark.parametrize(
+    ("option", "hint"),
+    [
+        ("batchsize", "did you mean batch_size?"),
+        ("retries", "did you mean maximum_retry_attempts?"),
+        ("window", "did you mean tumbling_window_in_seconds?"),
+        ("bisect", "did you mean bisect_batch_on_function_error?"),
+        ("memory", "did you mean memory_size?"),
+        ("filter", "did you mean filters?"),
+        ("BatchSize", "did you mean batch_size?"),
+        ("maximum_retries", "did you mean maximum_retry_attempts?"),
+        (
+            "zzz",
+            "it has batch_size, bisect_batch_on_function_error, consumer, enabled, environment, filters, function_name, "
+            "maximum_batching_window_in_seconds, maximum_record_age_in_seconds, maximum_retry_attempts, memory_size, "
+            "on_failure, parallelization_factor, report_batch_item_failures, starting_position, timeout, "
+            "tumbling_window_in_seconds",
+        ),
+    ],
+)
+def test_an_unknown_option_is_refused_with_the_nearest_name(tmp_path, monkeypatch, option, hint):
+    assert (
+        refusal(tmp_path, monkeypatch, f'@on_stream("orders", {option}=1)')
+        == f"app.py:3: @on_stream has no option {option}: {hint}"
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("parallelization_factor=2", "parallelization_factor is not built yet: remove it: one lane a shard"),
+        ("tumbling_window_in_seconds=60", "tumbling_window_in_seconds is not built yet: remove it: no windows"),
+        (
+            "filters=[{'data': {'a': [1]}}]",
+            "filters is not built yet: remove it, and skip records in the handler",
+        ),
+        (
+            "on_failure='sqs:dead'",
+            "on_failure is not built yet: remove it: spent records are parked, see `kflow parked list`",
+        ),
+        (
+            "consumer='fast'",
+            "consumer is not built yet: remove it: the stream is read without a registered consumer",
+        ),
+    ],
+)
+def test_an_option_of_a_later_part_is_refused_as_not_built_yet(tmp_path, monkeypatch, arguments, message):
+    assert refusal(tmp_path, monkeypatch, f'@on_stream("orders", {arguments})') == f"app.py:3: {message}"
+
+
+@pytest.mark.parametrize(
+    ("stream", "message"),
+    [
+        (
+            "'my orders'",
+            "a stream's name is 1 to 128 of the letters a-z and A-Z, digits, _, . and -, not 'my orders'",
+        ),
+        ("''", "a stream's name is 1 to 128 of the letters a-z and A-Z, digits, _, . and -, not ''"),
+        ("7", "the stream must be a name or an ARN, not 7"),
+        (
+            "'arn:aws:sqs:us-east-1:123456789012:orders'",
+            "'arn:aws:sqs:us-east-1:123456789012:orders' is not the ARN of a Kinesis stream: "
+            "arn:aws:kinesis:REGION:ACCOUNT:stream/NAME, or the name alone",
+        ),
+        (
+            "'arn:aws:kinesis:us-east-1:123456789012:stream/orders/consumer/fast:1'",
+            "the ARN of a consumer (enhanced fan-out) is not built yet: name the stream, orders",
+        ),
+    ],
+)
+def test_what_is_no_stream_is_refused(tmp_path, monkeypatch, stream, message):
+    assert refusal(tmp_path, monkeypatch, f"@on_stream({stream})") == f"app.py:3: {message}"
+
+
+def test_a_decorator_without_parentheses_is_explained(tmp_path, monkeypatch):
+    assert refusal(tmp_path, monkeypatch, "@on_stream") == (
+        'app.py:3: @on_stream needs the name of a stream: @on_stream("orders")'
+    )
+
+
+def test_a_class_is_no_handler():
+    with pytest.raises(UsageError, match="@on_stream decorates a function, not <class 'int'>"):
+        on_stream("orders")(int)
+
+
+def test_what_takes_no_attributes_is_refused():
+    with pytest.raises(UsageError, match="<built-in function .*> takes no attributes, so @on_stream cannot mark it"):
+        on_stream("orders")(divmod)
+
+
+def test_a_starting_position_without_a_time_zone_is_refused(tmp_path, monkeypatch):
+    message = refusal(
+        tmp_path,
+        monkeypatch,
+        '@on_stream("orders", starting_position=datetime(2024, 1, 1))',
+        head="from datetime import datetime",
+    )
+    assert message == (
+        'app.py:3: starting_position must be "TRIM_HORIZON", "LATEST" or an aware datetime: '
+        "this one has no time zone, add tzinfo=datetime.UTC"
+    )
+
+
+def test_a_starting_position_in_the_future_is_refused():
+    tomorrow = datetime.now(UTC) + timedelta(days=1)
+    with pytest.raises(UsageError) as caught:
+        on_stream("orders", starting_position=tomorrow)
+    assert str(caught.value).endswith(
+        f": starting_position must not be in the future, as {tomorrow.isoformat()} is"
+    )
+
+
+def test_triggers_stack_and_the_nearest_comes_first():
+    @on_stream("b", timeout=5)
+    @on_stream("a", memory_size=256)
+    def bill(event, context):
+        pass
+
+    assert [mark.trigger.stream for mark in declared(bill)] == ["a", "b"]
+
+
+def test_function_options_that_differ_name_both_lines(tmp_path, monkeypatch):
+    message = refusal(
+        tmp_path, monkeypatch, '@on_stream("b", timeout=5)\n@on_stream("a", timeout=3)', head=""
+    )
+    assert message == (
+        "app.py:3: timeout=5, but timeout=3 at app.py:4: bill is one function and has one timeout, say it once"
+    )
+
+
+def test_a_second_declaration_of_the_same_stream_names_both_lines(tmp_path, monkeypatch):
+    message = refusal(
+        tmp_path,
+        monkeypatch,
+        '@on_stream("orders")\n@on_stream("arn:aws:kinesis:us-east-1:123456789012:stream/orders")',
+    )
+    assert message == (
+        "app.py:3: bill consumes orders already, by the decorator at app.py:4: remove one of them "
+        "(a function has one checkpoint a stream)"
+    )
