@@ -5,6 +5,8 @@ Importing it is cheap: it happens in every worker, and on Lambda. What is heavy 
 
 from __future__ import annotations
 
+import sys
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from kflow import errors
@@ -52,3 +54,18 @@ def __getattr__(name: str) -> Any:
     value = getattr(importlib.import_module(module), name)
     globals()[name] = value
     return value
+
+
+class _Package(ModuleType):
+    """The package, in which `client` stays the function.
+
+    The import system sets a package's attribute to each submodule it imports, and `kflow.client` is one as well.
+    """
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "client" and isinstance(value, ModuleType):
+            value = value.client
+        super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package

@@ -117,5 +117,6 @@ class Handler(msgspec.Struct, frozen=True, kw_only=True):
 
 def declared(function: Callable[..., Any]) -> tuple[Declared, ...]:
     """What decorators attached to `function`, first the one nearest to it."""
-    found: tuple[Declared, ...] = getattr(function, ATTRIBUTE, ())
-    return found
+    found: object = getattr(function, ATTRIBUTE, ())
+    # Objects that answer to any attribute (proxies) answer to ours too.
+    return found if isinstance(found, tuple) else ()

@@ -34,6 +34,7 @@ _CHECKED = struct.Struct("<HBBIIIIQQQQH6x")
 _CRC = struct.Struct("<I")
 
 pack_checked = _CHECKED.pack
+pack_crc = _CRC.pack
 unpack_header = _HEADER.unpack_from
 
 
@@ -66,7 +67,7 @@ def header(
     checked = pack_checked(
         MAGIC, VERSION, flags, body_bytes, count, body_crc, frame, first_counter, arrival_ms, offset, producer, part
     )
-    return _CRC.pack(crc32c(checked, seed)) + checked
+    return pack_crc(crc32c(checked, seed)) + checked
 
 
 class Header(NamedTuple):
@@ -200,4 +201,4 @@ def well_formed(body: bytes | memoryview, count: int, flags: int) -> bool:
         if len(present) < count or present.strip(b"\0\1"):
             return False
         total += count + 16 * present.count(1)
-    return total == len(body)
+    return bool(total == len(body))

@@ -21,8 +21,8 @@ FILE_NAME: Final = "catalogue.db"
 _VERSION: Final = 1
 _SCHEMA: Final = """
 CREATE TABLE streams (
-    name TEXT PRIMARY KEY, id TEXT NOT NULL, created_s INTEGER NOT NULL, generation INTEGER NOT NULL, mode TEXT NOT NULL,
-    retention_hours INTEGER NOT NULL, max_record_bytes INTEGER NOT NULL, open_shards INTEGER NOT NULL
+    name TEXT PRIMARY KEY, id TEXT NOT NULL, created_s INTEGER NOT NULL, generation INTEGER NOT NULL, mode TEXT NOT
+    NULL, retention_hours INTEGER NOT NULL, max_record_bytes INTEGER NOT NULL, open_shards INTEGER NOT NULL
 ) WITHOUT ROWID;
 CREATE TABLE shards (
     stream TEXT NOT NULL, shard_index INTEGER NOT NULL, shard_id TEXT NOT NULL, starting_hash_key TEXT NOT NULL,

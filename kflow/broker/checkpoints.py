@@ -1,19 +1,16 @@
 """Where each consumer stands: one slot per lease, in one file per (function, stream).
 
     header, 512 bytes:  magic | crc u32 | length u32 | JSON: function, stream, stream_id
-    slot, 512 bytes:    copy 0 (256 bytes) | copy 1 (256 bytes)
-    copy:               crc u32 | version, state, stack depth, lengths | write count u64 | shard, lane | content
+    slot, 512 bytes:    copy 0 (256 bytes) | copy 1 (256 bytes)     (`kflow.broker.slots`)
 
 A store goes to the copy with the lower write count, by one `pwrite`: the copy before it stays whole, so a torn write
-costs that write alone. A load takes the valid copy with the higher count. The CRC starts from the function and the
-stream, and a copy names its shard and lane: one that lies in the wrong place is not taken for a checkpoint.
+costs that write alone. A load takes the valid copy with the higher count.
 
 One process at a time writes a slot (the worker that holds the lease; before there is one, the node); anyone may read.
 """
 
 from __future__ import annotations
 
-import enum
 import os
 import struct
 from collections.abc import Callable, Iterable
@@ -23,95 +20,14 @@ import msgspec
 from crc32c import crc32c
 
 from kflow.broker.files import Files, storage_error
+from kflow.broker.slots import COPY_BYTES, SLOT_BYTES, Slot, SlotState, key_of, new_slot, pack, unpack
 from kflow.errors import Damaged, StorageError
-from kflow.records import BEGIN_COUNTER, Position
 
-STACK_LIMIT: Final = 14
-"""Pending right halves of a bisected batch: halving 10,000 records leaves at most 14."""
-
-SUSPECT_INTERRUPTIONS: Final = 3
-"""After so many interruptions of one batch by nodes that did not stop cleanly, it is suspected of causing them."""
+__all__ = ["Slot", "SlotFile", "SlotState", "slots_path"]
 
 _HEADER_BYTES: Final = 512
-_SLOT_BYTES: Final = 512
-_COPY_BYTES: Final = 256
-_TEXT_BYTES: Final = 64
-_TYPE_BYTES: Final = 32
-_VERSION: Final = 1
 _MAGIC: Final = b"kflowcp\x01"
 _HEADER = struct.Struct("<8sII")
-_COPY = struct.Struct("<I4BQIHBx4Q7IQQ6Q16s28s64s")
-_STACK = struct.Struct("<14H")
-_CRC = struct.Struct("<I")
-_NO_STACK: Final = bytes(28)
-_NO_REQUEST: Final = bytes(16)
-_ORIGIN: Final = Position(0, 0)
-
-
-class SlotState(enum.IntEnum):
-    """What a slot says about the batch behind its checkpoint."""
-
-    IDLE = 0
-    """No batch: gathering restarts at the checkpoint."""
-    RUNNING = 1
-    """`attempt` at the batch has begun; how it ended is not known."""
-    FAILED = 2
-    """The batch is kept and not running; `attempt` attempts at it have failed (0 for a piece not tried yet)."""
-
-
-class Slot(msgspec.Struct, frozen=True, gc=False, kw_only=True):
-    """The durable state of one lease.
-
-    Attributes:
-        checkpoint: everything before it is settled.
-        checkpoint_counter: counter of the next record to settle.
-        state: of the batch at the checkpoint.
-        worker_pid: process that wrote this.
-        epoch: epoch of the node that granted the lease to it.
-        start: before the batch's first record.
-        end: past its last.
-        count: records in the batch.
-        attempt: the running attempt, or the failed ones, from 1.
-        interruptions: ends of attempts at this batch that nobody saw, with a node that did not stop cleanly.
-        request_id: of the running or last attempt.
-        stack: record counts of the pieces that follow the batch, the next one last.
-        membership: hash of the options that decided which records are in the batch.
-        succeeded: records settled by success, ever.
-        delivered: records handed to attempts, ever; counted before the attempt.
-        invocations: attempts begun, ever.
-        failures: attempts that failed, ever.
-        parked: records parked, ever.
-        lost: records that retention removed before they were settled, ever.
-        error_type: of the last failed attempt at the batch; cut to fit.
-        error_message: likewise.
-    """
-
-    checkpoint: Position = _ORIGIN
-    checkpoint_counter: int = BEGIN_COUNTER
-    state: SlotState = SlotState.IDLE
-    worker_pid: int = 0
-    epoch: int = 0
-    start: Position = _ORIGIN
-    end: Position = _ORIGIN
-    count: int = 0
-    attempt: int = 0
-    interruptions: int = 0
-    request_id: bytes = _NO_REQUEST
-    stack: tuple[int, ...] = ()
-    membership: int = 0
-    succeeded: int = 0
-    delivered: int = 0
-    invocations: int = 0
-    failures: int = 0
-    parked: int = 0
-    lost: int = 0
-    error_type: str = ""
-    error_message: str = ""
-
-    @property
-    def suspect(self) -> bool:
-        """Whether the batch is suspected of bringing nodes down: it then runs alone, and later."""
-        return self.interruptions >= SUSPECT_INTERRUPTIONS
 
 
 class _Entry:
@@ -181,7 +97,7 @@ class SlotFile:
             if wanted and not os.path.exists(path):
                 files.make_folder(os.path.dirname(path))
                 content = _file_header(function, stream, stream_id)
-                content += b"".join(_new_slot(make(shard), shard, 0, seed) for shard in wanted)
+                content += b"".join(new_slot(make(shard), shard, 0, seed) for shard in wanted)
                 files.write_replace(path, content, sync=sync)
             fd = files.open(path, os.O_RDWR | os.O_CLOEXEC)
             slots = cls(path, fd, seed, files=files)
@@ -203,13 +119,13 @@ class SlotFile:
         """
         entry = self._entry(shard, lane)
         try:
-            raw = self._files.pread(self._fd, _SLOT_BYTES, entry.offset)
+            raw = self._files.pread(self._fd, SLOT_BYTES, entry.offset)
         except OSError as error:
             raise storage_error(error, f"read the checkpoint of shard {shard} ({self.path})") from error
-        copies = [raw[:_COPY_BYTES], raw[_COPY_BYTES:]]
+        copies = [raw[:COPY_BYTES], raw[COPY_BYTES:]]
         if entry.slot is not None and copies == entry.copies:
             return entry.slot
-        read = [_unpack(copy, shard, lane, self._seed) for copy in copies]
+        read = [unpack(copy, shard, lane, self._seed) for copy in copies]
         counts = [-1 if each is None else each[0] for each in read]
         newest = 0 if counts[0] >= counts[1] else 1
         best = read[newest]
@@ -232,9 +148,9 @@ class SlotFile:
         if entry.slot is None:
             self.load(shard, lane)
         older = entry.newest ^ 1
-        raw = _pack(slot, shard, lane, entry.writes + 1, self._seed)
+        raw = pack(slot, shard, lane, entry.writes + 1, self._seed)
         try:
-            self._files.write_all(self._fd, raw, entry.offset + older * _COPY_BYTES)
+            self._files.write_all(self._fd, raw, entry.offset + older * COPY_BYTES)
         except OSError as error:
             entry.slot = None  # what lies there now is not known: read before the next store
             raise storage_error(error, f"write the checkpoint of shard {shard} ({self.path})") from error
@@ -272,13 +188,13 @@ class SlotFile:
     def _scan(self) -> None:
         """Note the slots past the last one noted."""
         try:
-            while len(raw := self._files.pread(self._fd, _SLOT_BYTES, self._end)) == _SLOT_BYTES:
-                key = _key(raw, self._seed)
+            while len(raw := self._files.pread(self._fd, SLOT_BYTES, self._end)) == SLOT_BYTES:
+                key = key_of(raw, self._seed)
                 if key is None:
                     self._damaged.append(self._end)
                 else:
                     self._entries[key] = _Entry(self._end)
-                self._end += _SLOT_BYTES
+                self._end += SLOT_BYTES
         except OSError as error:
             raise storage_error(error, f"read the checkpoints in {self.path}") from error
 
@@ -288,7 +204,7 @@ class SlotFile:
             return
         if self._damaged:
             raise self._missing(missing[0], 0)  # a fresh slot instead would start that shard anew, silently
-        content = b"".join(_new_slot(make(shard), shard, 0, self._seed) for shard in missing)
+        content = b"".join(new_slot(make(shard), shard, 0, self._seed) for shard in missing)
         self._files.write_all(self._fd, content, self._end)
         if sync:
             self._files.fsync(self._fd)
@@ -316,103 +232,3 @@ def _check_header(path: str, raw: bytes) -> None:
         if magic == _MAGIC and crc32c(raw[_HEADER.size : _HEADER.size + length]) == crc:
             return
     raise Damaged(f"{path}: this is not a checkpoint file, or its first {_HEADER_BYTES} bytes are damaged")
-
-
-def _new_slot(slot: Slot, shard: int, lane: int, seed: int) -> bytes:
-    """Both copies filled: the blocks of the file exist before anything depends on a store."""
-    return _pack(slot, shard, lane, 1, seed) + _pack(slot, shard, lane, 0, seed)
-
-
-def _cut(text: str, limit: int) -> bytes:
-    """As much of `text` as fits into `limit` bytes of UTF-8, whole characters only."""
-    encoded = text.encode("utf-8", "replace")
-    return encoded if len(encoded) <= limit else encoded[:limit].decode("utf-8", "ignore").encode()
-
-
-def _pack(slot: Slot, shard: int, lane: int, writes: int, seed: int) -> bytes:
-    kind = message = b""
-    if slot.error_type:
-        kind = _cut(slot.error_type, _TYPE_BYTES)
-        message = _cut(slot.error_message, _TEXT_BYTES - len(kind))
-    stack = slot.stack
-    raw = _COPY.pack(
-        0,
-        _VERSION,
-        slot.state,
-        len(stack),
-        len(kind),
-        writes,
-        shard,
-        lane,
-        len(message),
-        slot.checkpoint[0],
-        slot.checkpoint_counter,
-        slot.start[0],
-        slot.end[0],
-        slot.checkpoint[1],
-        slot.start[1],
-        slot.end[1],
-        slot.count,
-        slot.worker_pid,
-        slot.attempt,
-        slot.interruptions,
-        slot.epoch,
-        slot.membership,
-        slot.succeeded,
-        slot.delivered,
-        slot.invocations,
-        slot.failures,
-        slot.parked,
-        slot.lost,
-        slot.request_id,
-        _STACK.pack(*stack, *(0,) * (STACK_LIMIT - len(stack))) if stack else _NO_STACK,
-        kind + message,
-    )
-    checked = raw[4:]
-    return _CRC.pack(crc32c(checked, seed)) + checked
-
-
-def _is_valid(copy: bytes, seed: int) -> bool:
-    return len(copy) == _COPY_BYTES and crc32c(copy[4:], seed) == _CRC.unpack_from(copy)[0] and copy[4] == _VERSION
-
-
-def _key(raw: bytes, seed: int) -> tuple[int, int] | None:
-    for copy in (raw[:_COPY_BYTES], raw[_COPY_BYTES:]):
-        if _is_valid(copy, seed):
-            fields = _COPY.unpack(copy)
-            return fields[6], fields[7]
-    return None
-
-
-def _unpack(copy: bytes, shard: int, lane: int, seed: int) -> tuple[int, Slot] | None:
-    """Write count and content; None where the copy is torn, damaged, or of another slot."""
-    if not _is_valid(copy, seed):
-        return None
-    fields = _COPY.unpack(copy)
-    if (fields[6], fields[7]) != (shard, lane):
-        return None
-    depth, kind, message = fields[3], fields[4], fields[8]
-    text: bytes = fields[30]
-    return fields[5], Slot(
-        checkpoint=Position(fields[9], fields[13]),
-        checkpoint_counter=fields[10],
-        state=SlotState(fields[2]),
-        worker_pid=fields[17],
-        epoch=fields[20],
-        start=Position(fields[11], fields[14]),
-        end=Position(fields[12], fields[15]),
-        count=fields[16],
-        attempt=fields[18],
-        interruptions=fields[19],
-        request_id=fields[28],
-        stack=_STACK.unpack(fields[29])[:depth],
-        membership=fields[21],
-        succeeded=fields[22],
-        delivered=fields[23],
-        invocations=fields[24],
-        failures=fields[25],
-        parked=fields[26],
-        lost=fields[27],
-        error_type=text[:kind].decode(),
-        error_message=text[kind : kind + message].decode(),
-    )

@@ -1,8 +1,9 @@
 """`ctl`: one mapped page a shard, where the writer publishes and everybody looks.
 
-512 words of 8 bytes, each stored by one thread at a time and with one instruction (`memoryview.cast("Q")`; `struct.pack_into`
-would store byte by byte, and readers would see torn numbers). The page is complete under a temporary name before it is
-renamed, and is filled by `write`: a sparse page on a full disk kills the process that touches it. Nothing else is mapped.
+512 words of 8 bytes, each stored by one thread at a time and with one instruction (`memoryview.cast("Q")`;
+`struct.pack_into` would store byte by byte, and readers would see torn numbers). The page is complete under a temporary
+name before it is renamed, and is filled by `write`: a sparse page on a full disk kills the process that touches it.
+Nothing else is mapped.
 
 A page whose magic, boot id or own (device, inode) differ says nothing: the machine was restarted, or the folder copied,
 and what was mapped then may never have reached the disk.
@@ -142,7 +143,8 @@ class Ctl:
     def abandon(self) -> None:
         """Keep the mapping for ever, after user code closed descriptors.
 
-        Before Python 3.13 a map holds a descriptor that it closes with itself; by now its number may be the user's file.
+        Before Python 3.13 a map holds a descriptor that it closes with itself; by now its number may be the user's
+        file.
         """
         _abandoned.append(self._map)
 

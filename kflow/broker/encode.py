@@ -17,7 +17,7 @@ from crc32c import crc32c
 
 from kflow import limits
 from kflow.broker.block import HASH_KEYS, WIDE_KEYS, words_u16, words_u32
-from kflow.broker.hashkeys import HASH_KEY_END, LANES, digest
+from kflow.broker.hashkeys import HASH_KEY_END, LANES, digest, md5
 from kflow.broker.sequence import STEP, number, shard_id
 from kflow.broker.streammap import StreamMap
 from kflow.errors import InvalidArgument, UsageError, ValidationFailed
@@ -79,14 +79,37 @@ class Encoder:
         Raises:
             ValidationFailed: a key or payload breaks a constraint; names the first such record in AWS's words.
             InvalidArgument: a record's data and key are too large together, or a hash key is out of range.
+            UsageError: a key is no text, or a payload no bytes; names the record.
         """
-        if set(map(type, datas)) != {bytes} or set(map(type, keys)) != {str}:
-            keys, datas = _plain(keys, datas)
-        entries: list[Any] = list(map(self._entries.get, keys))
-        if None in entries:
-            self._learn(keys, entries)
+        try:
+            return self._encode(keys, datas, hash_keys)
+        except (TypeError, AttributeError, UnicodeEncodeError) as error:
+            # Types are not looked at per record: what is neither text nor bytes fails in the C calls.
+            problem = _mistyped(keys, datas)
+            if problem is None:
+                raise
+            raise problem from error
+
+    def _encode(
+        self, keys: Sequence[str], datas: Sequence[bytes], hash_keys: Sequence[int | None] | None
+    ) -> list[Part]:
+        if len(keys) != len(datas):
+            raise UsageError(f"{len(keys)} partition keys for {len(datas)} payloads")
+        if len(keys) < 2:
+            if not keys:
+                raise ValidationFailed(
+                    "1 validation error detected: Value at 'records' failed to satisfy constraint: "
+                    "Member must have length greater than or equal to 1"
+                )
+            keys, datas = tuple(keys), tuple(datas)
+            entries = self._learn(keys)
+        else:
+            try:
+                entries = itemgetter(*keys)(self._entries)
+            except KeyError:
+                entries = self._learn(keys)
         if hash_keys is not None:
-            self._route_explicit(entries, hash_keys)
+            entries = self._route_explicit(entries, hash_keys)
         if self._groups == 1:
             return self._parts(0, None, keys, datas, entries, hash_keys)
         groups: list[list[int]] = [[] for _ in range(self._groups)]
@@ -143,20 +166,21 @@ class Encoder:
         """Index of the open shard that owns a partition key."""
         return self._shards[bisect_left(self._ends, digest(key))]
 
-    def _learn(self, keys: Sequence[str], entries: list[Any]) -> None:
-        """Fill the entries of keys that are not remembered."""
+    def _learn(self, keys: Sequence[str]) -> tuple[int, ...]:
+        """The entries of all keys, computed where they are not remembered."""
         known = self._entries
         if len(known) > _CACHED_KEYS:
             known.clear()
         ends, shards = self._ends, self._shards
         whole = int.from_bytes
-        for index, entry in enumerate(entries):
-            if entry is None:
-                key = keys[index]
-                hashed = digest(key)
-                entries[index] = known[key] = shards[bisect_left(ends, hashed)] << 16 | whole(hashed, "big") % LANES
+        for key in keys:
+            if key not in known:
+                hashed = md5(key.encode()).digest()
+                known[key] = shards[bisect_left(ends, hashed)] << 16 | whole(hashed, "big") % LANES
+        return tuple([known[key] for key in keys])
 
-    def _route_explicit(self, entries: list[Any], hash_keys: Sequence[int | None]) -> None:
+    def _route_explicit(self, entries: Sequence[int], hash_keys: Sequence[int | None]) -> tuple[int, ...]:
+        routed = list(entries)
         for index, hash_key in enumerate(hash_keys):
             if hash_key is None:
                 continue
@@ -166,7 +190,8 @@ class Encoder:
                     f"Specified value was {hash_key}"
                 )
             shard = self._shards[bisect_left(self._ends, hash_key.to_bytes(16, "big"))]
-            entries[index] = shard << 16 | entries[index] & 0xFFFF
+            routed[index] = shard << 16 | entries[index] & 0xFFFF
+        return tuple(routed)
 
     def _parts(
         self,
@@ -224,19 +249,15 @@ class Encoder:
         is_ascii = len(key_bytes) == len(text)
         key_lens = list(map(len, keys)) if is_ascii else [len(key.encode()) for key in keys]
         lens = list(map(len, datas))
-        longest_key = max(key_lens)
-        if (
-            not min(key_lens)
-            or longest_key > limits.PARTITION_KEY_CHARACTERS
-            or max(lens) + longest_key > self._record_bytes
-        ):
-            _check_records(indexes, keys, datas, self._record_bytes)
         flags = 0
-        if longest_key > 255:
+        try:
+            packed_lens = bytes(key_lens)
+        except ValueError:  # a key of more than 255 bytes
             flags = WIDE_KEYS
             packed_lens = words_u16(count).pack(*key_lens)
-        else:
-            packed_lens = bytes(key_lens)
+        expected = (8 if flags else 7) * count + len(key_bytes) + sum(lens)
+        if expected > self._record_bytes or flags or b"\0" in packed_lens:
+            _check_records(indexes, keys, datas, self._record_bytes)
         words = words_u32(count).pack
         lanes = memoryview(words(*entries)).cast("H")[::2].tobytes()  # the low half of each entry
         if hash_keys is None or hash_keys.count(None) == count:
@@ -244,8 +265,11 @@ class Encoder:
         else:
             flags |= HASH_KEYS
             explicit = _pack_hash_keys(hash_keys)
+            expected += len(explicit)
             body = b"".join((words(*lens), packed_lens, lanes, explicit, key_bytes, *datas))
-        return body, flags, len(body) <= limits.BLOCK_BYTES
+        if len(body) != expected:
+            raise TypeError("the length of a payload is not its number of bytes")
+        return body, flags, expected <= limits.BLOCK_BYTES
 
     def _encode_one_slowly(self, data: bytes, key: str, hash_key: int | None) -> Part:
         explicit = None if hash_key is None else (hash_key,)
@@ -269,19 +293,18 @@ def _pack_hash_keys(hash_keys: Sequence[int | None]) -> bytes:
     return present + b"".join(hash_key.to_bytes(16, "big") for hash_key in hash_keys if hash_key is not None)
 
 
-def _plain(keys: Sequence[Any], datas: Sequence[Any]) -> tuple[list[str], list[bytes]]:
-    """The columns with subclasses of str and other bytes-like objects replaced, or the record that is neither named."""
-    if not keys:
-        raise ValidationFailed(
-            "1 validation error detected: Value at 'records' failed to satisfy constraint: "
-            "Member must have length greater than or equal to 1"
-        )
+def _mistyped(keys: Sequence[Any], datas: Sequence[Any]) -> UsageError | None:
+    """The first record whose key is no text or whose payload is no bytes, as an error."""
     for index, (key, data) in enumerate(zip(keys, datas, strict=True)):
-        if not isinstance(data, bytes | bytearray | memoryview):
-            raise UsageError(f"record {index}: data must be bytes, not {type(data).__name__}")
         if not isinstance(key, str):
-            raise UsageError(f"record {index}: the partition key must be a str, not {type(key).__name__}")
-    return [str.__str__(key) for key in keys], [bytes(data) for data in datas]
+            return UsageError(f"record {index}: the partition key must be a str, not {type(key).__name__}")
+        if not isinstance(data, bytes | bytearray):
+            return UsageError(f"record {index}: data must be bytes, not {type(data).__name__}")
+        try:
+            key.encode()
+        except UnicodeEncodeError as error:
+            return UsageError(f"record {index}: the partition key is no Unicode text: {error}")
+    return None
 
 
 def _check_records(

@@ -1,7 +1,7 @@
 """All file calls of the broker, in one small object that is handed in.
 
-Nothing in `kflow.broker` calls `os` for a file by itself: tests subclass `Files` to inject full disks, I/O errors and short
-writes. The plain calls are the functions of `os` themselves, so that the object costs an attribute look-up.
+Nothing in `kflow.broker` calls `os` for a file by itself: tests subclass `Files` to inject full disks, I/O errors and
+short writes. The plain calls are the functions of `os` themselves, so that the object costs an attribute look-up.
 """
 
 from __future__ import annotations
@@ -165,6 +165,10 @@ class Files:
             raise
         if (found.st_dev, found.st_ino) == (device, inode):
             self.close(fd)
+
+
+FILES = Files()
+"""The file system itself, for whoever was handed nothing else."""
 
 
 def temporary_name(path: Path) -> str:

@@ -19,10 +19,13 @@ from typing import Final
 import msgspec
 
 from kflow.broker import streammap
-from kflow.broker.files import Files, storage_error, temporary_name
+from kflow.broker.files import FILES, Files, storage_error, temporary_name
 from kflow.broker.locks import FileLock
+from kflow.broker.probe import probe
 from kflow.broker.streammap import StreamMap
 from kflow.errors import ResourceNotFound, StorageError, UsageError
+
+__all__ = ["DataFolder", "Format", "probe", "socket_path"]
 
 LAYOUT: Final = 1
 BLOCK: Final = 1
@@ -110,7 +113,7 @@ class DataFolder:
             StorageError: there is no data folder, it is of another layout, or it cannot be written.
             UsageError: a policy that is not known, or not built yet.
         """
-        files = files or Files()
+        files = files or FILES
         if fsync == "always":
             raise UsageError('fsync = "always" is not built yet; use "interval" (the default) or "none"')
         if fsync is not None and fsync not in FSYNC:
@@ -121,7 +124,8 @@ class DataFolder:
             if found is None:
                 if not create:
                     raise StorageError(
-                        f"there is no kflow data folder at {absolute}: `kflow run` and `kflow streams create NAME` make one"
+                        f"there is no kflow data folder at {absolute}; "
+                        "`kflow run` and `kflow streams create NAME` make one"
                     )
                 found = _create(absolute, files, fsync, region, account)
             wanted = Format(
@@ -181,7 +185,7 @@ class DataFolder:
         return socket_path(self.path, self.files)
 
     def make_socket_path(self) -> Path:
-        """Where the node is to bind its socket; makes a short private folder where the path in `run/` would be too long."""
+        """Where the node is to bind its socket; makes a short private folder where the path in `run/` is too long."""
         direct = self.run_dir / "node.sock"
         if len(os.fsencode(direct)) <= _SOCKET_BYTES:
             return direct
@@ -316,14 +320,14 @@ def socket_path(path: str | os.PathLike[str], files: Files | None = None) -> Pat
     if len(os.fsencode(direct)) <= _SOCKET_BYTES:
         return direct
     try:
-        named = (files or Files()).read_bytes(run / _SOCKET_FOLDER)
+        named = (files or FILES).read_bytes(run / _SOCKET_FOLDER)
     except FileNotFoundError:
         return direct
     return Path(os.fsdecode(named)) / "node.sock"
 
 
 def _is_private(path: Path) -> bool:
-    """Whether a folder is there, ours and closed to others: what was named may have been made by somebody else since."""
+    """Whether a folder is there, ours and closed to others; somebody else may have made one of that name since."""
     try:
         found = os.lstat(path)
     except FileNotFoundError:
@@ -341,7 +345,9 @@ def _read_format(path: Path, files: Files) -> Format | None:
         text = files.read_bytes(path / _FORMAT)
     except FileNotFoundError:
         if path.exists():
-            others = [name for name in files.listdir(path) if not name.startswith(_FORMAT + ".")]
+            # A data folder of its own in there is no stranger: `kflow demo` keeps its data in `.kflow/demo`.
+            names = [name for name in files.listdir(path) if not (path / name / _FORMAT).exists()]
+            others = [name for name in names if not name.startswith(_FORMAT + ".")]
             if others:
                 raise StorageError(
                     f"{path} is not a kflow data folder: it has no FORMAT, and holds {others[0]!r}; "
@@ -354,8 +360,8 @@ def _read_format(path: Path, files: Files) -> Format | None:
         versions = msgspec.json.decode(text, type=_Versions)
         if (versions.layout, versions.block) != (LAYOUT, BLOCK):
             raise StorageError(
-                f"{path} is of layout {versions.layout} (blocks {versions.block}), and this kflow reads layout {LAYOUT} "
-                f"(blocks {BLOCK}): use the kflow that wrote it, or another data_dir"
+                f"{path} is of layout {versions.layout} (blocks {versions.block}), and this kflow reads layout "
+                f"{LAYOUT} (blocks {BLOCK}): use the kflow that wrote it, or another data_dir"
             )
         found = msgspec.json.decode(text, type=Format)
     except ValueError as error:

@@ -9,12 +9,12 @@ import functools
 import hashlib
 import importlib
 from collections.abc import Callable
-from typing import Any, Final, cast
+from typing import Any, Final
 
 try:  # CPython's own MD5 costs 290 ns a key, OpenSSL's 720; some builds lack it
-    _md5: Callable[[bytes], Any] = importlib.import_module("_md5").md5
+    md5: Callable[[bytes], Any] = importlib.import_module("_md5").md5
 except ImportError:  # pragma: no cover
-    _md5 = functools.partial(hashlib.md5, usedforsecurity=False)
+    md5 = functools.partial(hashlib.md5, usedforsecurity=False)
 
 
 LANES: Final = 2520
@@ -25,7 +25,8 @@ HASH_KEY_END: Final = (1 << 128) - 1
 
 def digest(key: str) -> bytes:
     """MD5 of the key's UTF-8 bytes: 16 bytes, the hash key in big-endian order."""
-    return cast("bytes", _md5(key.encode()).digest())
+    hashed: bytes = md5(key.encode()).digest()
+    return hashed
 
 
 def even_ranges(count: int) -> list[tuple[int, int]]:

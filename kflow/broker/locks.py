@@ -22,6 +22,7 @@ from kflow.errors import DataFolderBusy
 _FIRST_PAUSE_S = 0.0002
 _LONGEST_PAUSE_S = 0.01
 _HOLDER_BYTES = 32
+_EXCLUSIVE = fcntl.LOCK_EX | fcntl.LOCK_NB
 
 
 class FileLock:
@@ -49,13 +50,11 @@ class FileLock:
             DataFolderBusy: somebody else holds it; names the process where that is known.
             StorageError: the file cannot be opened.
         """
-        if not self._mutex.acquire(blocking=False):
-            deadline = time.monotonic() + timeout_s
-            if timeout_s <= 0 or not self._mutex.acquire(timeout=timeout_s):
-                raise DataFolderBusy(f"{self.path} is held by another thread of this process ({os.getpid()})")
-            timeout_s = max(0.0, deadline - time.monotonic())
+        if not self._mutex.acquire(False):  # noqa: FBT003  # by position: this is on every put without a node
+            timeout_s = self._wait_for_thread(timeout_s)
         try:
-            self._lock(timeout_s)
+            if self._fd < 0 or not self._locked_at_once():
+                self._lock(timeout_s)
             self.held = True
             if announce:
                 self._write_holder(b"%d\n" % os.getpid())
@@ -94,53 +93,71 @@ class FileLock:
         """What is open: (descriptor, device, inode)."""
         return [(self._fd, *self._identity)] if self._fd >= 0 else []
 
+    def _wait_for_thread(self, timeout_s: float) -> float:
+        """Wait for the mutex; what is left of the time."""
+        deadline = time.monotonic() + timeout_s
+        if timeout_s <= 0 or not self._mutex.acquire(timeout=timeout_s):
+            raise DataFolderBusy(f"{self.path} is held by another thread of this process ({os.getpid()})")
+        return max(0.0, deadline - time.monotonic())
+
     def _lock(self, timeout_s: float) -> None:
         deadline = time.monotonic() + timeout_s if timeout_s > 0 else 0.0
         pause_s = _FIRST_PAUSE_S
         while True:
-            try:
-                if self._locked_once():
-                    return
-            except BlockingIOError:
-                remaining_s = deadline - time.monotonic()
-                if not deadline or remaining_s <= 0:
-                    raise self._busy() from None
-                # Jitter: two that wait must not keep meeting; the pause is short, since puts hold the lock for microseconds.
-                time.sleep(min(remaining_s, pause_s * (0.5 + random.random())))  # noqa: S311  # no secret
-                pause_s = min(pause_s * 1.5, _LONGEST_PAUSE_S)
+            if self._fd < 0:
+                self._open()
+            if self._locked_at_once():
+                return
+            if self._fd < 0:
+                continue  # it was not the file at our path: open that one
+            remaining_s = deadline - time.monotonic()
+            if not deadline or remaining_s <= 0:
+                raise self._busy()
+            # Jitter: two that wait must not keep meeting; the pause is short, since puts hold the lock for
+            # microseconds.
+            time.sleep(min(remaining_s, pause_s * (0.5 + random.random())))  # noqa: S311  # no secret
+            pause_s = min(pause_s * 1.5, _LONGEST_PAUSE_S)
 
-    def _locked_once(self) -> bool:
-        """Lock and compare. False: the descriptor or the file was not what it was, look again.
+    def _open(self) -> None:
+        files = self._files
+        try:
+            fd = files.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except OSError as error:
+            raise storage_error(error, f"open the lock file {self.path}") from error
+        opened = files.fstat(fd)
+        self._fd = fd
+        self._identity = (opened.st_dev, opened.st_ino)
 
-        Raises:
-            BlockingIOError: somebody else holds the lock.
+    def _locked_at_once(self) -> bool:
+        """Lock the open descriptor, then compare it with what was opened and with the path.
+
+        Returns:
+            False where somebody else holds the lock; and, with the descriptor dropped, where it was not the file at our
+            path any more.
         """
         files = self._files
-        if self._fd < 0:
-            try:
-                fd = files.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-            except OSError as error:
-                raise storage_error(error, f"open the lock file {self.path}") from error
-            opened = files.fstat(fd)
-            self._fd = fd
-            self._identity = (opened.st_dev, opened.st_ino)
         try:
+            files.flock(self._fd, _EXCLUSIVE)
             found = files.fstat(self._fd)
+            named = files.stat(self.path)
+        except BlockingIOError:
+            return False
+        except FileNotFoundError:
+            self._drop()
+            return False
         except OSError as error:
             if error.errno != errno.EBADF:
-                raise
+                raise storage_error(error, f"lock {self.path}") from error
             self._fd = -1
             return False
-        if (found.st_dev, found.st_ino) != self._identity:
-            self._fd = -1  # user code closed it and opened a file of its own under this number
-            return False
-        files.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        try:
-            named = files.stat(self.path)
-        except FileNotFoundError:
-            named = None
-        if named is not None and (named.st_dev, named.st_ino) == self._identity:
+        device, inode = self._identity
+        if found.st_ino == inode == named.st_ino and found.st_dev == device == named.st_dev:
             return True
+        if (found.st_dev, found.st_ino) != self._identity:
+            # User code closed ours, and this is a file of its own under the same number.
+            files.flock(self._fd, fcntl.LOCK_UN)
+            self._fd = -1
+            return False
         self._drop()
         return False
 
@@ -151,23 +168,16 @@ class FileLock:
 
     def _unlock(self) -> None:
         try:
-            if self.held and self._is_ours():
+            if self.held:
                 self._files.flock(self._fd, fcntl.LOCK_UN)
+        except OSError as error:
+            # Closed by user code in another thread: that gave the lock back.
+            if error.errno != errno.EBADF:
+                raise
+            self._fd = -1
         finally:
             self.held = False
             self._mutex.release()
-
-    def _is_ours(self) -> bool:
-        try:
-            found = self._files.fstat(self._fd)
-        except OSError as error:
-            if error.errno != errno.EBADF:
-                raise
-            found = None
-        if found is None or (found.st_dev, found.st_ino) != self._identity:
-            self._fd = -1
-            return False
-        return True
 
     def _drop(self) -> None:
         fd, self._fd = self._fd, -1

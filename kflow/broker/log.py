@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import atexit
 import functools
-import itertools
 import logging
 import os
 import threading
@@ -29,7 +28,7 @@ from kflow.broker.retention import Retention
 from kflow.broker.sequence import shard_id
 from kflow.broker.shard import Shard, Space
 from kflow.broker.streammap import StreamMap
-from kflow.broker.sync import SyncTask, run_all
+from kflow.broker.sync import THREADS, SyncTask, run_all
 from kflow.clock import Clock, Now, SystemClock
 from kflow.errors import (
     Damaged,
@@ -49,11 +48,22 @@ SYNC_INTERVAL_S: Final = 0.1
 _Key = tuple[int, int]
 
 
+class _Evicted:
+    """A shard that was dropped from the open ones, and how often it is still to be synced."""
+
+    __slots__ = ("folder", "name", "rounds")
+
+    def __init__(self, folder: str, name: str) -> None:
+        self.folder = folder
+        self.name = name
+        self.rounds = 2
+
+
 class Log:
     """All shards of a folder, for appending.
 
-    `shard` and the tasks of `sync_due` may be used from any thread, one thread at a time per shard; everything else belongs
-    to one thread.
+    `shard` and the tasks of `sync_due` may be used from any thread, one thread at a time per shard; everything else
+    belongs to one thread.
     """
 
     def __init__(self, folder: DataFolder, *, clock: Clock | None = None, open_shards: int = OPEN_SHARDS) -> None:
@@ -63,8 +73,9 @@ class Log:
         self._space = Space(os.fspath(folder.path), folder.files)
         self._open_shards = open_shards
         self._shards: OrderedDict[_Key, Shard] = OrderedDict()
-        self._unsynced: dict[_Key, Shard] = {}  # dropped from the open ones before their bytes were durable
+        self._evicted: dict[_Key, _Evicted] = {}
         self._syncing: set[_Key] = set()
+        self._again: set[_Key] = set()
         self._lock = threading.Lock()
         self._retention = Retention()
         self._turn = 0
@@ -93,12 +104,12 @@ class Log:
             found = self._open(stream, index)
             with self._lock:
                 self._shards[key] = found
-                self._unsynced.pop(key, None)
+                self._evicted.pop(key, None)
                 while len(self._shards) > self._open_shards:
+                    # Not closed here: a thread may be in its `append`. It closes with the last reference.
                     old, dropped = self._shards.popitem(last=False)
-                    if dropped.is_unsynced:
-                        dropped.close()
-                        self._unsynced[old] = dropped
+                    if self.folder.syncs:
+                        self._evicted[old] = _Evicted(*dropped.place)
         if found.verified != self._turn:
             found.verify()
             found.verified = self._turn
@@ -266,27 +277,46 @@ class Log:
         self._catalogue()
 
     def sync_due(self) -> list[SyncTask]:
-        """A task for each shard with bytes that are not durable and that none is running for. Run each exactly once."""
+        """Tasks that make durable what has been committed up to now; run each exactly once, in any thread.
+
+        A shard whose task is still running gets no second one: the running one does its work again.
+        """
         if not self.folder.syncs:
             return []
         tasks = []
         with self._lock:
-            for key, shard in itertools.chain(self._shards.items(), list(self._unsynced.items())):
-                if key in self._syncing or not shard.is_unsynced:
-                    if key not in self._syncing:
-                        self._unsynced.pop(key, None)
+            for key, shard in self._shards.items():
+                if not shard.is_unsynced:
                     continue
+                if key in self._syncing:
+                    self._again.add(key)
+                else:
+                    self._syncing.add(key)
+                    tasks.append(shard.sync_task(functools.partial(self._synced, key)))
+            for key, evicted in list(self._evicted.items()):
+                if key in self._syncing:
+                    self._again.add(key)
+                    continue
+                # Twice, for a thread that was in `append` while the shard was evicted may have committed after the
+                # first.
+                evicted.rounds -= 1
+                if not evicted.rounds:
+                    del self._evicted[key]
                 self._syncing.add(key)
-                tasks.append(shard.sync_task(functools.partial(self._synced, key)))
+                done = functools.partial(self._synced, key)
+                tasks.append(SyncTask(evicted.folder, None, self._files, evicted.name, done))
         return tasks
 
-    def sync(self) -> None:
-        """Make everything durable that was appended by this log, with up to 8 threads. Does nothing with `none`.
+    def sync(self, *, threads: int = THREADS) -> None:
+        """Make everything durable that was appended by this log. Does nothing with `none`.
+
+        Args:
+            threads: how many syncs run at once; 1 runs them in this thread.
 
         Raises:
             StorageError: a sync failed; that shard takes no more records.
         """
-        run_all(self.sync_due())
+        run_all(self.sync_due(), threads=threads)
 
     def retain(self, now: Now) -> int:
         """Let records expire whose retention is over, and remove their files. Call it about once a minute.
@@ -321,7 +351,7 @@ class Log:
             for shard in self._shards.values():
                 shard.close()
             self._shards.clear()
-            self._unsynced.clear()
+            self._evicted.clear()
 
     def forget(self) -> None:
         """In a forked child: close what was inherited."""
@@ -393,7 +423,7 @@ class Log:
         folder = os.fspath(self.folder.shard_dir(stream, shard))
         found = segments.bases(folder, self._files)
         for base, following in zip(found, [*found[1:], tail], strict=True):
-            if base >= tail or (following <= from_offset and following != tail):
+            if base >= tail or following <= from_offset:
                 continue
             opened = segments.open_segment(folder, self._files, base, stream_id=stream.id, shard=shard)
             try:
@@ -412,9 +442,9 @@ class Log:
     def _delete(self, stream: StreamMap) -> None:
         with self._lock:
             for key in [key for key in self._shards if key[0] == stream.id]:
-                self._shards.pop(key).close()
-            for key in [key for key in self._unsynced if key[0] == stream.id]:
-                del self._unsynced[key]
+                del self._shards[key]
+            for key in [key for key in self._evicted if key[0] == stream.id]:
+                del self._evicted[key]
         streams.delete(self.folder, stream)
 
     def _recover(self, stream: StreamMap, index: int) -> None:
@@ -431,9 +461,14 @@ class Log:
             pass
         self.shard(stream, index)
 
-    def _synced(self, key: _Key) -> None:
+    def _synced(self, key: _Key) -> bool:
+        """A task has ended; whether it must do its work again."""
         with self._lock:
+            if key in self._again:
+                self._again.discard(key)
+                return True
             self._syncing.discard(key)
+            return False
 
     def _catalogue(self) -> None:
         import sqlite3  # weight: only administration needs it
@@ -447,9 +482,9 @@ class Log:
 class writing:  # noqa: N801  # used as a function: `with writing(folder) as log:`
     """Append without a node: holds `writer.lock` for the `with` block and yields the folder's log.
 
-    Under the lock nothing remembered is trusted: FORMAT, the stream's map, control pages and descriptors are looked at anew.
-    After the block, and once the lock is free again, bytes are synced where the policy asks for it, at most every 100 ms and
-    at exit. Any thread; threads of one process queue up.
+    Under the lock nothing remembered is trusted: FORMAT, the stream's map, control pages and descriptors are looked at
+    anew. After the block, and once the lock is free again, bytes are synced where the policy asks for it, at most every
+    100 ms and at exit. Any thread; threads of one process queue up.
 
     Args:
         folder: opened.
@@ -466,9 +501,7 @@ class writing:  # noqa: N801  # used as a function: `with writing(folder) as log
         self._timeout_s = timeout_s
         key = os.fspath(folder.path)
         writer = _writers.get(key)
-        if writer is None or writer.folder is not folder:
-            writer = _writer(key, folder)
-        self._writer = writer
+        self._writer = writer if writer is not None and writer.serves(folder) else _writer(key, folder)
 
     def __enter__(self) -> Log:
         writer = self._writer
@@ -486,7 +519,7 @@ class writing:  # noqa: N801  # used as a function: `with writing(folder) as log
     ) -> None:
         writer = self._writer
         writer.lock.release()
-        if writer.syncs:
+        if writer.folder.syncs:
             now_s = time.monotonic()
             if now_s - writer.synced_s >= SYNC_INTERVAL_S:
                 writer.synced_s = now_s
@@ -496,18 +529,22 @@ class writing:  # noqa: N801  # used as a function: `with writing(folder) as log
 class _Writer:
     """What a process keeps between two calls of `writing` for one folder."""
 
-    __slots__ = ("folder", "lock", "log", "synced_s", "syncs")
+    __slots__ = ("folder", "lock", "log", "synced_s")
 
     def __init__(self, folder: DataFolder) -> None:
         self.folder = folder
         self.lock = folder.writer_lock()
         self.log = Log(folder)
-        self.syncs = folder.syncs
         self.synced_s = 0.0
 
-    def sync(self) -> None:
+    def serves(self, folder: DataFolder) -> bool:
+        """Whether `folder` is this writer's folder, though perhaps opened another time."""
+        own = self.folder
+        return own is folder or (own.id == folder.id and own.files is folder.files)
+
+    def sync(self, *, threads: int = THREADS) -> None:
         try:
-            self.log.sync()
+            self.log.sync(threads=threads)
         except StorageError as error:  # the shard is poisoned, so the next append says so; this one is committed
             log.error("sync failed error=%s", error)  # noqa: TRY400  # the text says it all
 
@@ -519,8 +556,10 @@ _writers_lock = threading.Lock()
 def _writer(key: str, folder: DataFolder) -> _Writer:
     with _writers_lock:
         found = _writers.get(key)
-        if found is None or found.folder is not folder:
-            if not _writers:
+        if found is None or not found.serves(folder):
+            if found is not None:
+                found.sync()
+            elif not _writers:
                 atexit.register(_sync_at_exit)
             found = _writers[key] = _Writer(folder)
         return found
@@ -528,8 +567,7 @@ def _writer(key: str, folder: DataFolder) -> _Writer:
 
 def _sync_at_exit() -> None:
     for writer in list(_writers.values()):
-        if writer.syncs:
-            writer.sync()
+        writer.sync(threads=1)
 
 
 def _after_fork_in_child() -> None:

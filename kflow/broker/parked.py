@@ -5,7 +5,7 @@ One file a parked batch, in a folder for each function; the name says which reco
     parked/<function>/<stream id>.<shard>.<first counter>-<last counter>.<number>.parked
     parked/<function>/<stream id>.<shard>.<first counter>-<last counter>.<number>.claim-<epoch>     while it is redriven
 
-Content: one line with a CRC32C, then JSON. A file appears whole, under its name, or not at all. Parking comes before
+A file appears whole, under its name, or not at all. Parking comes before
 the checkpoint that passes the records, so a crash between the two leaves both the file and the records behind the
 checkpoint: `find` is how the next owner of the lease sees that these very records are parked already.
 
@@ -14,104 +14,26 @@ Writers hold `parked/lock` for the call. Any process; not thread-safe.
 
 from __future__ import annotations
 
-import enum
 import logging
 import os
 import re
 from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple
 
-import msgspec
-from crc32c import crc32c
+from msgspec.structs import replace
 
 from kflow.broker.files import Files, storage_error
 from kflow.broker.locks import FileLock
+from kflow.broker.parked_batch import ParkCondition, ParkedBatch, ParkedRecord, decode, encode
 from kflow.errors import Damaged, UsageError
 from kflow.interfaces import FunctionError
-from kflow.records import Position
+
+__all__ = ["ParkCondition", "ParkedBatch", "ParkedRecord", "ParkedStore"]
 
 log = logging.getLogger(__name__)
 
 _LOCK_TIMEOUT_S: Final = 10.0
 _NAME = re.compile(r"([0-9a-f]{16})\.(\d+)\.(\d+)-(\d+)\.(\d+)\.(?:parked|claim-(\d+))")
-_FIRST_LINE = re.compile(rb"kflow-parked 1 ([0-9a-f]{8})\n")
-
-
-class ParkCondition(enum.StrEnum):
-    """Why records were given up. Source: recorded: `condition` of Lambda's failure documents."""
-
-    RETRY_ATTEMPTS_EXHAUSTED = "RetryAttemptsExhausted"
-    RECORD_AGE_EXCEEDED = "RecordAgeExceeded"
-
-
-class ParkedRecord(msgspec.Struct, frozen=True):
-    """One record, as it was put, with what names it in the stream."""
-
-    data: bytes
-    partition_key: str
-    sequence_number: int
-    arrival_ms: int
-    shard_id: str
-
-
-class ParkedBatch(msgspec.Struct, frozen=True, kw_only=True):
-    """What was given up, together: at least one record, of one shard.
-
-    Attributes:
-        function: name of the function.
-        stream: name of the stream.
-        stream_id: its id.
-        shard: index of the shard.
-        shard_id: `shardId-` and twelve digits.
-        first_counter: counter of the first record.
-        last_counter: counter of the last record.
-        start: before the first record.
-        end: past the last record.
-        records: the records themselves: they stay here when the stream has forgotten them.
-        error: the last failure; None where the records were never handed to the function.
-        attempts: how often they were handed to it as this batch, redrives included.
-        condition: why.
-        parked_ms: when, milliseconds since the epoch.
-        parked_before: records that this consumer had parked in this shard before: tells a file that an interrupted
-            settling left from one of an earlier pass over the same records.
-        number: 1, 2, 3 ... in this data folder; given by `park`.
-        claimed_by: epoch of the node that redrives it now; 0 where none does. Comes from the name of the file.
-    """
-
-    function: str
-    stream: str
-    stream_id: int
-    shard: int
-    shard_id: str
-    first_counter: int
-    last_counter: int
-    start: Position
-    end: Position
-    records: tuple[ParkedRecord, ...]
-    error: FunctionError | None
-    attempts: int
-    condition: ParkCondition
-    parked_ms: int
-    parked_before: int = 0
-    number: int = 0
-    claimed_by: int = 0
-
-
-class _StoredRecord(msgspec.Struct, array_like=True):
-    """A record in the file. The number is decimal text, as on the wire: it is too large for an integer of JSON."""
-
-    data: bytes
-    partition_key: str
-    sequence_number: str
-    arrival_ms: int
-    shard_id: str
-
-
-class _Stored(msgspec.Struct):
-    """What a file holds: the batch without its records, and the records."""
-
-    batch: ParkedBatch
-    records: list[_StoredRecord]
 
 
 class _Name(NamedTuple):
@@ -242,7 +164,7 @@ class ParkedStore:
                 raise UsageError(f"parked batch {number} is being redriven already")
             entry = self._read(name)
             self._move(name, name._replace(claimed_by=epoch))
-        return msgspec.structs.replace(entry, claimed_by=epoch)
+        return replace(entry, claimed_by=epoch)
 
     def unclaim(self, number: int) -> None:
         """Give a claimed batch back as it was.
@@ -271,7 +193,7 @@ class ParkedStore:
             name = self._numbered(number)
             entry = self._read(name)
             try:
-                self._write(name, msgspec.structs.replace(entry, error=error, attempts=entry.attempts + attempts))
+                self._write(name, replace(entry, error=error, attempts=entry.attempts + attempts))
             except OSError as failure:
                 raise storage_error(failure, f"write parked batch {number}") from failure
             if name.claimed_by:
@@ -351,14 +273,8 @@ class ParkedStore:
         return last + 1
 
     def _write(self, name: _Name, entry: ParkedBatch) -> None:
-        records = [
-            _StoredRecord(each.data, each.partition_key, str(each.sequence_number), each.arrival_ms, each.shard_id)
-            for each in entry.records
-        ]
-        batch = msgspec.structs.replace(entry, number=name.number, claimed_by=0, records=())
-        content = msgspec.json.encode(_Stored(batch, records))
-        line = b"kflow-parked 1 %08x\n" % crc32c(content)
-        self._files.write_replace(self._file(name), line + content, sync=self._sync)
+        content = encode(replace(entry, number=name.number, claimed_by=0))
+        self._files.write_replace(self._file(name), content, sync=self._sync)
 
     def _read(self, name: _Name) -> ParkedBatch:
         path = self._file(name)
@@ -368,15 +284,10 @@ class ParkedStore:
             raise
         except OSError as error:
             raise storage_error(error, f"read parked batch {name.number} ({path})") from error
-        line = _FIRST_LINE.match(raw)
-        if line is None or int(line[1], 16) != crc32c(raw[line.end() :]):
+        entry = decode(raw)
+        if entry is None:
             raise Damaged(f"{path}: the parked batch is damaged; its content does not have its checksum")
-        stored = msgspec.json.decode(raw[line.end() :], type=_Stored)
-        records = tuple(
-            ParkedRecord(each.data, each.partition_key, int(each.sequence_number), each.arrival_ms, each.shard_id)
-            for each in stored.records
-        )
-        return msgspec.structs.replace(stored.batch, records=records, number=name.number, claimed_by=name.claimed_by)
+        return replace(entry, number=name.number, claimed_by=name.claimed_by)
 
     def _move(self, name: _Name, target: _Name) -> None:
         try:

@@ -1,7 +1,7 @@
 """A reader's view of one shard: blocks from an offset on, and where a counter or a time begins.
 
-Reads files and the mapped control page, never writes, takes no lock, and never looks past the tail. Any number of readers
-in any process; one object belongs to one thread at a time.
+Reads files and the mapped control page, never writes, takes no lock, and never looks past the tail. Any number of
+readers in any process; one object belongs to one thread at a time.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class ShardReader:
         return ctl if ctl.is_current else None
 
     def _have_recovered(self, folder: DataFolder, stream: StreamMap) -> None:
-        """The machine was restarted since this shard was written: a writer recovers it. On a read-only folder nobody can."""
+        """The machine was restarted since this shard was written: have it recovered, unless the folder is read-only."""
         try:
             with writing(folder, timeout_s=_RECOVERY_WAIT_S) as log:
                 log.shard(stream, self._index)
@@ -183,7 +183,7 @@ class ShardReader:
         return blocks
 
     def _move(self, offset: int) -> tuple[Segment, int]:
-        """Open the segment that holds `offset`; past its end, the next one. Called where the open one has no such bytes."""
+        """Open the segment that holds `offset`, past its end the next one, where the open one has no such bytes."""
         tail = self.tail
         while True:
             offset = max(offset, self._words[HORIZON])

@@ -1,8 +1,8 @@
 """What is done before a shard is opened for appending when its control page cannot simply be believed.
 
-After the machine went down (or the folder was copied) the page says little: blocks are scanned, torn bytes copied aside and
-cut, here and only here, and the shard goes on 2**40 above everything that may ever have been issued, in offsets and in
-counters, so that neither is used twice. After a failed sync, what may not have reached the disk is written anew.
+After the machine went down (or the folder was copied) the page says little: blocks are scanned, torn bytes copied aside
+and cut, here and only here, and the shard goes on 2**40 above everything that may ever have been issued, in offsets and
+in counters, so that neither is used twice. After a failed sync, what may not have reached the disk is written anew.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _COPY_BYTES: Final = 1 << 20
 
 
 class _Recovered(NamedTuple):
-    """What a scan found: where valid blocks end, the counter and arrival after the last, and the greatest end of a file."""
+    """What a scan found: where valid blocks end, counter and arrival after the last one, the greatest end of a file."""
 
     end: int
     counter: int

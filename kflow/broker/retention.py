@@ -3,8 +3,8 @@
     a segment's last record older than the retention --look 1--> noted --look 2, an hour of monotonic time later-->
     horizon stored --> files removed
 
-The horizon is an offset that only the writer stores; consumers compare no times. Two looks, with no step of the clock over
-60 s between: a clock that jumps a month ahead must lose nothing.
+The horizon is an offset that only the writer stores; consumers compare no times. Two looks, with no step of the clock
+over 60 s between: a clock that jumps a month ahead must lose nothing.
 """
 
 from __future__ import annotations

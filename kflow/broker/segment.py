@@ -4,8 +4,9 @@
                       first counter u64 | arrival u64 of the last record before it
     index, 32 bytes a point: offset u64 | first counter u64 | arrival ms u64 | crc u32 | 4 bytes of zero
 
-A block at logical offset `o` lies at file position `o - base + 64`. The index has a point about every 256 KiB. It is a hint:
-points fail their checksum or are missing after a crash, and a scan from the segment's beginning gives the same answer.
+A block at logical offset `o` lies at file position `o - base + 64`. The index has a point about every 256 KiB. It is a
+hint: points fail their checksum or are missing after a crash, and a scan from the segment's beginning gives the same
+answer.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """AWS's sequence numbers (version 2) and shard ids. Integers inside; decimal text only on the wire.
 
-A number is 47 hexadecimal digits: `2`, shard creation second (9), low nibble of the shard index (1), counter (16), flags
-(2, zero), arrival second (9), shard index (8), version `2` (1). Numbers of a shard rise with the counter; two records that
-follow each other within one block differ by `STEP`.
+A number is 47 hexadecimal digits: `2`, shard creation second (9), low nibble of the shard index (1), counter (16),
+flags (2, zero), arrival second (9), shard index (8), version `2` (1). Numbers of a shard rise with the counter; two
+records that follow each other within one block differ by `STEP`.
 
 Source: recorded: decoded from numbers of real streams of 2014 to 2026.
 """

@@ -4,8 +4,8 @@
     dirty --found by the next append or opening: recover (cut what is past the tail)--> clean
     any   --a sync failed--> poisoned: appends fail until the shard is opened anew and rewritten (`recovery`)
 
-The commit point is the store of the tail: readers look at nothing past it, and nothing is acknowledged before it. Whoever
-holds `writer.lock` has the only object of this class for a shard; one thread at a time uses it.
+The commit point is the store of the tail: readers look at nothing past it, and nothing is acknowledged before it.
+Whoever holds `writer.lock` has the only object of this class for a shard; one thread at a time uses it.
 """
 
 from __future__ import annotations
@@ -15,15 +15,17 @@ import logging
 from collections.abc import Callable
 from typing import Final
 
+from crc32c import crc32c
+
 from kflow import limits
 from kflow.broker import segment as segments
-from kflow.broker.block import HEADER_BYTES, header
+from kflow.broker.block import HEADER_BYTES, MAGIC, VERSION, pack_checked, pack_crc
 from kflow.broker.ctl import ARRIVAL, CLOSED, COUNTER, DIRTY, DURABLE, POISONED, SEGMENT, TAIL, Ctl
 from kflow.broker.files import Files, storage_error
 from kflow.broker.segment import INDEX_BYTES, SEGMENT_HEADER_BYTES, Point, Segment
 from kflow.broker.sync import SyncTask
 from kflow.clock import Clock, Now
-from kflow.errors import StorageError, StorageFull
+from kflow.errors import Damaged, StorageError, StorageFull
 
 log = logging.getLogger(__name__)
 
@@ -53,8 +55,8 @@ class Space:
         if found.f_bavail * found.f_frsize < limits.FREE_BYTES:
             free_mib = found.f_bavail * found.f_frsize >> 20
             raise StorageFull(
-                f"only {free_mib} MiB are free below {self._path}: puts are refused below {limits.FREE_BYTES >> 20} MiB, "
-                "so that handlers can go on; free some space and try again"
+                f"only {free_mib} MiB are free below {self._path}: puts are refused below "
+                f"{limits.FREE_BYTES >> 20} MiB, so that handlers can go on; free some space and try again"
             )
         self._due_ms = now.monotonic_ms + _LOOK_MS
 
@@ -63,7 +65,6 @@ class Shard:
     """One shard, open for appending."""
 
     __slots__ = (
-        "_base",
         "_clock",
         "_ctl",
         "_files",
@@ -105,7 +106,6 @@ class Shard:
         self._clock = clock
         self._space = space
         self._segment: Segment | None = None
-        self._base = -1
         self._indexed = 0
         self._look_due_ms = 0
         self._warned_ms = 0
@@ -123,13 +123,18 @@ class Shard:
         return self._words[COUNTER]
 
     @property
+    def place(self) -> tuple[str, str]:
+        """The shard's folder, and its name for people."""
+        return self._folder, self._name
+
+    @property
     def is_unsynced(self) -> bool:
         """Whether committed bytes may not be durable yet, and can still become so."""
         words = self._words
         return words[DURABLE] < words[TAIL] and not words[POISONED]
 
-    def sync_task(self, done: Callable[[], None]) -> SyncTask:
-        """A task that makes what is committed durable; `done` is called when it has ended."""
+    def sync_task(self, done: Callable[[], bool]) -> SyncTask:
+        """A task that makes what is committed durable; `done` is called then, and says whether to do it once more."""
         return SyncTask(self._folder, self._ctl, self._files, self._name, done)
 
     def append(
@@ -179,7 +184,7 @@ class Shard:
                 self._look(now)
             words[DIRTY] = 1
             segment = self._segment
-            if segment is None or words[SEGMENT] != self._base:
+            if segment is None:
                 segment = self._open(arrival_ms)
             used = tail - segment.base
             if used < 0:  # after power loss the next block lies far above the last one
@@ -190,25 +195,11 @@ class Shard:
                 segment = self._make(tail, arrival_ms)
                 used = 0
             counter = words[COUNTER]
+            checked = pack_checked(
+                MAGIC, VERSION, flags, len(body), count, crc, frame, counter, arrival_ms, tail, producer, part
+            )
             written = self._files.pwritev(
-                segment.fd,
-                (
-                    header(
-                        segment.seed,
-                        flags,
-                        size - HEADER_BYTES,
-                        count,
-                        crc,
-                        frame,
-                        counter,
-                        arrival_ms,
-                        tail,
-                        producer,
-                        part,
-                    ),
-                    body,
-                ),
-                used + SEGMENT_HEADER_BYTES,
+                segment.fd, (pack_crc(crc32c(checked, segment.seed)), checked, body), used + SEGMENT_HEADER_BYTES
             )
             if written != size:
                 raise OSError(errno.ENOSPC, f"only {written} of {size} bytes were written")
@@ -229,6 +220,9 @@ class Shard:
         """
         segment = self._segment
         if segment is None:
+            return
+        if self._words[SEGMENT] != segment.base:  # another process has rolled since
+            self._drop()
             return
         try:
             found = self._files.fstat(segment.fd)
@@ -259,7 +253,12 @@ class Shard:
             kept = [base for base in found if base < tail]
             if kept:
                 opened = self._open_existing(kept[-1])
-                self._files.ftruncate(opened.fd, tail - opened.base + SEGMENT_HEADER_BYTES)
+                end = tail - opened.base + SEGMENT_HEADER_BYTES
+                size = self._files.fstat(opened.fd).st_size
+                if size > end:
+                    self._files.ftruncate(opened.fd, end)
+                elif size < end and words[SEGMENT] <= tail:
+                    raise Damaged(f"{opened.path} ends {end - size} bytes before the tail of {self._name}")
             if words[SEGMENT] <= tail:  # above: where to go on after power loss
                 words[SEGMENT] = kept[-1] if kept else tail
             words[DIRTY] = 0
@@ -284,7 +283,8 @@ class Shard:
         words = self._words
         if words[POISONED]:
             raise StorageError(
-                f"{self._name}: a sync of its files failed, so it takes no more records; look at the disk, then restart kflow"
+                f"{self._name}: a sync of its files failed, so it takes no more records; "
+                "look at the disk, then restart kflow"
             )
         if words[CLOSED]:
             raise StorageError(f"{self._name} is closed and takes no more records")
@@ -320,7 +320,6 @@ class Shard:
             self._folder, self._files, base, stream_id=self._stream_id, shard=self._index, write=True
         )
         self._segment = segment
-        self._base = base
         self._indexed = max([point.offset for point in segments.points(segment, self._files)], default=base)
         return segment
 
@@ -357,6 +356,6 @@ class Shard:
         )
 
     def _drop(self) -> None:
-        segment, self._segment, self._base = self._segment, None, -1
+        segment, self._segment = self._segment, None
         if segment is not None:
             self._files.close_if(segment.fd, segment.device, segment.inode)

@@ -1,7 +1,7 @@
-"""The map of a stream: its shards, their ranges, parents and states. A stream exists when its map is valid and not deleted.
+"""The map of a stream: its shards, their ranges, parents and states. A stream exists when its map is valid.
 
-Kept as JSON in `map.json`, replaced in one step, so that a reader sees the old map or the new one. Hash keys and the id are
-hexadecimal texts there, for they exceed what JSON numbers hold.
+Kept as JSON in `map.json`, replaced in one step, so that a reader sees the old map or the new one. Hash keys and the id
+are hexadecimal texts there, for they exceed what JSON numbers hold.
 """
 
 from __future__ import annotations

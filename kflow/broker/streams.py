@@ -181,5 +181,6 @@ def _creation_second(folder: DataFolder, clock: Clock) -> int:
 
 def _constraint(value: str, path: str, constraint: str) -> ValidationFailed:
     return ValidationFailed(
-        f"1 validation error detected: Value '{value}' at '{path}' failed to satisfy constraint: Member must {constraint}"
+        f"1 validation error detected: Value '{value}' at '{path}' failed to satisfy constraint: "
+        f"Member must {constraint}"
     )

@@ -24,27 +24,25 @@ import os
 import socket
 import struct
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import msgspec
 
 from kflow import errors
 from kflow.broker import folder
+from kflow.broker.folder import BLOCK as BLOCK_FORMAT
 from kflow.errors import InternalError, KflowError, NoNode, StorageError, UsageError
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 PROTOCOL = (1, 1)
 """Lowest and highest version of this protocol that this library speaks."""
-BLOCK_FORMAT = 1
-"""Version of the stored blocks, whose bodies travel."""
 
 FRAME = struct.Struct("<IIHH")
 PUT_HEAD = struct.Struct("<QII")
 BLOCK = struct.Struct("<IIIIH2x")
 RESENT = struct.Struct("<IIIIH2xQ")
 ANSWER = struct.Struct("<QQQQ")
+_ONE = struct.Struct("<IIHHQIIIIIIH2x")
 
 HELLO, PUT, RESEND, ANSWERED, CONTROL, CONTROL_ANSWER = 1, 2, 3, 4, 5, 6
 
@@ -60,6 +58,7 @@ _SEND_FLAGS = getattr(socket, "MSG_NOSIGNAL", 0)
 """User code may have given SIGPIPE its default action: a node that went away must not kill the producer."""
 _JOINED_BYTES = 4096
 """Below this one copy costs less than the kernel's walk over several buffers."""
+_ANSWER_BYTES = 4096
 
 
 class Hello(msgspec.Struct, frozen=True, kw_only=True):
@@ -86,11 +85,16 @@ class Block(NamedTuple):
     """One block of a PUT frame, its body a view of the received bytes.
 
     Attributes:
+        shard: index of the shard.
+        records: how many are in it.
+        body: the block's body, as it is stored.
+        crc: CRC32C of the body.
+        flags: of the block.
         tail: for a block that is sent again: where to begin looking for it; else 0.
     """
 
     shard: int
-    count: int
+    records: int
     body: memoryview
     crc: int
     flags: int
@@ -98,11 +102,18 @@ class Block(NamedTuple):
 
 
 class Received(NamedTuple):
-    """One frame as it was received."""
+    """One frame as it was received.
+
+    Attributes:
+        kind: `HELLO` to `CONTROL_ANSWER`.
+        request: number of the frame, or of the one it answers.
+        blocks: how many it is about.
+        payload: what follows the header.
+    """
 
     kind: int
     request: int
-    count: int
+    blocks: int
     payload: bytes
 
 
@@ -150,6 +161,46 @@ def frame(kind: int, request: int, payload: bytes, count: int = 0) -> bytes:
     return FRAME.pack(len(payload), request, kind, count) + payload
 
 
+def put_one(request: int, stream_id: int, generation: int, seen: int, block: tuple[int, int, bytes, int, int]) -> bytes:
+    """A whole PUT frame of one block (shard, records, body, CRC, flags): one pack instead of four."""
+    shard, records, body, crc, flags = block
+    length = _ONE.size - FRAME.size + len(body)
+    return _ONE.pack(length, request, PUT, 1, stream_id, generation, seen, shard, records, len(body), crc, flags) + body
+
+
+def put_many(
+    request: int,
+    stream_id: int,
+    generation: int,
+    seen: int,
+    blocks: Sequence[tuple[int, int, bytes, int, int]],
+    tails: Sequence[int] | None = None,
+) -> tuple[list[Buffer], int]:
+    """The buffers of a PUT frame, or with `tails` of a RESEND frame, and their length together.
+
+    Args:
+        request: number of the frame.
+        stream_id: id of the stream.
+        generation: of the map by which the blocks were routed.
+        seen: last frame whose answer was read.
+        blocks: (shard, records, body, CRC, flags) of each.
+        tails: of each block's shard, as known before it was first sent.
+    """
+    if tails is None:
+        kind = PUT
+        heads = [BLOCK.pack(shard, records, len(body), crc, flags) for shard, records, body, crc, flags in blocks]
+    else:
+        kind = RESEND
+        heads = [
+            RESENT.pack(shard, records, len(body), crc, flags, tail)
+            for (shard, records, body, crc, flags), tail in zip(blocks, tails, strict=True)
+        ]
+    bodies: list[Buffer] = [block[2] for block in blocks]
+    head = PUT_HEAD.pack(stream_id, generation, seen) + b"".join(heads)
+    length = len(head) + sum(map(len, bodies))
+    return [FRAME.pack(length, request, kind, len(blocks)) + head, *bodies], FRAME.size + length
+
+
 def json_frame(kind: int, request: int, value: object) -> bytes:
     """One whole frame that carries JSON."""
     return frame(kind, request, msgspec.json.encode(value))
@@ -160,6 +211,7 @@ def blocks_of(payload: memoryview, count: int, *, resent: bool) -> tuple[int, in
 
     Returns:
         Stream id, map generation, last frame seen, blocks.
+
     Raises:
         ValueError: lengths do not add up.
     """
@@ -168,10 +220,16 @@ def blocks_of(payload: memoryview, count: int, *, resent: bool) -> tuple[int, in
     if len(payload) < at:
         raise ValueError("frame is shorter than its own headers")
     stream_id, generation, seen = PUT_HEAD.unpack_from(payload)
-    blocks = []
-    for shard, records, length, crc, flags, *tail in head.iter_unpack(payload[PUT_HEAD.size : at]):
-        blocks.append(Block(shard, records, payload[at : at + length], crc, flags, tail[0] if tail else 0))
-        at += length
+    blocks: list[Block] = []
+    heads = head.iter_unpack(payload[PUT_HEAD.size : at])
+    if resent:
+        for shard, records, length, crc, flags, tail in heads:
+            blocks.append(Block(shard, records, payload[at : at + length], crc, flags, tail))
+            at += length
+    else:
+        for shard, records, length, crc, flags in heads:
+            blocks.append(Block(shard, records, payload[at : at + length], crc, flags, 0))
+            at += length
     if at != len(payload):
         raise ValueError("lengths of the blocks do not add up to the frame's")
     return stream_id, generation, seen, blocks
@@ -218,7 +276,7 @@ class Link:
         """
         try:
             if total <= _JOINED_BYTES:
-                sent = self._socket.send(b"".join(buffers), _SEND_FLAGS)
+                sent = self._socket.send(buffers[0] if len(buffers) == 1 else b"".join(buffers), _SEND_FLAGS)
             else:
                 sent = self._socket.sendmsg(buffers, (), _SEND_FLAGS)
             if sent != total:
@@ -233,23 +291,27 @@ class Link:
 
         Args:
             wait: whether to wait for it.
+
         Returns:
             None where not waiting and no whole frame is there.
+
         Raises:
             TimeoutError: nothing came for as long as `connect` was told.
             OSError: the connection is lost.
         """
         buffer = self._buffer
-        flags = 0 if wait else socket.MSG_DONTWAIT
+        size = _ANSWER_BYTES  # a small buffer is cheaper to make, and most answers fit
         while True:
-            if len(buffer) >= FRAME.size:
-                length, request, kind, count = FRAME.unpack_from(buffer)
+            have = len(buffer)
+            if have >= FRAME.size:
+                length, request, kind, blocks = FRAME.unpack_from(buffer)
                 end = FRAME.size + length
-                if len(buffer) >= end:
-                    self._buffer = buffer[end:]
-                    return Received(kind, request, count, buffer[FRAME.size : end])
+                if have >= end:
+                    self._buffer = buffer[end:] if have > end else b""
+                    return Received(kind, request, blocks, buffer[FRAME.size : end])
+                size = min(max(end - have, _ANSWER_BYTES), 1 << 20)
             try:
-                more = self._socket.recv(1 << 16, flags)
+                more = self._socket.recv(size) if wait else self._socket.recv(size, socket.MSG_DONTWAIT)
             except BlockingIOError as error:
                 self._buffer = buffer
                 if not wait:
@@ -289,20 +351,21 @@ class Link:
             self._socket.detach()
 
 
-def connect(socket_path: Path, hello: Hello, *, timeout_s: float = 10.0) -> Link:
+def connect(path: Path, hello: Hello, *, timeout_s: float = 10.0) -> Link:
     """Connect to the node and exchange hellos.
 
     Args:
-        socket_path: the node's socket.
+        path: the node's socket.
         hello: this side's first words.
         timeout_s: how long the node may be silent, now and later on this connection, seconds.
+
     Raises:
         NoNode: nobody listens.
         UsageError: the node is of a version that does not fit.
         StorageError: the node serves another folder than `hello` says.
         OSError: the connection was lost, or the node did not answer in time (`TimeoutError`).
     """
-    link = Link(_connected(socket_path, timeout_s))
+    link = Link(_connected(path, timeout_s))
     try:
         message = json_frame(HELLO, 0, hello)
         link.send((message,), len(message))
@@ -312,7 +375,7 @@ def connect(socket_path: Path, hello: Hello, *, timeout_s: float = 10.0) -> Link
         link.hello = msgspec.json.decode(received.payload, type=Hello)
         check_hello(hello, link.hello)
         if hello.folder_id and hello.folder_id != link.hello.folder_id:
-            raise StorageError(f"the node at {socket_path} serves another data folder: was this one replaced?")
+            raise StorageError(f"the node at {path} serves another data folder: was this one replaced?")
     except BaseException:
         link.close()
         raise
@@ -327,8 +390,10 @@ def call(folder_path: Path, op: str, timeout_s: float = 10.0, **arguments: Any) 
         op: name of the operation.
         timeout_s: how long the node may be silent, seconds.
         arguments: what the operation takes; JSON values.
+
     Returns:
         What the node answered; a JSON value.
+
     Raises:
         NoNode: none runs on this folder.
         KflowError: what the node refused with, as the class it was there.

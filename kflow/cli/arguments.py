@@ -24,7 +24,7 @@ class Parser(argparse.ArgumentParser):
 
     def parse_all(self, argv: Sequence[str]) -> Arguments:
         """Parse everything; what is left over is an error."""
-        arguments, rest = self.parse_known_args(argv)
+        arguments, rest = self.parse_known_intermixed_args(argv)  # options may stand between DATA
         if rest:
             unknown = rest[0].split("=", maxsplit=1)[0]
             known = [option for action in self._actions for option in action.option_strings]

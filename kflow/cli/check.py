@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import os
+
 import msgspec
 
 from kflow.cli.arguments import Arguments, Command, Parser, settings_of
 from kflow.cli.paths import handlers_path
 from kflow.cli.terminal import Terminal, count
-from kflow.declarations import Handler, MappingOptions
 
 
 def check(arguments: Arguments, terminal: Terminal) -> int:
     """Load settings, plugins and handlers; list the handlers."""
     from kflow.plugins.manager import PluginManager
     from kflow.runtime import loader
+    from kflow.runtime.starting import describe
 
     settings = settings_of(arguments)
     plugins = PluginManager.load(settings.plugins, base=settings.project).names()
@@ -29,7 +31,7 @@ def check(arguments: Arguments, terminal: Terminal) -> int:
         return 0
     rows = [("handler", "place", "form", "stream", "options")]
     rows += [
-        (handler.name, handler.place, handler.form.value, trigger.stream, options_text(trigger.options))
+        (handler.name, os.path.relpath(handler.place), handler.form.value, trigger.stream, describe(trigger))
         for handler in loaded.handlers
         for trigger in handler.triggers
     ]
@@ -38,21 +40,6 @@ def check(arguments: Arguments, terminal: Terminal) -> int:
         terminal.note(terminal.paint(f"warning: {warning}", "yellow"))
     terminal.line(f"ok: {count(len(loaded.handlers), 'handler')}, {count(len(plugins), 'plugin')}")
     return 0
-
-
-def options_text(options: MappingOptions) -> str:
-    """The options that differ from AWS's defaults, by name."""
-    default = MappingOptions()
-    named = [
-        f"{name}={value}"
-        for name in options.__struct_fields__
-        if (value := getattr(options, name)) != getattr(default, name)
-    ]
-    return " ".join(named)
-
-
-def _functions(handlers: tuple[Handler, ...]) -> list[str]:
-    return [handler.name for handler in handlers]
 
 
 def configure(parser: Parser) -> None:

@@ -66,7 +66,7 @@ def demo(arguments: Arguments, terminal: Terminal) -> int:
         terminal.line("an earlier run was interrupted: this one goes on where it stopped")
     lines = LiveLines(terminal, Path.cwd(), summary=False)
     producer = Producer(settings.data_dir, STREAM, rate)
-    listener = DemoListener(terminal, producer, None if arguments.json else lines)
+    listener = DemoListener(terminal, producer, None if arguments.json else lines, _handled(settings.data_dir))
     try:
         code = host.run(settings, str(packaged.functions()), listener=listener, on_ready=producer.start)
     finally:
@@ -104,6 +104,14 @@ def _finish(
     parked = [e for e in ParkedStore(folder.path, folder.files, folder.fsync).list() if e.stream_id == stream.id]
     _summarise(consumers, parked, producer, seconds, folder, terminal)
     return 0
+
+
+def _handled(data_dir: Path) -> dict[str, int]:
+    """How many records each handler has settled in earlier runs."""
+    from kflow.runtime import survey
+
+    consumers = survey.consumers(_open(data_dir))
+    return {each.function: each.processed for each in consumers if each.stream == STREAM}
 
 
 def _as_json(consumers: list[ConsumerSurvey], producer: Producer, seconds: float) -> Mapping[str, Any]:
@@ -185,6 +193,7 @@ def _prepare(data_dir: Path) -> tuple[StreamMap, bool]:
     Raises:
         UsageError: a runtime runs on the folder, or the folder has a stream of that name which is not the demo's.
     """
+    from kflow.broker.parked import ParkedStore
     from kflow.runtime import admin
 
     pid = admin.lock_holder(data_dir)
@@ -204,6 +213,8 @@ def _prepare(data_dir: Path) -> tuple[StreamMap, bool]:
     _write_state(folder, State("fresh"))
     if existing is not None:
         admin.delete_stream(folder, STREAM)
+    if not ParkedStore(folder.path, folder.files, folder.fsync).count():
+        folder.files.remove_tree(folder.path / "parked")  # numbers begin at 1 again
     folder.files.remove_tree(folder.path / "archive")
     for name in HANDLERS:
         folder.files.discard(folder.path / "logs" / f"{name}.log")

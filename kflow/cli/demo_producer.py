@@ -82,7 +82,7 @@ def _put(name: str, missing: Records, stored: int, rate: float) -> None:
     while batch := list(islice(missing, size)):
         if rate:
             time.sleep(max(0.0, begun + sent / rate - time.monotonic()))
-        producing.put_many(name, batch, ordered=True)
+        producing.put_many(name, batch)
         sent += len(batch)
         _say(stored + sent)
 

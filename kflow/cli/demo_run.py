@@ -106,16 +106,19 @@ class DemoListener:
         terminal: where to.
         producer: what is put is shown as well.
         lines: None for no lines: warnings and errors only.
+        handled: records that each handler settled before, by name.
     """
 
-    def __init__(self, terminal: Terminal, producer: Producer, lines: LiveLines | None) -> None:
+    def __init__(
+        self, terminal: Terminal, producer: Producer, lines: LiveLines | None, handled: dict[str, int]
+    ) -> None:
         self.seconds = 0.0
         self._terminal = terminal
         self._producer = producer
         self._lines = lines
         self._begun = time.monotonic()
         self._shown = 0.0
-        self._handled: dict[str, int] = {}
+        self._handled = dict(handled)
 
     def ready(self, info: ReadyInfo) -> None:
         """The clock starts."""

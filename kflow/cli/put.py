@@ -112,7 +112,7 @@ def _putter(arguments: Arguments, stack: ExitStack) -> PutMany:
             raise UsageError(f"{path} holds no kflow data; `kflow streams create {arguments.stream}` there begins it")
         stack.enter_context(producing.runtime(path))
         target = "local"
-    return lambda stream, records: producing.put_many(stream, records, ordered=True, target=target)
+    return lambda stream, records: producing.put_many(stream, records, ordered=arguments.ordered, target=target)
 
 
 def _first(source: Iterator[Records], limit: int) -> Iterator[Records]:
@@ -160,7 +160,7 @@ def configure(parser: Parser) -> None:
     """Add the arguments."""
     parser.add_argument("stream", metavar="STREAM", help="name of the stream; it must exist")
     parser.add_argument(
-        "data", nargs="*", metavar="DATA", help="one record each; without any, --file or standard input"
+        "data", nargs="*", default=[], metavar="DATA", help="one record each; without any, --file or standard input"
     )
     parser.add_argument("--file", metavar="F", help="a file, also .gz; - is standard input")
     parser.add_argument("--format", choices=FORMATS, help="of file or input: default by its name, else jsonl")
@@ -168,6 +168,7 @@ def configure(parser: Parser) -> None:
     parser.add_argument("--key", metavar="K", help="one partition key for all records; default a random one each")
     parser.add_argument("--count", type=int, metavar="N", help="N records: DATA is repeated, a file ends earlier")
     parser.add_argument("--rate", type=float, metavar="R", help="at most R records a second")
+    parser.add_argument("--ordered", action="store_true", help="on AWS: keep the order of each key, a call a record")
     parser.add_argument("--target", metavar="T", help="local, aws or a URL, in place of what kflow.target() finds")
 
 

@@ -67,7 +67,7 @@ def _refuse_custom(info: msgspec.inspect.Type) -> None:
     Looked for as deep as containers go; fields of dataclasses are their author's.
     """
     if isinstance(info, msgspec.inspect.CustomType):
-        raise TypeError(f"`{type_name(info.cls)}` is a class of no such kind")
+        raise TypeError(f"msgspec does not know `{type_name(info.cls)}`")
     for name in ("item_type", "key_type", "value_type", "item_types", "types"):
         inner = getattr(info, name, ())
         for each in inner if isinstance(inner, tuple) else (inner,):

@@ -8,8 +8,11 @@ bisection can isolate it and Lambda's error metric sees it.
 
 from __future__ import annotations
 
+import inspect
 import logging
+import weakref
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from operator import length_hint
 from typing import Any, NamedTuple
 
@@ -22,7 +25,7 @@ from kflow.errors import DecodeFailed, HandlerError, UsageError
 from kflow.interfaces import Invocation
 from kflow.lambda_.decode import Decode, decoder, type_name
 from kflow.loading.places import function_place, name_of
-from kflow.loading.signature import Signature, read_signature
+from kflow.loading.signature import Signature, is_coroutine_function, read_signature
 from kflow.records import Batch, Record
 
 Call = Callable[[Invocation, Any], Any]
@@ -30,6 +33,7 @@ Call = Callable[[Invocation, Any], Any]
 
 Response = dict[str, Any]
 _Wait = Callable[[Any], Any]
+_Bind = Callable[[Any], Callable[[Any], Any]]
 _Each = Callable[[Iterator[Record[Any]], Any], None]
 
 
@@ -67,15 +71,17 @@ def make_call(
         root: import root; decides whose frames a logged traceback begins with.
     """
     wait: _Wait | None = EventLoop().run if signature.is_async else None
+    if wait is not None and not is_coroutine_function(function):
+        function, wait = _awaiting(function, wait), None
     if signature.form is HandlerForm.EVENT:
         return _event_call(function, wait)
     value = typed(function, signature)
-    call = _with_context(function, signature.context)
+    bind = _binder(function, signature.context)
     log = logging.getLogger(f"kflow.function.{name}")
     if signature.form is HandlerForm.RECORD:
-        each = _each(call, value) if wait is None else _each_async(call, value, wait)
+        each = _each(bind, value) if wait is None else _each_async(bind, value, wait)
         return _record_call(each, log, root)
-    return _batch_call(call, value, wait, log, lambda stream: reports.get(stream, default))
+    return _batch_call(bind, value, wait, log, lambda stream: reports.get(stream, default))
 
 
 class Typed(NamedTuple):
@@ -120,11 +126,21 @@ class EventLoop:
 
         if self._loop is None or self._loop.is_closed():
             self._loop = asyncio.new_event_loop()
-            asyncio.set_event_loop(self._loop)
+            weakref.finalize(self, self._loop.close)
         try:
             return self._loop.run_until_complete(coroutine)
         except asyncio.CancelledError as error:
             raise HandlerError("the handler's task was cancelled") from error
+
+
+def _awaiting(function: Callable[..., Any], wait: _Wait) -> Callable[..., Any]:
+    """A plain wrapper around a coroutine function: it may hand its coroutine on, or run it by itself."""
+
+    def call(*arguments: Any, **named: Any) -> Any:
+        result = function(*arguments, **named)
+        return wait(result) if inspect.iscoroutine(result) else result
+
+    return call
 
 
 def _event_call(function: Callable[..., Any], wait: _Wait | None) -> Call:
@@ -141,16 +157,17 @@ def _event_call(function: Callable[..., Any], wait: _Wait | None) -> Call:
     return call_async
 
 
-def _with_context(function: Callable[..., Any], how: str) -> Callable[[Any, Any], Any]:
+def _binder(function: Callable[..., Any], how: str) -> _Bind:
+    """Per invocation: the function with its context in place, so that a record costs one call and no more."""
     if how == "positional":
-        return function
+        return lambda context: lambda first: function(first, context)
     if how == "keyword":
-        return lambda first, context: function(first, context=context)
-    return lambda first, _: function(first)
+        return lambda context: partial(function, context=context)
+    return lambda _: function
 
 
 def _batch_call(
-    call: Callable[[Any, Any], Any],
+    bind: _Bind,
     value: Typed | None,
     wait: _Wait | None,
     log: logging.Logger,
@@ -163,7 +180,7 @@ def _batch_call(
         if value is not None:
             records, undecoded = _decoded(records, value, log, may_fail=may_report)
         batch: Batch[Any] = Batch(records, invocation.stream, invocation.shard_id)
-        response = call(batch, context)
+        response = bind(context)(batch)
         if wait is not None:
             response = wait(response)
         failures = batch.response()
@@ -237,30 +254,33 @@ def _record_call(each: _Each, log: logging.Logger, root: str) -> Call:
     return record_call
 
 
-def _each(call: Callable[[Any, Any], Any], value: Typed | None) -> _Each:
+def _each(bind: _Bind, value: Typed | None) -> _Each:
     if value is None:
 
         def each(records: Iterator[Record[Any]], context: Any) -> None:
+            call = bind(context)
             for record in records:
-                call(record, context)
+                call(record)
 
         return each
     decode = value.decode
 
     def each_decoded(records: Iterator[Record[Any]], context: Any) -> None:
+        call = bind(context)
         for record in records:
             try:
                 decoded = decode(record.data)
             except Exception as error:
                 raise value.failed(record, error) from error
             force_setattr(record, "decoded", decoded)
-            call(record, context)
+            call(record)
 
     return each_decoded
 
 
-def _each_async(call: Callable[[Any, Any], Any], value: Typed | None, wait: _Wait) -> _Each:
+def _each_async(bind: _Bind, value: Typed | None, wait: _Wait) -> _Each:
     async def one_by_one(records: Iterator[Record[Any]], context: Any) -> None:
+        call = bind(context)
         for record in records:
             if value is not None:
                 try:
@@ -268,7 +288,7 @@ def _each_async(call: Callable[[Any, Any], Any], value: Typed | None, wait: _Wai
                 except Exception as error:
                     raise value.failed(record, error) from error
                 force_setattr(record, "decoded", decoded)
-            await call(record, context)
+            await call(record)
 
     def each(records: Iterator[Record[Any]], context: Any) -> None:
         wait(one_by_one(records, context))
@@ -291,10 +311,10 @@ def lambda_handler(function: Callable[..., Any]) -> Callable[[Any, Any], Any]:
     if signature.form is HandlerForm.EVENT:
         if not signature.is_async:
             return function
-        loop = EventLoop()
+        whole = _awaiting(function, EventLoop().run)
 
         def handler(event: Any, context: Any) -> Any:
-            return loop.run(function(event, context))
+            return whole(event, context)
 
     else:
         call = _call_on_lambda(function, signature)

@@ -188,7 +188,7 @@ class Gatherer:
             else:
                 chunk.at = at + taken
         self.held -= count
-        return Piece(records, tuple(spans))
+        return Piece(records, tuple(spans), count)
 
     def take_again(self, counts: Sequence[int]) -> list[Piece] | Gap | None:
         """Read and take pieces whose sizes were noted before, whatever their event's size.

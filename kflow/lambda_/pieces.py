@@ -30,15 +30,12 @@ class Piece(msgspec.Struct, frozen=True):
     Attributes:
         records: in the handler's shape.
         spans: where they are stored, in order.
+        count: how many; not the length of `records`, for handlers pop from the list they are given.
     """
 
     records: list[Any]
     spans: tuple[Span, ...]
-
-    @property
-    def count(self) -> int:
-        """How many records."""
-        return len(self.records)
+    count: int
 
     @property
     def start(self) -> Position:
@@ -77,7 +74,10 @@ class Piece(msgspec.Struct, frozen=True):
             if taken < span.length:
                 right.append(Span(span.block, span.first + taken, span.length - taken))
             remaining -= taken
-        return Piece(self.records[:count], tuple(left)), Piece(self.records[count:], tuple(right))
+        return (
+            Piece(self.records[:count], tuple(left), count),
+            Piece(self.records[count:], tuple(right), self.count - count),
+        )
 
     def front(self, count: int) -> Piece:
         """The first `count` records, at least one: itself, where that is all of it."""
@@ -88,7 +88,7 @@ class Piece(msgspec.Struct, frozen=True):
         records: list[Any] = []
         for block, first, length in self.spans:
             records += shape.build(block, first, first + length)
-        return Piece(records, self.spans)
+        return Piece(records, self.spans, self.count)
 
     def older_than(self, epoch_ms: int) -> int:
         """How many records at the front arrived before a moment: a prefix, for arrival never goes back in a shard."""

@@ -1,8 +1,8 @@
 """What a handler's return value means for its batch: `ReportBatchItemFailures`.
 
 Source: recorded: answers of real mappings to `None`, `""`, `[]`, `{}`, an empty and a null list (success), to empty,
-null and foreign identifiers and to items without one (complete failure); chosen: a mix of known and unknown identifiers,
-and values of other types, are complete failures.
+null and foreign identifiers and to items without one (complete failure); chosen: a mix of known and unknown
+identifiers, and values of other types, are complete failures.
 """
 
 from __future__ import annotations

@@ -16,8 +16,8 @@ from kflow.broker.checkpoints import Slot, SlotState
 from kflow.broker.parked import ParkedBatch
 from kflow.declarations import MappingOptions
 from kflow.interfaces import FunctionError
-from kflow.lambda_.pieces import Piece
 from kflow.lambda_.grants import Grant
+from kflow.lambda_.pieces import Piece
 
 
 def counted_death(slot: Slot, grant: Grant) -> FunctionError | None:

@@ -40,9 +40,7 @@ def collect_functions(
     found: dict[int, tuple[str, Callable[..., Any], tuple[Declared, ...]]] = {}
     for attribute, value in vars(module).items():
         marks = declared(value) if callable(value) and not isinstance(value, type) else ()
-        # Objects that answer to any attribute (proxies, mocks) answer to ours too.
-        is_marked = isinstance(marks, tuple) and bool(marks) and all(isinstance(mark, Declared) for mark in marks)
-        if not is_marked or (_is_foreign(module, value) and not imported):
+        if not marks or (_is_foreign(module, value) and not imported):
             continue
         # A decorator above ours copies the marks into its wrapper, and an alias is the same function: one handler,
         # under its own name if it has that.

@@ -90,7 +90,8 @@ def _enter_root(source: Source) -> None:
 def _import(source: Source) -> ModuleType:
     top = source.module.split(".")[0]
     known = sys.modules.get(source.module)
-    if known is not None and not _is_file(known, source.file):
+    is_other = known is not None and not _is_file(known, source.file)
+    if top != "kflow" and (is_other or (top in sys.modules and not _lives_in(top, source))):
         # A library of the same name was imported before: on Lambda the function's own folder would have come first.
         for name in [name for name in sys.modules if name == top or name.startswith(top + ".")]:
             del sys.modules[name]

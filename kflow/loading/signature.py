@@ -33,7 +33,7 @@ class Signature(NamedTuple):
 
     Attributes:
         form: what its first parameter takes.
-        is_async: whether calling it makes a coroutine.
+        is_async: whether calling it makes a coroutine; also where only the function under a plain wrapper says so.
         value_type: the `T` of `Record[T]` or `Batch[T]`; `msgspec.UNSET` where there is none.
         context: how the context is passed: `positional`, `keyword`, or empty where the handler does not ask.
         missing: a name in `T` that does not exist yet; empty once all do.
@@ -71,7 +71,7 @@ def read_signature(
     if typing.get_origin(annotation) is typing.Annotated:
         annotation = typing.get_args(annotation)[0]
     form = _FORMS.get(typing.get_origin(annotation) or annotation) if _hashable(annotation) else None
-    is_async = inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(call_method(function))
+    is_async = is_coroutine_function(function) or is_coroutine_function(plain(function))
     if form is None:
         _check_event_form(function, parameters, missing)
         return Signature(HandlerForm.EVENT, is_async)
@@ -84,6 +84,11 @@ def read_signature(
     if names and not missing and value_type is not msgspec.UNSET:
         _remember(function, value_type)
     return Signature(form, is_async, value_type, _context(function, rest), missing)
+
+
+def is_coroutine_function(function: Callable[..., Any]) -> bool:
+    """Whether calling it certainly makes a coroutine: `async def`, or an object whose `__call__` is."""
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(call_method(function))
 
 
 def _signature(function: Callable[..., Any]) -> inspect.Signature:
@@ -154,25 +159,28 @@ def _resolve(function: Callable[..., Any], annotation: Any, names: Mapping[str, 
     """What the annotation means, and the first name in it that does not exist."""
     if isinstance(annotation, typing.ForwardRef):  # 3.14: an annotation that could not be evaluated at all
         annotation = annotation.__forward_arg__
-    if not isinstance(annotation, str):
-        for argument in typing.get_args(annotation):
-            if isinstance(argument, typing.ForwardRef):
-                return _resolve(function, _text(annotation), names)
-        return annotation, ""
+    if isinstance(annotation, str):
+        return _evaluate(function, annotation, names)
+    arguments = typing.get_args(annotation)
+    if typing.get_origin(annotation) in _FORMS and isinstance(arguments[0], typing.ForwardRef):  # Record["Order"]
+        meaning, missing = _evaluate(function, arguments[0].__forward_arg__, names)
+        return (annotation if missing else typing.get_origin(annotation)[meaning]), missing
+    return annotation, ""
+
+
+def _evaluate(function: Callable[..., Any], text: str, names: Mapping[str, Any]) -> tuple[Any, str]:
     inner = plain(function)
     code = getattr(inner, "__code__", None)
+    free = code.co_freevars if code else ()
     cells = getattr(inner, "__closure__", None) or ()
     scope = _Scope(vars(builtins))
     scope.update(getattr(inner, "__globals__", {}))
     scope.update(names)
-    free = code.co_freevars if code else ()
     scope.update({name: cell.cell_contents for name, cell in zip(free, cells, strict=False) if _full(cell)})
     try:
-        meaning = eval(annotation, {"__builtins__": {}}, scope)  # noqa: S307  (the user's own annotation)
+        meaning = eval(text, {"__builtins__": {}}, scope)  # noqa: S307  (the user's own annotation)
     except Exception as error:  # an annotation is any expression: whatever it raises is the user's to see
-        raise _refused(
-            function, f"takes `{annotation}`, which fails: {type(error).__name__}: {error}"
-        ) from error
+        raise _refused(function, f"takes `{text}`, which fails: {type(error).__name__}: {error}") from error
     return meaning, scope.missing[0] if scope.missing else ""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import sysconfig
 import traceback
@@ -46,7 +47,9 @@ def _is_foreign(file: str, root: str) -> bool:
 
 def is_machinery(file: str, root: str = "") -> bool:
     """Whether a frame is kflow's own or the import system's."""
-    return file.startswith("<frozen ") or (file.startswith(_OWN) and not _is_below(file, root))
+    if file.startswith("<frozen ") or file == importlib.__file__:
+        return True
+    return file.startswith(_OWN) and not _is_below(file, root)
 
 
 def is_users(file: str, root: str) -> bool:

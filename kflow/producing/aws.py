@@ -60,6 +60,7 @@ class RemoteStream:
             entries: the records.
             ordered: keep the order of each key's records: one call a record, each naming the one before it, for AWS
                 promises no order within PutRecords.
+
         Returns:
             Where each record is, and why some have no place, by index. The SDK's own retries are at-least-once.
         """
@@ -206,7 +207,7 @@ def _error(code: str, message: str) -> KflowError:
 
 
 def _after_fork_in_child() -> None:
-    global _clients, _clients_lock  # noqa: PLW0603  # their connections are the parent's, and the lock may be held
+    global _clients, _clients_lock  # their connections are the parent's, and the lock may be held
     _clients, _clients_lock = {}, threading.Lock()
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, cast
 
-from kflow.errors import StorageError, UsageError
+from kflow.errors import UsageError
 from kflow.producing import local
 from kflow.producing.aws import RemoteStream
 from kflow.producing.payload import all_as_bytes, as_bytes
@@ -28,8 +28,10 @@ def put(
         partition_key: 1 to 256 characters; its MD5 picks the shard.
         explicit_hash_key: 0 to 2**128 - 1; used in place of the MD5.
         target: `local`, `aws` or a URL; see `kflow.target`.
+
     Returns:
         Shard id and sequence number; the number is larger than all before it in that shard.
+
     Raises:
         ResourceNotFound: there is no such stream; the text has the line that creates it.
         ValidationFailed, InvalidArgument: key or data break a limit.
@@ -40,7 +42,7 @@ def put(
     to = find_target(target)
     if to.kind != "local":
         return RemoteStream(stream, to).put_one(data, partition_key, explicit_hash_key)
-    return local.put_one(local.home(to.where), stream, data, partition_key, explicit_hash_key)
+    return local.put_one(to.where, stream, data, partition_key, explicit_hash_key)
 
 
 def put_many(
@@ -55,8 +57,10 @@ def put_many(
         records: any number of (data, partition key) or (data, partition key, explicit hash key); data as for `put`.
         ordered: on AWS, keep the order of each key's records, at the price of one call a record.
         target: `local`, `aws` or a URL; see `kflow.target`.
+
     Returns:
         Where each record is, in the order of the call.
+
     Raises:
         PutFailed: some records were not acknowledged; `failed` names each. The others are stored.
         ValidationFailed, InvalidArgument, UsageError: a record is not acceptable; nothing was stored.
@@ -66,7 +70,7 @@ def put_many(
         return []
     to = find_target(target)
     if to.kind == "local":
-        return local.put_all(local.home(to.where), stream, entries)
+        return local.put_all(to.where, stream, entries)
     placed, failures = RemoteStream(stream, to).put_all(entries, ordered=ordered)
     if failures:
         raise local.put_failed(stream, len(placed), failures)
@@ -78,6 +82,8 @@ def _columns(records: Iterable[tuple[Any, str]]) -> Entries:
     if not rows:
         return Entries((), ())
     hash_keys: list[int | None] | None = None
+    datas: Sequence[Any]
+    keys: Sequence[str]
     try:
         datas, keys = zip(*rows, strict=True)
     except (TypeError, ValueError):
@@ -90,12 +96,17 @@ def _columns(records: Iterable[tuple[Any, str]]) -> Entries:
 _ALL_BYTES = frozenset({bytes})
 
 
-def _columns_of_three(rows: list[Any]) -> tuple[Any, Any, list[int | None]]:
+def _columns_of_three(rows: list[Any]) -> tuple[list[Any], list[str], list[int | None]]:
     """The columns of rows of which some have an explicit hash key; names the first row that has another form."""
-    columns: tuple[list[Any], list[Any], list[int | None]] = ([], [], [])
+    datas: list[Any] = []
+    keys: list[str] = []
+    hash_keys: list[int | None] = []
     for index, row in enumerate(rows):
         if not isinstance(row, tuple | list) or len(row) not in (2, 3):
-            raise UsageError(f"record {index} must be (data, partition key), optionally with an explicit hash key, not {row!r:.80}")
-        for column, value in zip(columns, (*row, None), strict=False):
-            column.append(value)
-    return columns
+            raise UsageError(
+                f"record {index} must be (data, partition key), or with an explicit hash key behind, not {row!r:.80}"
+            )
+        datas.append(row[0])
+        keys.append(row[1])
+        hash_keys.append(row[2] if len(row) > 2 else None)
+    return datas, keys, hash_keys

@@ -30,7 +30,7 @@ from kflow.broker.encode import Encoder, Part
 from kflow.broker.folder import DataFolder
 from kflow.broker.log import Log, writing
 from kflow.broker.streammap import StreamMap
-from kflow.broker.wire import Buffer, Link
+from kflow.broker.wire import Link
 from kflow.errors import DataFolderBusy, KflowError, NoNode, ResourceNotFound, StaleMap, StorageError
 
 PATIENCE_S = 10.0
@@ -128,14 +128,16 @@ class Channel:
             known = self._encoders[stream.name] = Encoder(stream)
         return known
 
+    def check(self) -> None:
+        """See that the connection is still ours; to be called first wherever user code may have run meanwhile."""
+        link = self._link
+        if link is not None and not link.is_intact():
+            self.close()
+
     def submit(self, frame: Frame) -> None:
         """Number a frame and hand it to the writer; `wait_for` it to learn what came of it.
 
         The first frame for a stream may be submitted only while nothing is unanswered.
-
-        Raises:
-            UsageError: the node is of a version that does not fit.
-            StorageError: the folder cannot be used.
         """
         if self._number == _LAST_NUMBER:
             while self.unanswered:
@@ -145,11 +147,13 @@ class Channel:
         self._number = frame.number = self._number + 1
         self.unanswered.append(frame)
         link = self._link
+        tails = self._tails.get(frame.stream.id)
         try:
-            if link is not None and link.is_intact() and frame.stream.id in self._tails:
-                self._send(link, frame)
-            else:
+            if link is None or tails is None:
                 self._renew()
+            else:
+                _note_tails(frame, tails)
+                self._send(link, frame)
         except BaseException:
             self.close()  # half a frame may be out: whoever goes on begins with a new connection
             raise
@@ -180,21 +184,24 @@ class Channel:
         self._become_new()
 
     def _send(self, link: Link, frame: Frame) -> None:
-        if not frame.sent:
-            tails = self._tails[frame.stream.id]
-            frame.tails = [tails[part[0]] if part[0] < len(tails) else 0 for part in frame.parts]
-            frame.sent = True
+        stream, parts = frame.stream, frame.parts
+        frame.sent = True
         try:
-            link.send(*_encoded(frame, wire.PUT, self._seen))
+            if len(parts) == 1:
+                message = wire.put_one(frame.number, stream.id, stream.generation, self._seen, _block(parts[0]))
+                link.send((message,), len(message))
+            else:
+                blocks = [_block(part) for part in parts]
+                link.send(*wire.put_many(frame.number, stream.id, stream.generation, self._seen, blocks))
         except TimeoutError as error:
-            self._give_up(str(error))
+            self._give_up(StorageError(str(error)))
         except OSError:
             self._renew()
 
     def _receive(self, *, wait: bool) -> bool:
         """Take one answer; False where not waiting and there is none."""
         link = self._link
-        if link is None or not link.is_intact():
+        if link is None:
             self._renew()
             return True
         try:
@@ -203,7 +210,7 @@ class Channel:
                 return False
             self._settle(received)
         except TimeoutError as error:
-            self._give_up(str(error))
+            self._give_up(StorageError(str(error)))
         except (OSError, msgspec.DecodeError):
             self._renew()
         except BaseException:
@@ -214,50 +221,51 @@ class Channel:
     def _settle(self, received: wire.Received) -> None:
         frame = self.unanswered[0]
         count = len(frame.parts)
-        if received.kind != wire.ANSWERED or received.request != frame.number or received.count != count:
+        if received.kind != wire.ANSWERED or received.request != frame.number or received.blocks != count:
             raise ConnectionResetError("the node answered something else than what was sent")
         tails = self._tails[frame.stream.id]
         payload = received.payload
-        size = count * wire.ANSWER.size
-        errors = msgspec.json.decode(payload[size:]) if len(payload) > size else []
         answers: list[tuple[int, int]] = []
-        place = 0
-        for first_counter, arrival_ms, tail, status in wire.ANSWER.iter_unpack(payload[:size]):
-            answers.append((first_counter, arrival_ms))
+        failed: list[tuple[int, int]] = []
+        for part, (first_counter, arrival_ms, tail, status) in zip(
+            frame.parts, wire.ANSWER.iter_unpack(payload[: count * wire.ANSWER.size]), strict=True
+        ):
             if status == wire.OK:
-                shard = frame.parts[place][0]
-                if shard < len(tails):
-                    tails[shard] = tail
-            elif status == wire.STALE:
-                frame.fail(place, Failure("stale", ResourceNotFound("the stream's shards have changed")))
+                _raise_tail(tails, part[0], tail)
             else:
-                frame.fail(place, Failure("refused", wire.error_from_json(errors.pop(0))))
-            place += 1
+                failed.append((len(answers), status))
+            answers.append((first_counter, arrival_ms))
+        if failed:
+            errors = iter(msgspec.json.decode(payload[count * wire.ANSWER.size :] or b"[]"))
+            for place, status in failed:
+                if status == wire.STALE:
+                    frame.fail(place, Failure("stale", StaleMap("the stream's shards have changed")))
+                else:
+                    frame.fail(place, Failure("refused", wire.error_from_json(next(errors))))
         frame.answers = answers
         self._seen = frame.number
         self.unanswered.popleft()
 
     def _renew(self) -> None:
-        """Bring everything unanswered to a writer: the node, or this process itself.
-
-        Raises:
-            StorageError: the folder is gone or replaced, or cannot be used.
-            UsageError: the node is of a version that does not fit.
-        """
+        """Bring everything unanswered to a writer: the node, or this process itself."""
         self.close()
         deadline = 0.0
         pause, longest = _PAUSE_S
         while self.unanswered:
-            if self._try_node(deadline):
+            try:
+                if self._try_node(deadline):
+                    return
+                busy = self._try_here()
+            except KflowError as error:  # the folder cannot be used, or the node is of another version
+                self._give_up(error)
                 return
-            busy = self._try_here()
             if busy is None:
                 return
             now = time.monotonic()
             if not deadline:
                 deadline = now + PATIENCE_S
             elif now > deadline:
-                self._give_up(f"no writer within {PATIENCE_S:g} s: {busy}")
+                self._give_up(StorageError(f"no writer within {PATIENCE_S:g} s: {busy}"))
                 return
             self._socket_path = self._folder.socket_path  # a long path is named only once a node has started
             time.sleep(pause * (0.5 + random.random()))  # noqa: S311  # spreads waiting producers, keeps no secret
@@ -275,9 +283,10 @@ class Channel:
         try:
             self._learn_tails(link)
             for frame in self.unanswered:
-                kind = wire.RESEND if frame.sent else wire.PUT
+                tails = frame.tails if frame.sent else None
                 frame.sent = True
-                link.send(*_encoded(frame, kind, self._seen))
+                stream, blocks = frame.stream, [_block(part) for part in frame.parts]
+                link.send(*wire.put_many(frame.number, stream.id, stream.generation, self._seen, blocks, tails))
             link.set_patience(PATIENCE_S)
         except OSError:
             self.close()
@@ -296,8 +305,7 @@ class Channel:
                     self._fail(frame, Failure("stale", error))
                     continue
             if not frame.sent:
-                tails = self._tails[stream.id]
-                frame.tails = [tails[part.shard] if part.shard < len(tails) else 0 for part in frame.parts]
+                _note_tails(frame, self._tails[stream.id])
             kept.append(frame)
         self.unanswered = kept
 
@@ -357,12 +365,12 @@ class Channel:
                 answers.append(error)
         return answers
 
-    def _give_up(self, reason: str) -> None:
+    def _give_up(self, error: KflowError) -> None:
         """Nobody took or answered it in time: refused where it was never sent, else unknown."""
         self.close()
         while self.unanswered:
             frame = self.unanswered[0]
-            self._fail(frame, Failure("unknown" if frame.sent else "refused", StorageError(reason)))
+            self._fail(frame, Failure("unknown" if frame.sent else "refused", error))
             self.unanswered.popleft()
 
     def _fail(self, frame: Frame, failure: Failure) -> None:
@@ -383,20 +391,18 @@ def _note(frame: Frame, answers: Sequence[tuple[int, int] | KflowError], failed:
     frame.answers = placed
 
 
-def _encoded(frame: Frame, kind: int, seen: int) -> tuple[list[Buffer], int]:
-    """The buffers of a frame, and their length together."""
-    parts, stream = frame.parts, frame.stream
-    if kind == wire.PUT:
-        heads = [wire.BLOCK.pack(part[0], part[2], len(part[3]), part[4], part[5]) for part in parts]
-    else:
-        heads = [
-            wire.RESENT.pack(part.shard, part.count, len(part.body), part.crc, part.flags, tail)
-            for part, tail in zip(parts, frame.tails, strict=True)
-        ]
-    bodies = [part[3] for part in parts]
-    head = wire.PUT_HEAD.pack(stream.id, stream.generation, seen) + b"".join(heads)
-    length = len(head) + sum(map(len, bodies))
-    return [wire.FRAME.pack(length, frame.number, kind, len(parts)) + head, *bodies], wire.FRAME.size + length
+def _block(part: Part) -> tuple[int, int, bytes, int, int]:
+    return part[0], part[2], part[3], part[4], part[5]
+
+
+def _note_tails(frame: Frame, tails: Sequence[int]) -> None:
+    """Note where to look for each part, should its answer be lost; a shard that is newer is looked through from 0."""
+    frame.tails = [tails[part[0]] if part[0] < len(tails) else 0 for part in frame.parts]
+
+
+def _raise_tail(tails: list[int], shard: int, tail: int) -> None:
+    if shard < len(tails):
+        tails[shard] = tail
 
 
 _CHANNELS: weakref.WeakSet[Channel] = weakref.WeakSet()

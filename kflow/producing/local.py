@@ -8,10 +8,11 @@ from pathlib import Path
 
 from kflow.arn import stream_name
 from kflow.broker.folder import DataFolder
+from kflow.broker.sequence import number, shard_id
 from kflow.broker.streammap import StreamMap
-from kflow.errors import AwsError, FailedEntry, KflowError, PutFailed, StorageError
+from kflow.errors import AwsError, FailedEntry, KflowError, PutFailed, ResourceNotFound, StorageError, UsageError
 from kflow.producing.channel import Channel, Failure, Frame
-from kflow.producing.pipeline import CHUNK_RECORDS, Entries, Pipeline, Sources, is_missing
+from kflow.producing.pipeline import CHUNK_RECORDS, Entries, Pipeline, Sources
 from kflow.records import Placed
 
 
@@ -46,9 +47,11 @@ class Home:
     def take(self) -> Channel:
         """A channel for one call of one thread; `give` it back, or close it where the call did not end as it should."""
         try:
-            return self._idle.pop()
+            channel = self._idle.pop()
         except IndexError:
             return Channel(self.folder)
+        channel.check()
+        return channel
 
     def give(self, channel: Channel) -> None:
         """Lend the channel to the next caller."""
@@ -70,12 +73,51 @@ def home(path: str) -> Home:
     return found
 
 
-def put_one(where: Home, name: str, data: bytes, key: str, hash_key: int | None) -> Placed:
+def put_one(path: str, name: str, data: bytes, key: str, hash_key: int | None) -> Placed:
     """Put one record and wait until it is stored.
 
     Raises:
         PutFailed: it is not.
     """
+    where = home(path)
+    try:
+        return _put_one(where, name, data, key, hash_key)
+    except (StorageError, PutFailed) as error:
+        where = _replaced(path, where, error)
+        return _put_one(where, name, data, key, hash_key)
+
+
+def put_all(path: str, name: str, entries: Entries) -> list[Placed]:
+    """Put the records of one call and wait until all are stored.
+
+    Raises:
+        PutFailed: some are not; names each.
+    """
+    where = home(path)
+    try:
+        return _put_all(where, name, entries)
+    except (StorageError, PutFailed) as error:
+        where = _replaced(path, where, error)
+        return _put_all(where, name, entries)
+
+
+def _replaced(path: str, where: Home, error: KflowError) -> Home:
+    """The home that now lies where another one was, and took the blame for it; else raise `error` as it is."""
+    if _is_current(where.folder) or any(entry.status != "refused" for entry in getattr(error, "failed", ())):
+        raise error
+    _homes.pop(path, None)
+    return home(path)
+
+
+def _is_current(folder: DataFolder) -> bool:
+    try:
+        folder.recheck()
+    except StorageError:
+        return False
+    return True
+
+
+def _put_one(where: Home, name: str, data: bytes, key: str, hash_key: int | None) -> Placed:
     channel = where.take()
     try:
         stream = where.stream(name)
@@ -89,20 +131,17 @@ def put_one(where: Home, name: str, data: bytes, key: str, hash_key: int | None)
         raise
     where.give(channel)
     if frame.failures is None:
-        return encoder.placed(1, frame.parts, frame.answers)[0]
+        counter, arrival_ms = frame.answers[0]
+        index = part.shard
+        return Placed(shard_id(index), number(stream.shards[index].created_s, index, counter, arrival_ms))
     failure = frame.failures[0]
     if failure.status != "stale":
         raise put_failed(name, 1, {0: failure})
     where.refresh(name)
-    return put_all(where, name, Entries((key,), (data,), None if hash_key is None else (hash_key,)))[0]
+    return _put_all(where, name, Entries((key,), (data,), None if hash_key is None else (hash_key,)))[0]
 
 
-def put_all(where: Home, name: str, entries: Entries) -> list[Placed]:
-    """Put the records of one call and wait until all are stored.
-
-    Raises:
-        PutFailed: some are not; names each.
-    """
+def _put_all(where: Home, name: str, entries: Entries) -> list[Placed]:
     total = len(entries.keys)
     channel = where.take()
     try:
@@ -138,9 +177,12 @@ def _push_chunks(pipeline: Pipeline, entries: Entries, total: int) -> None:
 
 def put_failed(name: str, total: int, failures: dict[int, Failure]) -> KflowError:
     """The error to raise for records that have no place."""
-    missing = is_missing(failures) if len(failures) == total else None
-    if missing is not None:
-        return missing
+    if len(failures) == total:
+        only = {(failure.status, failure.error) for failure in failures.values()}
+        if len(only) == 1:
+            status, error = only.pop()
+            if status == "refused" and isinstance(error, ResourceNotFound | UsageError):
+                return error  # nothing is stored, and it is no matter of single records
     failed = [failed_entry(number, failures[number]) for number in sorted(failures)]
     first = failed[0]
     unknown = sum(entry.status == "unknown" for entry in failed)

@@ -44,14 +44,17 @@ class LocalOutlet:
 
     def push(self, numbers: Sequence[int], entries: Entries) -> None:
         """Send some records; waits while four frames are in flight."""
+        self._channel.check()
         self._pipeline.push(numbers, entries)
 
     def poll(self) -> None:
         """Take the answers that are there."""
+        self._channel.check()
         self._pipeline.poll()
 
     def settle(self) -> None:
         """Wait until nothing is under way."""
+        self._channel.check()
         self._pipeline.settle()
 
     def refuse(self, numbers: Sequence[int], error: KflowError) -> None:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from kflow.broker.encode import Part
 from kflow.broker.streammap import StreamMap
-from kflow.errors import KflowError, ResourceNotFound, StorageError
+from kflow.errors import KflowError, StorageError
 from kflow.producing.channel import PATIENCE_S, Channel, Failure, Frame
 from kflow.records import Placed
 
@@ -212,13 +212,3 @@ def _groups(parts: list[Part]) -> list[list[Part]]:
         groups[-1].append(part)
         size += len(part.body)
     return groups
-
-
-def is_missing(failures: dict[int, Failure]) -> ResourceNotFound | None:
-    """The error, where all that failed is that the stream is not there."""
-    found = {failure.error for failure in failures.values()}
-    if len(found) == 1:
-        (error,) = found
-        if isinstance(error, ResourceNotFound):
-            return error
-    return None

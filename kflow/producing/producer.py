@@ -93,6 +93,7 @@ class Producer:
             stream: name or ARN; it must exist.
             linger_ms: longest time a record waits for others, milliseconds, 0 to 60,000; 0 sends each at once.
             target: `local`, `aws` or a URL; see `kflow.target`.
+
         Raises:
             ResourceNotFound: there is no such stream.
             UsageError: nothing says where to put.
@@ -128,6 +129,7 @@ class Producer:
             data: bytes, str (UTF-8), a model, or what JSON holds.
             partition_key: 1 to 256 characters.
             explicit_hash_key: 0 to 2**128 - 1; used in place of the key's MD5.
+
         Raises:
             ValidationFailed, InvalidArgument, UsageError: the record is not acceptable; it was not taken.
         """

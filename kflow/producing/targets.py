@@ -77,6 +77,7 @@ def target(given: str | None = None) -> Target:
 
     Args:
         given: the `target=` of the call: `local`, `aws` or a URL.
+
     Raises:
         UsageError: nothing says where.
     """
@@ -131,13 +132,9 @@ def _named(named: str, by: str, inside: Path | None) -> tuple[Target, bool]:
 
 def _home() -> Target | None:
     """The data folder of the environment or the project; None where nobody chose one."""
-    # the first phase only: keys that plugins register are no business of a producer
-    data_dir = settings.plugins_and_data_dir()[1]
-    if "KFLOW_DATA_DIR" in os.environ:
-        return Target("local", str(data_dir), "KFLOW_DATA_DIR")
-    project = settings.find_project(Path.cwd())
-    if project is not None:
-        return Target("local", str(data_dir), f"the project of {project[0]}")
-    if (data_dir / "FORMAT").is_file():
-        return Target("local", str(data_dir), f"the data in {data_dir}")
-    return None
+    found = settings.load()
+    if not found.has_home:
+        return None
+    origin = found.origins.get("data_dir")
+    why = origin if origin == "KFLOW_DATA_DIR" else f"the project in {found.project}"
+    return Target("local", str(found.data_dir), why)

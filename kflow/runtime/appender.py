@@ -22,7 +22,7 @@ from kflow.broker.log import Log
 from kflow.broker.sequence import shard_id
 from kflow.broker.streammap import StreamMap
 from kflow.broker.wire import Block
-from kflow.errors import InternalError, KflowError, ResourceNotFound, StorageError
+from kflow.errors import InternalError, KflowError, ResourceNotFound, StaleMap, StorageError
 from kflow.runtime.loop import Loop
 
 log = logging.getLogger(__name__)
@@ -117,18 +117,33 @@ class Appender:
         self._called = False
         self._closing = False
 
-    def append_now(self, stream: StreamMap, job: Job) -> Result | None:
-        """Append in place, if that is certain to be quick.
+    def append_now(
+        self,
+        stream: StreamMap,
+        sender: Sender,
+        frame: int,
+        part: int,
+        seen: int,
+        block: tuple[int, int, memoryview, int, int],
+    ) -> Result | None:
+        """Append one block in place, if that is certain to be quick.
+
+        Args:
+            stream: the map it was routed by, current.
+            sender: the connection.
+            frame: the producer's number of the frame.
+            part: the block's place in the frame.
+            seen: as in `Job`.
+            block: shard, records, body, CRC, flags.
 
         Returns:
-            What came of it; None where the job must be queued.
+            What came of it; None where the block must be queued.
         """
-        block = job.block
-        lane = self._lane(stream, block.shard)
-        if lane.waiting or lane.slow or job.resent or len(block.body) > INLINE_BYTES:
+        lane = self._lanes.get((stream.id, block[0])) or self._lane(stream, block[0])
+        if lane.waiting or lane.slow or len(block[2]) > INLINE_BYTES:
             return None
         began = time.perf_counter()
-        result = self._run(lane, job)
+        result = self._append(stream, sender, frame, part, seen, *block)
         lane.slow = time.perf_counter() - began > SLOW_S
         return result
 
@@ -177,35 +192,55 @@ class Appender:
             lane.stream = stream  # a newer map of the same stream: the queue goes on, so that order holds
         return lane
 
-    def _run(self, lane: Lane, job: Job) -> Result:
-        """Append; on the loop or in the lane's thread, never both at a time for one shard."""
+    def _run(self, stream: StreamMap, job: Job) -> Result:
+        """Append a queued block, after a look for it where it may be stored already."""
         block, sender = job.block, job.sender
-        failed = sender.failed.get((lane.stream.id, lane.index)) if sender.failed else None
         try:
-            shard = self._log.shard(lane.stream, lane.index)
             if job.resent:
-                found = self._log.find(lane.stream, lane.index, sender.producer, job.frame, job.part, block.tail)
+                found = self._log.find(stream, block.shard, sender.producer, job.frame, job.part, block.tail)
                 if found is not None:
-                    return Stored(found[0], found[1], shard.tail)
-            if job.stale:
-                return ResourceNotFound("the stream's shards have changed")
-            if failed is not None and job.seen < failed[0]:
-                raise StorageError(f"not tried, for an append before it to {shard_id(lane.index)} failed: {failed[1]}")
-            if crc32c(block.body) != block.crc or not well_formed(block.body, block.count, block.flags):
-                raise StorageError("the block was damaged on its way to the node")
-            placed = shard.append(block.body, block.count, block.crc, block.flags, sender.producer, job.frame, job.part)
-        except ResourceNotFound as error:
-            return error
+                    return Stored(found[0], found[1], self._log.shard(stream, block.shard).tail)
         except KflowError as error:
-            reason = failed[1] if failed is not None and job.seen < failed[0] else str(error)
-            sender.failed[lane.stream.id, lane.index] = (job.frame, reason)
-            return error
+            return self._failed(stream, sender, job.frame, block.shard, error)
+        if job.stale:
+            return StaleMap(f"the shards of stream {stream.name} have changed")
+        return self._append(stream, sender, job.frame, job.part, job.seen, *block[:5])
+
+    def _append(
+        self,
+        stream: StreamMap,
+        sender: Sender,
+        frame: int,
+        part: int,
+        seen: int,
+        index: int,
+        records: int,
+        body: memoryview,
+        crc: int,
+        flags: int,
+    ) -> Result:
+        """On the loop or in the shard's thread, never both at a time for one shard."""
+        try:
+            if sender.failed:
+                _look_behind(stream, sender, seen, index)
+            if crc32c(body) != crc or not well_formed(body, records, flags):
+                raise StorageError("the block was damaged on its way to the node")
+            shard = self._log.shard(stream, index)
+            first_counter, arrival_ms = shard.append(body, records, crc, flags, sender.producer, frame, part)
+            return Stored(first_counter, arrival_ms, shard.tail)
+        except KflowError as error:
+            return self._failed(stream, sender, frame, index, error)
         except Exception as error:  # a broken promise must fail this block, not end the node or silence the shard
-            log.exception("append failed stream=%s shard=%d", lane.stream.name, lane.index)
-            reason = f"{type(error).__name__}: {error}; please report it"
-            sender.failed[lane.stream.id, lane.index] = (job.frame, reason)
-            return InternalError(reason)
-        return Stored(placed[0], placed[1], shard.tail)
+            log.exception("append failed stream=%s shard=%d", stream.name, index)
+            broken = InternalError(f"{type(error).__name__}: {error}; please report it")
+            return self._failed(stream, sender, frame, index, broken)
+
+    def _failed(self, stream: StreamMap, sender: Sender, frame: int, index: int, error: KflowError) -> KflowError:
+        """Note a failure, so that what stands behind it on this connection fails too."""
+        if not isinstance(error, ResourceNotFound | StaleMap):
+            cause = error.__cause__
+            sender.failed[stream.id, index] = (frame, str(cause if isinstance(cause, KflowError) else error))
+        return error
 
     def _serve(self, lane: Lane) -> None:
         """The lane's thread."""
@@ -217,7 +252,7 @@ class Appender:
                         return
                 job, done = lane.jobs.popleft()
             began = time.perf_counter()
-            result = self._run(lane, job)
+            result = self._run(lane.stream, job)
             lane.slow = time.perf_counter() - began > SLOW_S
             self._results.append((lane, done, result))
             if not self._called:
@@ -237,3 +272,11 @@ class Appender:
 
     def _is_busy(self, stream_id: int) -> bool:
         return any(lane.waiting for key, lane in self._lanes.items() if key[0] == stream_id)
+
+
+def _look_behind(stream: StreamMap, sender: Sender, seen: int, index: int) -> None:
+    """Refuse a block whose producer did not know yet that one before it failed: no record may overtake it."""
+    failed = sender.failed.get((stream.id, index))
+    if failed is not None and seen < failed[0]:
+        reason = StorageError(failed[1])
+        raise StorageError(f"not tried, for an append before it to {shard_id(index)} failed: {reason}") from reason

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from kflow import arn, loading
+from kflow import arn, loading, producing
 from kflow.broker.parked import ParkedBatch
 from kflow.broker.reader import ShardReader
 from kflow.broker.streammap import StreamMap
@@ -59,6 +59,7 @@ class Environment:
         self._log = FunctionLog(Path(spec.data_dir), spec.handler.name, spec.memory_mb)
         self._log.take_over()
         self.guard([self._log.fd(), 1, 2])
+        producing.set_process_runtime(Path(spec.data_dir))
         if spec.plugins:
             self._start_plugins()
 

@@ -12,10 +12,11 @@ from pathlib import Path
 
 import msgspec
 
-from kflow.broker.checkpoints import Slot, SlotFile, slots_path
+from kflow.broker.checkpoints import SlotFile, slots_path
 from kflow.broker.folder import DataFolder
 from kflow.broker.reader import ShardReader
 from kflow.broker.sequence import shard_id
+from kflow.broker.slots import Slot
 from kflow.broker.streammap import ShardInfo, StreamMap
 from kflow.records import BEGIN_COUNTER
 

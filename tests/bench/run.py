@@ -2,9 +2,10 @@
 
     python tests/bench/run.py [NAME...] [--json] [--quick] [--list]
 
-Each figure stands beside its limit, which is measured in the same run, in turn with it. What counts is the ratio, or CPU
-time: wall-clock figures of a shared machine say more about the machine. Every bench runs in a process of its own. With
-`--quick` a few repetitions show that the benches work; their figures are never judged.
+Each figure stands beside its limit, which is measured in the same run, in turn with it. What counts is the ratio, or
+CPU time: wall-clock figures of a shared machine say more about the machine. Value and limit are those of the pair of
+measurements whose ratio is the median. Every bench runs in a process of its own. With `--quick` a few repetitions show
+that the benches work; their figures are never judged.
 
 Exit codes: 0 every must is reached, 1 a must is missed (or a bench failed), 2 usage.
 """

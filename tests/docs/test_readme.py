@@ -5,8 +5,8 @@ How a block is treated, by its language and by an HTML comment on the line above
 - `<!-- file: PATH -->`: written to PATH in the document's own project folder.
 - `<!-- not run: REASON -->`: left alone, for the reason given.
 - `console`: each `$ command` is run by bash in the project folder; it must succeed, and print the lines that follow it,
-  where `…` stands for any text in a line, and a line that is `…` alone for any lines. A command without lines may print
-  anything.
+  where `…` stands for any text in a line, and a line that is `…` alone for any lines. What differs from run to run
+  (times, sequence numbers, rates, the width of columns) need not be the same. A command without lines may print anything.
 - `sh`: each line is run, and must succeed.
 - `python`: run by a fresh interpreter in the project folder.
 - `json`, `toml`: must parse (each line of JSON by itself where the whole is no JSON).
@@ -40,6 +40,13 @@ DOCUMENTS = (
 )
 BLOCK = re.compile(r"^(?:<!-- (?P<note>.*?) -->\n)?```(?P<language>\w*)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
 ANY_LINES = "…"
+VARYING = (
+    (re.compile(r"\b[\d.,]+ (ms|s)\b"), "<duration>"),
+    (re.compile(r"\b\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\b"), "<time>"),
+    (re.compile(r"\b49(\d{54}|…\d{3})"), "<sequence number>"),
+    (re.compile(r"\b[\d,]+ records/s\b"), "<rate>"),
+    (re.compile(r" {2,}"), "  "),
+)
 
 
 class Block(NamedTuple):
@@ -81,6 +88,13 @@ class Project:
         return self.run("bash", "-euo", "pipefail", "-c", command)
 
 
+def without_varying(text: str) -> list[str]:
+    """The lines of a text, with what differs from run to run replaced by its name."""
+    for pattern, name in VARYING:
+        text = pattern.sub(name, text)
+    return text.splitlines()
+
+
 def matches(expected: list[str], printed: list[str]) -> bool:
     """Whether what was printed is what the document shows, `…` standing for anything."""
     if not expected:
@@ -97,8 +111,8 @@ def run_console(project: Project, text: str) -> None:
     for part in re.split(r"^\$ ", text, flags=re.MULTILINE)[1:]:
         command, _, rest = part.partition("\n")
         printed = project.shell(command)
-        expected = rest.splitlines()
-        assert not expected or matches(expected, printed.splitlines()), (
+        expected = without_varying(rest)
+        assert not expected or matches(expected, without_varying(printed)), (
             f"`{command}` printed\n{printed}\nand the document shows\n{rest}"
         )
 

@@ -90,7 +90,7 @@ def test_every_command_has_help_with_examples(words: str, found: Command, capsys
     assert text.startswith(f"usage: kflow {words}")
     assert "examples:\n" in text
     for line, _ in found.examples:
-        assert f"kflow {words.split()[0]}" in line
+        assert f"kflow {words.split(maxsplit=1)[0]}" in line
         assert line in text
 
 

@@ -67,6 +67,29 @@ def test_the_type_in_brackets_is_what_values_are_decoded_to():
     assert read_signature(many) == Signature(HandlerForm.BATCH, value_type=list[Order])
 
 
+def test_the_type_in_brackets_may_be_quoted(tmp_path, monkeypatch):
+    (tmp_path / "app.py").write_text(
+        """\
+import kflow as k
+
+@k.on_stream("orders")
+def bill(order: k.Record["Order"]): ...
+
+@k.on_stream("orders")
+def ship(order: k.Record["Oder"]): ...
+
+class Order(dict): ...
+"""
+    )
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError) as caught:
+        loading.load("app.py")
+    assert str(caught.value) == (
+        "app.py:7: ship takes `order: Record[Oder]`, and there is no `Oder` when it runs: "
+        "import `Oder` outside `if TYPE_CHECKING`"
+    )
+
+
 def test_an_annotation_may_be_annotated_further():
     def h(order: Annotated[Record[Order], "paid"]): ...
 
@@ -140,7 +163,8 @@ def test_a_type_known_only_around_the_decorator_is_found():
 def refusal(tmp_path, monkeypatch, code: str) -> str:
     """The error of a module in which `@on_stream("orders")` stands on line 4, and the code from line 5 on."""
     (tmp_path / "app.py").write_text(
-        f'from __future__ import annotations\nfrom kflow import Batch, Record, on_stream\n\n@on_stream("orders")\n{code}\n'
+        "from __future__ import annotations\nfrom kflow import Batch, Record, on_stream\n\n"
+        f'@on_stream("orders")\n{code}\n'
     )
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UsageError) as caught:
@@ -158,8 +182,10 @@ HOW = "a handler is `def bill(event, context)`, or takes one `Record`, `Record[T
         ("def bill(*, event, context): ...", f"app.py:5: bill takes no positional parameter: {HOW}"),
         (
             "def bill(event): ...",
-            "app.py:5: bill takes only `event`, without a type: write `bill(event, context)` for Lambda's event, "
-            "`event: Record` for one record at a time, or `event: Batch` for a batch",
+            (
+                "app.py:5: bill takes only `event`, without a type: write `bill(event, context)` for Lambda's event, "
+                "`event: Record` for one record at a time, or `event: Batch` for a batch"
+            ),
         ),
         (
             "def bill(order: Order): ...\nclass Order: ...",
@@ -171,18 +197,24 @@ HOW = "a handler is `def bill(event, context)`, or takes one `Record`, `Record[T
         ),
         (
             "def bill(event, context, table): ...",
-            "app.py:5: bill has a parameter `table` that nobody fills: give it a default "
-            "(only the event or records, and `context`, are passed)",
+            (
+                "app.py:5: bill has a parameter `table` that nobody fills: give it a default "
+                "(only the event or records, and `context`, are passed)"
+            ),
         ),
         (
             "def bill(event, context, *, table): ...",
-            "app.py:5: bill has a parameter `table` that nobody fills: give it a default "
-            "(only the event or records, and `context`, are passed)",
+            (
+                "app.py:5: bill has a parameter `table` that nobody fills: give it a default "
+                "(only the event or records, and `context`, are passed)"
+            ),
         ),
         (
             "def bill(order: Record, table): ...",
-            "app.py:5: bill has a parameter `table` that nobody fills: give it a default "
-            "(only the event or records, and `context`, are passed)",
+            (
+                "app.py:5: bill has a parameter `table` that nobody fills: give it a default "
+                "(only the event or records, and `context`, are passed)"
+            ),
         ),
         (
             "def bill(event, context):\n    yield",
@@ -194,8 +226,10 @@ HOW = "a handler is `def bill(event, context)`, or takes one `Record`, `Record[T
         ),
         (
             "def bill(order: Record[Oder]): ...",
-            "app.py:5: bill takes `order: Record[Oder]`, and there is no `Oder` when it runs: "
-            "import `Oder` outside `if TYPE_CHECKING`",
+            (
+                "app.py:5: bill takes `order: Record[Oder]`, and there is no `Oder` when it runs: "
+                "import `Oder` outside `if TYPE_CHECKING`"
+            ),
         ),
         (
             "def bill(order: Record[1 / 0]): ...",
@@ -203,8 +237,10 @@ HOW = "a handler is `def bill(event, context)`, or takes one `Record`, `Record[T
         ),
         (
             "def bill(order: Record[complex]): ...",
-            "app.py:5: bill: JSON cannot be decoded to `complex` (`complex` is a class of no such kind): "
-            "use a dataclass, a TypedDict, a msgspec.Struct, a Pydantic model or a builtin type",
+            (
+                "app.py:5: bill: JSON cannot be decoded to `complex` (msgspec does not know `complex`): "
+                "use a dataclass, a TypedDict, a msgspec.Struct, a Pydantic model or a builtin type"
+            ),
         ),
     ],
 )

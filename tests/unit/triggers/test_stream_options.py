@@ -123,8 +123,10 @@ def test_the_decorated_function_is_the_same_function():
         ("memory_size=64", "memory_size must be a whole number from 128 to 10240, not 64"),
         (
             "starting_position='AT_TIMESTAMP'",
-            'starting_position must be "TRIM_HORIZON", "LATEST" or an aware datetime: '
-            "for AT_TIMESTAMP give the datetime itself",
+            (
+                'starting_position must be "TRIM_HORIZON", "LATEST" or an aware datetime: '
+                "for AT_TIMESTAMP give the datetime itself"
+            ),
         ),
         (
             "starting_position='EARLIEST'",
@@ -167,10 +169,13 @@ def test_a_wrong_value_is_refused_with_its_range(tmp_path, monkeypatch, argument
         ("maximum_retries", "did you mean maximum_retry_attempts?"),
         (
             "zzz",
-            "it has batch_size, bisect_batch_on_function_error, consumer, enabled, environment, filters, function_name, "
-            "maximum_batching_window_in_seconds, maximum_record_age_in_seconds, maximum_retry_attempts, memory_size, "
-            "on_failure, parallelization_factor, report_batch_item_failures, starting_position, timeout, "
-            "tumbling_window_in_seconds",
+            (
+                "it has batch_size, bisect_batch_on_function_error, consumer, enabled, environment, filters, "
+                "function_name, maximum_batching_window_in_seconds, maximum_record_age_in_seconds, "
+                "maximum_retry_attempts, memory_size, on_failure, parallelization_factor, "
+                "report_batch_item_failures, starting_position, timeout, "
+                "tumbling_window_in_seconds"
+            ),
         ),
     ],
 )
@@ -215,8 +220,10 @@ def test_an_option_of_a_later_part_is_refused_as_not_built_yet(tmp_path, monkeyp
         ("7", "the stream must be a name or an ARN, not 7"),
         (
             "'arn:aws:sqs:us-east-1:123456789012:orders'",
-            "'arn:aws:sqs:us-east-1:123456789012:orders' is not the ARN of a Kinesis stream: "
-            "arn:aws:kinesis:REGION:ACCOUNT:stream/NAME, or the name alone",
+            (
+                "'arn:aws:sqs:us-east-1:123456789012:orders' is not the ARN of a Kinesis stream: "
+                "arn:aws:kinesis:REGION:ACCOUNT:stream/NAME, or the name alone"
+            ),
         ),
         (
             "'arn:aws:kinesis:us-east-1:123456789012:stream/orders/consumer/fast:1'",
@@ -240,7 +247,7 @@ def test_a_class_is_no_handler():
 
 
 def test_what_takes_no_attributes_is_refused():
-    with pytest.raises(UsageError, match="<built-in function .*> takes no attributes, so @on_stream cannot mark it"):
+    with pytest.raises(UsageError, match=r"<built-in function .*> takes no attributes, so @on_stream cannot mark it"):
         on_stream("orders")(divmod)
 
 
@@ -261,9 +268,7 @@ def test_a_starting_position_in_the_future_is_refused():
     tomorrow = datetime.now(UTC) + timedelta(days=1)
     with pytest.raises(UsageError) as caught:
         on_stream("orders", starting_position=tomorrow)
-    assert str(caught.value).endswith(
-        f": starting_position must not be in the future, as {tomorrow.isoformat()} is"
-    )
+    assert str(caught.value).endswith(f": starting_position must not be in the future, as {tomorrow.isoformat()} is")
 
 
 def test_triggers_stack_and_the_nearest_comes_first():
@@ -276,9 +281,7 @@ def test_triggers_stack_and_the_nearest_comes_first():
 
 
 def test_function_options_that_differ_name_both_lines(tmp_path, monkeypatch):
-    message = refusal(
-        tmp_path, monkeypatch, '@on_stream("b", timeout=5)\n@on_stream("a", timeout=3)', head=""
-    )
+    message = refusal(tmp_path, monkeypatch, '@on_stream("b", timeout=5)\n@on_stream("a", timeout=3)', head="")
     assert message == (
         "app.py:3: timeout=5, but timeout=3 at app.py:4: bill is one function and has one timeout, say it once"
     )

@@ -1,0 +1,502 @@
+"""One connection to the node's socket: frames in, answers out, nothing ever waited for.
+
+What a receive brought is worked through in slices, so that one producer never delays a lease. Answers that the kernel does
+not take wait in the outbox, and a connection with too much unanswered is not read until it has caught up: so a producer is
+slowed down by its own backlog, never by refusal.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+import struct
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import msgspec
+
+from kflow.broker import wire
+from kflow.broker.log import Log
+from kflow.broker.streammap import StreamMap
+from kflow.errors import InternalError, KflowError, ResourceNotFound, StaleMap, UsageError
+from kflow.runtime.appender import Appender, Job, Result, Stored
+from kflow.runtime.loop import READ, WRITE, Loop
+
+log = logging.getLogger(__name__)
+
+UNANSWERED_BYTES = 16 << 20
+"""A connection with more than this unanswered is not read."""
+OUTBOX_BYTES = 1 << 20
+"""Nor is one that leaves this much of its answers unread."""
+SLICE_S = 0.0005
+"""After this long on one connection, the others have their turn."""
+BUFFER_BYTES = 128 << 10
+"""Receive buffer of a connection; a larger frame gets a buffer of its own, which its blocks then keep."""
+
+OnAppend = Callable[[StreamMap, int], None]
+OnControl = Callable[["Connection", int, dict[str, Any]], Any]
+
+_FRAME_BYTES = wire.FRAME.size
+_HEAD_BYTES = wire.PUT_HEAD.size
+_BLOCK_BYTES = wire.BLOCK.size
+_STALE = wire.ANSWER.pack(0, 0, 0, wire.STALE)
+_REFUSED = wire.ANSWER.pack(0, 0, 0, wire.REFUSED)
+
+
+class Service(Protocol):
+    """What all connections of a node share; `Ingest` is the one there is.
+
+    Attributes:
+        loop: hosts them.
+        store: the log.
+        appender: appends to it.
+        hello: what the node says first.
+        on_append: told of each append before it is answered.
+        on_control: answers control requests.
+        connections: all that are open.
+        producers: by producer id, the connection it speaks by.
+    """
+
+    loop: Loop
+    store: Log
+    appender: Appender
+    hello: wire.Hello
+    on_append: OnAppend
+    on_control: OnControl
+    connections: set[Connection]
+    producers: dict[int, Connection]
+
+    def stream(self, stream_id: int) -> StreamMap | None:
+        """The map of a stream, by id."""
+        ...
+
+    def forget(self, stream_id: int) -> None:
+        """Read the map of a stream again before it is used."""
+        ...
+
+
+class Pending:
+    """One PUT frame whose answer is not sent yet.
+
+    Attributes:
+        request: the frame's number.
+        size: bytes of the frame.
+        answers: one a block, in order; empty where not known yet.
+        errors: why blocks were refused, by their place.
+        missing: how many answers are not known yet.
+    """
+
+    __slots__ = ("answers", "errors", "missing", "request", "size")
+
+    def __init__(self, request: int, size: int, count: int) -> None:
+        self.request = request
+        self.size = size
+        self.answers: list[bytes] = [b""] * count
+        self.errors: dict[int, KflowError] = {}
+        self.missing = count
+
+    def settle(self, part: int, answer: bytes) -> None:
+        """Note the answer of one block."""
+        self.answers[part] = answer
+        self.missing -= 1
+
+    def encoded(self) -> bytes:
+        """The answer frame."""
+        body = b"".join(self.answers)
+        if self.errors:
+            ordered = [wire.error_as_json(self.errors[part]) for part in sorted(self.errors)]
+            body += msgspec.json.encode(ordered)
+        return wire.frame(wire.ANSWERED, self.request, body, len(self.answers))
+
+
+class Connection:
+    """One producer or tool.
+
+    Attributes:
+        producer: id of the producer; 0 for a tool, and before hello.
+        pid: process id, as it says.
+        failed: by (stream id, shard): the last frame of this connection that failed there, and why.
+        closed: whether it is gone; answers to it are dropped.
+    """
+
+    __slots__ = (
+        "_buffer",
+        "_fd",
+        "_have",
+        "_service",
+        "_mask",
+        "_outbox",
+        "_pending",
+        "_resuming",
+        "_socket",
+        "_unanswered",
+        "_view",
+        "closed",
+        "failed",
+        "pid",
+        "producer",
+        "reading",
+    )
+
+    def __init__(self, service: Service, accepted: socket.socket) -> None:
+        self._service = service
+        self._socket = accepted
+        self._fd = accepted.fileno()
+        self._buffer = bytearray(BUFFER_BYTES)
+        self._view = memoryview(self._buffer)
+        self._have = 0
+        self._outbox = bytearray()
+        self._pending: deque[Pending] = deque()
+        self._unanswered = 0
+        self._resuming = False
+        self._mask = READ
+        self.producer = 0
+        self.pid = 0
+        self.failed: dict[tuple[int, int], tuple[int, str]] = {}
+        self.closed = False
+        self.reading = True
+        service.loop.add(self._fd, self._ready)
+
+    def fileno(self) -> int:
+        """The socket's descriptor."""
+        return self._fd
+
+    @property
+    def wants_write(self) -> bool:
+        """Whether answers wait for the kernel to take them."""
+        return bool(self._outbox)
+
+    def readable(self) -> None:
+        """Receive once and work it through."""
+        if self._have == len(self._buffer):
+            return  # full of frames whose turn has not come
+        try:
+            received = self._socket.recv_into(self._view[self._have :] if self._have else self._view)
+        except BlockingIOError:
+            return
+        except OSError:
+            self.close()
+            return
+        if not received:
+            self.close()
+            return
+        self._have += received
+        self._work()
+
+    def writable(self) -> None:
+        """Send what waits."""
+        self._flush()
+        if self._have and not self._resuming:
+            self._work()
+
+    def answer(self, request: int, value: Any) -> None:
+        """Answer a control request; dropped where the connection is gone."""
+        self._say(wire.json_frame(wire.CONTROL_ANSWER, request, {"ok": value}))
+
+    def refuse(self, request: int, error: Exception) -> None:
+        """Answer a control request with an error."""
+        self._say(wire.json_frame(wire.CONTROL_ANSWER, request, {"error": wire.error_as_json(error)}))
+
+    def stop_reading(self) -> None:
+        """Take nothing more from this connection."""
+        self.reading = False
+        self._watch()
+
+    def close(self) -> None:
+        """Close at once, with a last try to send what is answered. Blocks that are queued are appended all the same."""
+        if self.closed:
+            return
+        if self._outbox:
+            try:
+                self._socket.send(self._outbox)
+            except OSError as error:
+                log.debug("answers dropped producer=%d error=%s", self.producer, error)
+        self.closed = True
+        if self._mask:
+            self._service.loop.remove(self._fd)
+        self._socket.close()
+        self._pending.clear()
+        self._service.connections.discard(self)
+        if self._service.producers.get(self.producer) is self:
+            del self._service.producers[self.producer]
+
+    def _ready(self, mask: int) -> None:
+        if mask & WRITE:
+            self.writable()
+        if mask & READ and self.reading and not self.closed:
+            self.readable()
+
+    def _work(self) -> None:
+        """Serve whole frames of the buffer, for one slice at most; then send what is answered."""
+        view, have, at = self._view, self._have, 0
+        deadline = 0.0
+        try:
+            while have - at >= _FRAME_BYTES and self._is_ahead():
+                length, request, kind, count = wire.FRAME.unpack_from(view, at)
+                begin = at + _FRAME_BYTES
+                end = begin + length
+                if end > have:
+                    if length > wire.FRAME_BYTES:
+                        raise ValueError(f"a frame of {length} bytes")
+                    break
+                if at and time.perf_counter() > deadline:
+                    self._resume_later()
+                    break
+                if end < have and not at:
+                    deadline = time.perf_counter() + SLICE_S
+                at = end
+                if kind == wire.PUT and self.producer:
+                    self._put(request, count, view[begin:end])
+                else:
+                    self._serve(kind, request, count, view[begin:end])
+        except (ValueError, struct.error) as error:
+            log.warning("connection dropped, what it sent is no frame pid=%d error=%s", self.pid, error)
+            self.close()
+        if self.closed:
+            return
+        if at == have and view is self._view and have <= BUFFER_BYTES == len(view):
+            self._have = 0
+        else:
+            self._make_room(at)
+        if self._outbox:
+            self._flush()
+        if self._outbox or self._unanswered or self._mask != READ:
+            self._watch()
+
+    def _make_room(self, at: int) -> None:
+        """Drop the `at` bytes that are served; a frame too large for the buffer moves to one of its own.
+
+        Such a buffer holds that one frame, and is left to the blocks in the shards' queues: no copy of large bodies.
+        """
+        rest = self._have - at
+        if len(self._buffer) != BUFFER_BYTES:
+            if at:
+                self._replace(BUFFER_BYTES, at, rest)
+            return
+        if rest >= _FRAME_BYTES:
+            length: int = wire.FRAME.unpack_from(self._view, at)[0] + _FRAME_BYTES
+            if length > BUFFER_BYTES:
+                self._replace(length, at, rest)
+                return
+        if at:
+            self._view[:rest] = self._view[at : self._have]
+            self._have = rest
+
+    def _replace(self, size: int, at: int, rest: int) -> None:
+        new = bytearray(size)
+        view = memoryview(new)
+        view[:rest] = self._view[at : self._have]
+        self._buffer, self._view, self._have = new, view, rest
+
+    def _is_ahead(self) -> bool:
+        return self.reading and self._unanswered <= UNANSWERED_BYTES and len(self._outbox) <= OUTBOX_BYTES
+
+    def _resume_later(self) -> None:
+        if not self._resuming:
+            self._resuming = True
+            self._service.loop.call_later(0, self._resume)
+
+    def _resume(self) -> None:
+        self._resuming = False
+        if not self.closed:
+            self._work()
+
+    def _serve(self, kind: int, request: int, count: int, payload: memoryview) -> None:
+        if kind == wire.RESEND and self.producer:
+            self._put_later(request, count, payload, resent=True)
+        elif kind == wire.CONTROL:
+            self._control(request, payload)
+        elif kind == wire.HELLO:
+            self._greet(payload)
+        else:
+            raise ValueError(f"a frame of kind {kind}, producer {self.producer}")
+
+    def _greet(self, payload: memoryview) -> None:
+        try:
+            hello = msgspec.json.decode(payload, type=wire.Hello)
+        except msgspec.DecodeError as error:
+            raise ValueError(f"no hello: {error}") from error
+        service = self._service
+        self.pid = hello.pid
+        try:
+            wire.check_hello(service.hello, hello)
+        except UsageError as error:
+            log.warning("connection refused error=%s", error)
+        else:
+            self.producer = hello.producer
+            former = service.producers.get(hello.producer)
+            if former is not None and hello.producer:
+                # it is about to send again what it has no answer to: nothing of the old connection may come after that
+                former.close()
+            if hello.producer:
+                service.producers[hello.producer] = self
+        self._outbox += wire.json_frame(wire.HELLO, 0, service.hello)
+
+    def _control(self, request: int, payload: memoryview) -> None:
+        try:
+            asked = msgspec.json.decode(payload, type=dict[str, Any])
+            value = self._tails(asked) if asked.get("op") == "tails" else self._service.on_control(self, request, asked)
+        except KflowError as error:
+            self.refuse(request, error)
+        except msgspec.DecodeError as error:
+            raise ValueError(f"no control request: {error}") from error
+        except Exception as error:  # a broken promise of one operation must not end the node
+            log.exception("control request failed request=%s", bytes(payload[:200]))
+            self.refuse(request, InternalError(f"{type(error).__name__}: {error}; please report it"))
+        else:
+            if value is not None:
+                self.answer(request, value)
+
+    def _tails(self, asked: dict[str, Any]) -> list[int]:
+        """Where each shard of a stream ends: what a producer must know before it sends its first block there."""
+        stream = self._service.stream(int(asked["stream_id"]))
+        if stream is None:
+            raise ResourceNotFound("the stream is gone")
+        store = self._service.store
+        return [store.shard(stream, shard.index).tail for shard in stream.shards]
+
+    def _put(self, request: int, count: int, payload: memoryview) -> None:
+        """Append the blocks of a frame; those that need not wait are answered at once."""
+        stream_id, generation, seen = wire.PUT_HEAD.unpack_from(payload)
+        service = self._service
+        stream = service.stream(stream_id)
+        if stream is None or stream.generation != generation:
+            self._put_later(request, count, payload, resent=False)
+            return
+        at = wire.PUT_HEAD.size + count * wire.BLOCK.size
+        shards = len(stream.shards)
+        answers: list[bytes] = []
+        for index, records, length, crc, flags in wire.BLOCK.iter_unpack(payload[wire.PUT_HEAD.size : at]):
+            end = at + length
+            if index >= shards or end > len(payload):
+                break
+            block = (index, records, payload[at:end], crc, flags)
+            result = service.appender.append_now(stream, self, request, len(answers), seen, block)
+            if type(result) is not Stored:
+                if result is not None:
+                    self._put_later(request, count, payload, resent=False, begun=answers, result=result)
+                    return
+                break
+            service.on_append(stream, index)
+            answers.append(wire.ANSWER.pack(*result, wire.OK))
+            at = end
+        if len(answers) < count or at != len(payload) or self._pending:
+            self._put_later(request, count, payload, resent=False, begun=answers)
+        else:
+            self._outbox += wire.frame(wire.ANSWERED, request, b"".join(answers), count)
+
+    def _put_later(
+        self,
+        request: int,
+        count: int,
+        payload: memoryview,
+        *,
+        resent: bool,
+        begun: Sequence[bytes] = (),
+        result: Result | None = None,
+    ) -> None:
+        """Append the blocks of a frame, with those in the shards' queues that have to wait.
+
+        Args:
+            request: number of the frame.
+            count: number of its blocks.
+            payload: the frame.
+            resent: whether its blocks may be stored already.
+            begun: answers of the first blocks, where they are known.
+            result: what came of the block after those, where it is known.
+        """
+        stream_id, generation, seen, blocks = wire.blocks_of(payload, count, resent=resent)
+        service = self._service
+        stream = service.stream(stream_id)
+        pending = Pending(request, len(payload), count)
+        self._pending.append(pending)
+        self._unanswered += pending.size
+        for part, answer in enumerate(begun):
+            pending.settle(part, answer)
+        for part, block in enumerate(blocks[len(begun) :], len(begun)):
+            stale = stream is None or stream.generation != generation
+            if stream is None or (stale and not resent) or block.shard >= len(stream.shards):
+                pending.settle(part, _STALE)
+                continue
+            if result is None and not resent:
+                result = service.appender.append_now(stream, self, request, part, seen, block[:5])
+            if result is None:
+                if len(self._buffer) == BUFFER_BYTES:  # the next receive writes over it
+                    block = block._replace(body=memoryview(bytes(block.body)))  # noqa: PLW2901
+                job = Job(self, request, part, seen, block, resent, stale)
+                service.appender.queue(stream, job, self._done(stream, pending, part, block.shard))
+            else:
+                self._note(stream, pending, part, block.shard, result)
+                result = None
+        self._answer_done()
+
+    def _done(self, stream: StreamMap, pending: Pending, part: int, shard: int) -> Callable[[Result], None]:
+        """What to do when a queued block is through."""
+
+        def done(result: Result) -> None:
+            self._note(stream, pending, part, shard, result)
+            if not pending.missing and not self.closed:
+                self._answer_done()
+                self._work()
+
+        return done
+
+    def _note(self, stream: StreamMap, pending: Pending, part: int, shard: int, result: Result) -> None:
+        """Write down what came of one block, and tell who waits for the shard."""
+        if type(result) is Stored:
+            pending.settle(part, wire.ANSWER.pack(result[0], result[1], result[2], wire.OK))
+            self._service.on_append(stream, shard)
+        elif isinstance(result, ResourceNotFound | StaleMap):
+            self._service.forget(stream.id)
+            pending.settle(part, _STALE)
+        elif isinstance(result, KflowError):
+            pending.errors[part] = result
+            pending.settle(part, _REFUSED)
+
+    def _answer_done(self) -> None:
+        """Move answers that are complete to the outbox, in the order of their frames."""
+        pending = self._pending
+        while pending and not pending[0].missing:
+            done = pending.popleft()
+            self._unanswered -= done.size
+            self._outbox += done.encoded()
+
+    def _say(self, message: bytes) -> None:
+        if self.closed:
+            return
+        self._outbox += message
+        self._flush()
+        self._watch()
+
+    def _flush(self) -> None:
+        if not self._outbox or self.closed:
+            return
+        try:
+            sent = self._socket.send(self._outbox)
+        except BlockingIOError:
+            return
+        except OSError:
+            self.close()
+            return
+        if sent == len(self._outbox):
+            self._outbox.clear()
+        else:
+            del self._outbox[:sent]
+
+    def _watch(self) -> None:
+        """Watch for what can be done now: not for reading while it is behind."""
+        if self.closed:
+            return
+        mask = (READ if self._is_ahead() else 0) | (WRITE if self._outbox else 0)
+        if mask == self._mask:
+            return
+        loop = self._service.loop
+        if not mask:
+            loop.remove(self._fd)
+        elif self._mask:
+            loop.modify(self._fd, mask)
+        else:
+            loop.add(self._fd, self._ready, mask=mask)
+        self._mask = mask

@@ -1,0 +1,200 @@
+from __future__ import annotations
+
+import errno
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from kflow.broker.files import Files
+from kflow.broker.parked import ParkCondition, ParkedBatch, ParkedRecord, ParkedStore
+from kflow.errors import Damaged, StorageFull, UsageError
+from kflow.interfaces import FunctionError
+from kflow.records import Position
+
+NUMBER = 49_590_338_271_490_256_608_559_692_538_361_571_095_921_575_989_136_588_898
+
+
+def batch(first: int = 1, last: int | None = None, **changes: object) -> ParkedBatch:
+    last = first if last is None else last
+    records = tuple(
+        ParkedRecord(b"\x00\xff%d" % counter, "clé", NUMBER + counter, 1_700_000_000_123, "shardId-000000000003")
+        for counter in range(first, last + 1)
+    )
+    entry = ParkedBatch(
+        function="bill",
+        stream="orders",
+        stream_id=77,
+        shard=3,
+        shard_id="shardId-000000000003",
+        first_counter=first,
+        last_counter=last,
+        start=Position(0, 0),
+        end=Position(2**50, 7),
+        records=records,
+        error=FunctionError(type="ValueError", message="no", trace=("a", "b"), request_id="r", file="app.py:3"),
+        attempts=3,
+        condition=ParkCondition.RETRY_ATTEMPTS_EXHAUSTED,
+        parked_ms=1_700_000_001_000,
+        parked_before=5,
+    )
+    return msgspec.structs.replace(entry, **changes)
+
+
+def store(folder: Path, files: Files | None = None) -> ParkedStore:
+    return ParkedStore(folder, files or Files(), "none")
+
+
+def parked_files(folder: Path) -> list[str]:
+    return sorted(os.listdir(folder / "parked" / "bill"))
+
+
+def test_what_is_parked_is_read_back_whole(tmp_path: Path) -> None:
+    entry = batch(8, 9)
+    assert store(tmp_path).park(entry) == 1
+    assert store(tmp_path).show(1) == msgspec.structs.replace(entry, number=1)
+
+
+def test_numbers_are_given_in_order_and_never_twice(tmp_path: Path) -> None:
+    parked = store(tmp_path)
+    assert [parked.park(batch(first)) for first in (5, 3, 9)] == [1, 2, 3]
+    parked.drop(3)
+    assert store(tmp_path).park(batch(11)) == 4
+    assert [entry.number for entry in parked.list()] == [1, 2, 4]
+    assert parked.count() == 3
+
+
+def test_the_name_says_which_records_it_holds(tmp_path: Path) -> None:
+    store(tmp_path).park(batch(8, 9))
+    assert parked_files(tmp_path) == [
+        "000000000000004d.3.00000000000000000008-00000000000000000009.1.parked",
+    ]
+
+
+def test_the_same_records_of_a_consumer_are_kept_once_under_their_number(tmp_path: Path) -> None:
+    parked = store(tmp_path)
+    parked.park(batch(1))
+    parked.park(batch(2))
+    assert parked.park(batch(1, attempts=9)) == 1
+    assert parked.count() == 2
+    assert parked.show(1).attempts == 9
+    assert parked.park(batch(1, function="archive")) == 3
+
+
+def test_find_gives_the_first_at_or_after_a_counter_of_that_shard_alone(tmp_path: Path) -> None:
+    parked = store(tmp_path)
+    for first in (30, 10, 20):
+        parked.park(batch(first))
+    parked.park(batch(15, shard=4))
+    parked.park(batch(15, stream_id=78))
+    parked.park(batch(15, function="archive"))
+    found = [parked.find("bill", 77, 3, counter) for counter in (1, 10, 11, 31)]
+    assert [None if entry is None else entry.first_counter for entry in found] == [10, 10, 20, None]
+    assert store(tmp_path).find("nobody", 77, 3, 0) is None
+
+
+def test_claimed_records_are_still_parked_for_their_consumer(tmp_path: Path) -> None:
+    parked = store(tmp_path)
+    parked.park(batch(10))
+    parked.claim(1, epoch=4)
+    found = parked.find("bill", 77, 3, 10)
+    assert found is not None
+    assert found.claimed_by == 4
+
+
+def test_a_claim_excludes_a_second_one_until_it_is_given_back(tmp_path: Path) -> None:
+    parked = store(tmp_path)
+    parked.park(batch(10))
+    assert parked.claim(1, epoch=4).claimed_by == 4
+    with pytest.raises(UsageError, match="1 is being redriven already"):
+        store(tmp_path).claim(1, epoch=4)
+    parked.unclaim(1)
+    assert parked.claim(1, epoch=5).number == 1
+
+
+def test_a_redrive_that_failed_returns_with_its_attempts_added(tmp_path: Path) -> None:
+    parked = store(tmp_path)
+    parked.park(batch(10))
+    parked.claim(1, epoch=4)
+    parked.failed_again(1, FunctionError(type="KeyError", message="x"), attempts=2)
+    entry = parked.show(1)
+    assert (entry.attempts, entry.claimed_by) == (5, 0)
+    assert entry.error == FunctionError(type="KeyError", message="x")
+
+
+def test_claims_of_other_epochs_go_back_at_the_start_of_a_node(tmp_path: Path) -> None:
+    parked = store(tmp_path)
+    for first in (1, 2, 3):
+        parked.park(batch(first))
+    parked.claim(1, epoch=4)
+    parked.claim(2, epoch=5)
+    leftover = tmp_path / "parked" / "bill" / "half.parked.12.tmp"
+    leftover.write_bytes(b"x")
+    assert store(tmp_path).release_claims(5) == 1
+    assert [(entry.number, entry.claimed_by) for entry in parked.list()] == [(1, 0), (2, 5), (3, 0)]
+    assert not leftover.exists()
+    assert store(tmp_path / "new").release_claims(5) == 0
+
+
+@pytest.mark.parametrize("act", ["show", "drop", "unclaim"])
+def test_a_number_that_is_not_there_is_the_callers_mistake(tmp_path: Path, act: str) -> None:
+    parked = store(tmp_path)
+    parked.park(batch(1))
+    with pytest.raises(UsageError, match="no parked batch 7"):
+        getattr(parked, act)(7)
+
+
+def test_an_empty_folder_holds_nothing(tmp_path: Path) -> None:
+    parked = store(tmp_path)
+    assert (list(parked.list()), parked.count()) == ([], 0)
+
+
+def test_damage_is_seen_and_does_not_hide_the_others(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    parked = store(tmp_path)
+    parked.park(batch(1))
+    parked.park(batch(2))
+    path = tmp_path / "parked" / "bill" / parked_files(tmp_path)[0]
+    content = bytearray(path.read_bytes())
+    content[-5] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(Damaged, match="does not have its checksum"):
+        parked.show(1)
+    assert [entry.number for entry in parked.list()] == [2]
+    assert "parked batch is damaged number=1" in caplog.text
+    assert parked.find("bill", 77, 3, 1).number == 2  # type: ignore[union-attr]
+    assert parked.park(batch(1)) == 1
+    assert parked.show(1).first_counter == 1
+
+
+class Full(Files):
+    """A disk that is full for files larger than the number's."""
+
+    def pwrite(self, fd: int, data: bytes, offset: int, /) -> int:  # type: ignore[override]
+        if len(data) > 16:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return os.pwrite(fd, data, offset)
+
+
+def test_a_full_disk_keeps_nothing_and_gives_no_number_twice(tmp_path: Path) -> None:
+    with pytest.raises(StorageFull, match="park records of bill"):
+        store(tmp_path, Full()).park(batch(1))
+    assert store(tmp_path).count() == 0
+    assert parked_files(tmp_path) == []
+    assert store(tmp_path).park(batch(1)) == 2
+
+
+def test_parking_from_many_sides_at_once_gives_each_its_number(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        numbers = list(pool.map(lambda first: store(tmp_path).park(batch(first)), range(1, 21)))
+    assert sorted(numbers) == list(range(1, 21))
+    assert store(tmp_path).count() == 20
+
+
+def test_a_lost_count_of_numbers_is_found_again_from_the_names(tmp_path: Path) -> None:
+    parked = store(tmp_path)
+    parked.park(batch(1))
+    parked.park(batch(2))
+    (tmp_path / "parked" / "last_number").unlink()
+    assert parked.park(batch(3)) == 3
