@@ -37,12 +37,14 @@ class Outcome(msgspec.Struct, frozen=True):
         error: set where the function failed.
         duration_us: time in the handler, microseconds.
         fresh: whether the environment must be thrown away (its import failed).
+        cause: what made the response name a failed item, where that is known: for people, decides nothing.
     """
 
     response: Any = None
     error: FunctionError | None = None
     duration_us: int = 0
     fresh: bool = False
+    cause: FunctionError | None = None
 
 
 class Invocation(msgspec.Struct, frozen=True):

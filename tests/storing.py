@@ -174,13 +174,13 @@ def held(lock: FileLock) -> FileLock:
     return lock
 
 
-def open_descriptors(names: Sequence[str]) -> list[str]:
-    """Which of this process's descriptors are files whose path ends in one of `names`."""
+def open_descriptors(below: Path, names: Sequence[str]) -> list[str]:
+    """Which of this process's descriptors are files below a folder whose path ends in one of `names`."""
     found = []
     for fd in os.listdir("/proc/self/fd"):
         try:
             target = os.readlink(f"/proc/self/fd/{fd}")
         except FileNotFoundError:
             continue
-        found += [target for name in names if target.endswith(name)]
+        found += [target for name in names if target.startswith(f"{below}/") and target.endswith(name)]
     return found

@@ -43,6 +43,7 @@ BLOCK = struct.Struct("<IIIIH2x")
 RESENT = struct.Struct("<IIIIH2xQ")
 ANSWER = struct.Struct("<QQQQ")
 _ONE = struct.Struct("<IIHHQIIIIIIH2x")
+_ANSWER_ONE = struct.Struct("<IIHHQQQQ")
 
 HELLO, PUT, RESEND, ANSWERED, CONTROL, CONTROL_ANSWER = 1, 2, 3, 4, 5, 6
 
@@ -161,11 +162,13 @@ def frame(kind: int, request: int, payload: bytes, count: int = 0) -> bytes:
     return FRAME.pack(len(payload), request, kind, count) + payload
 
 
-def put_one(request: int, stream_id: int, generation: int, seen: int, block: tuple[int, int, bytes, int, int]) -> bytes:
-    """A whole PUT frame of one block (shard, records, body, CRC, flags): one pack instead of four."""
-    shard, records, body, crc, flags = block
-    length = _ONE.size - FRAME.size + len(body)
-    return _ONE.pack(length, request, PUT, 1, stream_id, generation, seen, shard, records, len(body), crc, flags) + body
+def put_one(
+    request: int, stream_id: int, generation: int, seen: int, shard: int, records: int, body: bytes, crc: int, flags: int
+) -> bytes:
+    """A whole PUT frame of one block: one pack instead of four."""
+    size = len(body)
+    length = _ONE.size - FRAME.size + size
+    return _ONE.pack(length, request, PUT, 1, stream_id, generation, seen, shard, records, size, crc, flags) + body
 
 
 def put_many(
@@ -251,21 +254,46 @@ def error_from_json(value: dict[str, str]) -> KflowError:
 class Link:
     """One blocking connection to the node. Belongs to one thread at a time."""
 
-    __slots__ = ("_buffer", "_fd", "_identity", "_socket", "hello")
+    __slots__ = ("_buffer", "_device", "_fd", "_inode", "_socket", "hello")
 
     def __init__(self, connected: socket.socket) -> None:
         self._socket = connected
         self._fd = connected.fileno()
-        self._identity = _identity(self._fd)
+        self._device, self._inode = _identity(self._fd)
         self._buffer = b""
         self.hello: Hello | None = None
 
     def is_intact(self) -> bool:
         """Whether the descriptor is still this socket: user code may have closed it, and its number be a file now."""
         try:
-            return _identity(self._fd) == self._identity
+            found = os.fstat(self._fd)
         except OSError:
             return False
+        return found.st_ino == self._inode and found.st_dev == self._device
+
+    def exchange_one(self, message: bytes) -> tuple[int, int, int, int, int] | None:
+        """Send the frame of one block, with nothing else under way, and take its answer if it is as it should be.
+
+        Returns:
+            Request, first counter, arrival, tail and status; None where something else came: `receive` has it.
+
+        Raises:
+            TimeoutError, OSError: as `send` and `receive` do.
+        """
+        try:
+            if self._socket.send(message, _SEND_FLAGS) != len(message):
+                raise ConnectionResetError("the node's connection took half a message")
+            answer = self._socket.recv(_ANSWER_BYTES)
+        except BlockingIOError as error:
+            raise TimeoutError("the node is silent") from error
+        if len(answer) == _ANSWER_ONE.size:
+            _, request, kind, _, first_counter, arrival_ms, tail, status = _ANSWER_ONE.unpack(answer)
+            if kind == ANSWERED and status == OK:
+                return request, first_counter, arrival_ms, tail, status
+        if not answer:
+            raise ConnectionResetError("the node closed the connection")
+        self._buffer = answer
+        return None
 
     def send(self, buffers: Sequence[Buffer], total: int) -> None:
         """Send all of `buffers`, `total` bytes together.

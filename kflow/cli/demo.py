@@ -61,7 +61,7 @@ def demo(arguments: Arguments, terminal: Terminal) -> int:
     rate = _rate(arguments.rate, terminal.is_live and not arguments.json)
     settings = _settings(arguments)
     show_logs(terminal)
-    stream, resumed = _prepare(settings.data_dir)
+    stream, resumed = prepare(settings.data_dir)
     if resumed and not arguments.json:
         terminal.line("an earlier run was interrupted: this one goes on where it stopped")
     lines = LiveLines(terminal, Path.cwd(), summary=False)
@@ -92,12 +92,10 @@ def _finish(
     folder = _open(settings.data_dir)
     consumers = [each for each in survey.consumers(folder) if each.stream == STREAM]
     done = producer.stored == RECORDS and all(survey.is_settled(folder, each.function, stream) for each in consumers)
-    if code != 0:
-        return code
     if not done:
         terminal.note("interrupted: `kflow demo` goes on from here")
-        return 130
-    _write_state(folder, State("finished", f"{stream.id:016x}"))
+        return code or 130
+    write_state(folder, State("finished", f"{stream.id:016x}"))
     if arguments.json:
         terminal.json(_as_json(consumers, producer, seconds))
         return 0
@@ -187,7 +185,7 @@ def _settings(arguments: Arguments) -> Settings:
     )
 
 
-def _prepare(data_dir: Path) -> tuple[StreamMap, bool]:
+def prepare(data_dir: Path) -> tuple[StreamMap, bool]:
     """The stream to put into, and whether it is one that an interrupted run left.
 
     Raises:
@@ -210,7 +208,7 @@ def _prepare(data_dir: Path) -> tuple[StreamMap, bool]:
         )
     if existing is not None and before == State("running", f"{existing.id:016x}"):
         return existing, True
-    _write_state(folder, State("fresh"))
+    write_state(folder, State("fresh"))
     if existing is not None:
         admin.delete_stream(folder, STREAM)
     if not ParkedStore(folder.path, folder.files, folder.fsync).count():
@@ -219,7 +217,7 @@ def _prepare(data_dir: Path) -> tuple[StreamMap, bool]:
     for name in HANDLERS:
         folder.files.discard(folder.path / "logs" / f"{name}.log")
     stream = admin.create_stream(folder, STREAM, SHARDS)
-    _write_state(folder, State("running", f"{stream.id:016x}"))
+    write_state(folder, State("running", f"{stream.id:016x}"))
     return stream, False
 
 
@@ -238,7 +236,8 @@ def _read_state(folder: DataFolder) -> State | None:
         raise UsageError(f"{folder.path / STATE_FILE} is damaged: remove {folder.path} to start afresh") from error
 
 
-def _write_state(folder: DataFolder, state: State) -> None:
+def write_state(folder: DataFolder, state: State) -> None:
+    """Note how far the demo is; on return it survives a kill."""
     folder.files.write_replace(folder.path / STATE_FILE, msgspec.json.encode(state), sync=folder.fsync != "none")
 
 

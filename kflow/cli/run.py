@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from pathlib import Path
 
 from kflow.cli.arguments import Arguments, Command, Parser, add_setting_flags, settings_of
@@ -23,6 +25,8 @@ def run(arguments: Arguments, terminal: Terminal) -> int:
     settings = settings_of(arguments)
     path = handlers_path(settings, arguments.path)
     show_logs(terminal)
+    # Lines are written from a thread; `kflow run | head` must end the runtime as Ctrl-C does, and not just fall silent.
+    terminal.on_broken = lambda: os.kill(os.getpid(), signal.SIGTERM)
     listener = JsonLines(terminal) if arguments.json else LiveLines(terminal, Path.cwd())
     return host.run(settings, path, drain=arguments.drain, timeout_s=arguments.timeout, listener=listener)
 

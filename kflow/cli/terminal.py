@@ -11,7 +11,7 @@ import os
 import shutil
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TextIO
 
 from kflow.errors import UsageError
@@ -39,6 +39,9 @@ class Terminal:
         self.is_live = capable and self.out.isatty()
         self.has_status = capable and self.err.isatty()
         self.has_colour = self.is_live and not environ.get("NO_COLOR")
+        self.on_broken: Callable[[], None] | None = None
+        """What to do, once, when whoever reads the output has gone; further lines are then dropped. None: raise."""
+        self._broken = False
         self._status = ""
         self._lock = threading.Lock()
 
@@ -111,11 +114,19 @@ class Terminal:
         return self.stdin.readline().strip().lower() in ("y", "yes")
 
     def _write(self, stream: TextIO, text: str) -> None:
+        if self._broken:
+            return
         if self._status:
             self.err.write(_CLEAR)
             self.err.flush()
-        stream.write(text + "\n")
-        stream.flush()
+        try:
+            stream.write(text + "\n")
+            stream.flush()
+        except BrokenPipeError:
+            if self.on_broken is None:
+                raise
+            self._broken = True
+            self.on_broken()
         if self._status:
             self.err.write(self._status)
             self.err.flush()

@@ -231,6 +231,18 @@ def _with_failures(response: Any, items: list[Any]) -> Any:
     return {**response, "batchItemFailures": [*(said or ()), *items]}
 
 
+class ItemFailures(dict[str, Any]):
+    """A partial batch response that remembers, for people, what failed: AWS sees a plain object.
+
+    Attributes:
+        cause: what the handler raised for the record.
+    """
+
+    def __init__(self, record: Record[Any], cause: Exception) -> None:
+        super().__init__(batchItemFailures=[{"itemIdentifier": str(record.sequence_number)}])
+        self.cause = cause
+
+
 def _record_call(each: _Each, log: logging.Logger, root: str) -> Call:
     def record_call(invocation: Invocation, context: Any) -> Response | None:
         records: Sequence[Record[Any]] = invocation.records
@@ -248,7 +260,7 @@ def _record_call(each: _Each, log: logging.Logger, root: str) -> Call:
 
             trace = trimmed(error.__traceback__, root)
             log.exception("record %s failed", record.sequence_number, exc_info=(type(error), error, trace))
-            return {"batchItemFailures": [{"itemIdentifier": str(record.sequence_number)}]}
+            return ItemFailures(record, error)
         return None
 
     return record_call

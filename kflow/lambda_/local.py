@@ -11,7 +11,7 @@ from kflow.declarations import Handler
 from kflow.interfaces import Invocation, Outcome
 from kflow.lambda_ import payloads
 from kflow.lambda_.context import LambdaContext
-from kflow.lambda_.forms import Call
+from kflow.lambda_.forms import Call, ItemFailures
 
 
 def run_call(call: Call, handler: Handler, invocation: Invocation, context: LambdaContext) -> Outcome:
@@ -42,7 +42,10 @@ def run_call(call: Call, handler: Handler, invocation: Invocation, context: Lamb
         return Outcome(error=payloads.not_json(error, context.aws_request_id), duration_us=duration_us)
     if size > payloads.RESPONSE_BYTES:
         return Outcome(error=payloads.too_large(), duration_us=duration_us)
-    return Outcome(json.loads(text), None, duration_us)
+    cause = None
+    if isinstance(response, ItemFailures):
+        cause = payloads.from_exception(response.cause, context.aws_request_id, handler)
+    return Outcome(json.loads(text), None, duration_us, cause=cause)
 
 
 def _default(value: Any) -> float:

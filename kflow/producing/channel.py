@@ -39,6 +39,8 @@ DIRECT_PATIENCE_S = 0.02
 """How long one try for the writer lock takes; between two of them the node's socket is tried again."""
 _PAUSE_S = (0.001, 0.02)
 _LAST_NUMBER = (1 << 32) - 1
+_ONE_BYTES = 64 << 10
+"""A single put with a larger body goes the way of frames: a socket may take it in pieces."""
 
 
 class Failure(NamedTuple):
@@ -134,6 +136,49 @@ class Channel:
         if link is not None and not link.is_intact():
             self.close()
 
+    def put_one(self, stream: StreamMap, part: Part) -> tuple[int, int] | Frame:
+        """Submit one part and wait for its answer, with nothing else in flight: the way of single puts.
+
+        Returns:
+            First counter and arrival; or, where it was not as simple as that, the frame with its answers.
+        """
+        link = self._link
+        tails = self._tails.get(stream.id)
+        shard, _, count, body, crc, flags = part
+        if link is None or tails is None or len(body) > _ONE_BYTES or shard >= len(tails) or self._number == _LAST_NUMBER:
+            frame = Frame(stream, (part,))
+            self.submit(frame)
+            self.wait_for(frame)
+            return frame
+        number = self._number = self._number + 1
+        try:
+            message = wire.put_one(number, stream.id, stream.generation, self._seen, shard, count, body, crc, flags)
+            answer = link.exchange_one(message)
+        except OSError as error:
+            return self._finish_one(stream, part, error)
+        except BaseException:
+            self.close()
+            raise
+        if answer is None or answer[0] != number:
+            return self._finish_one(stream, part, None)
+        self._seen = number
+        tails[shard] = answer[3]
+        return answer[1], answer[2]
+
+    def _finish_one(self, stream: StreamMap, part: Part, error: OSError | None) -> Frame:
+        """Go on with a single put as with any frame that was sent."""
+        frame = Frame(stream, (part,))
+        frame.number = self._number
+        frame.sent = True
+        _note_tails(frame, self._tails[stream.id])
+        self.unanswered.append(frame)
+        if isinstance(error, TimeoutError):
+            self._give_up(StorageError(str(error)))
+        elif error is not None:
+            self._renew()
+        self.wait_for(frame)
+        return frame
+
     def submit(self, frame: Frame) -> None:
         """Number a frame and hand it to the writer; `wait_for` it to learn what came of it.
 
@@ -188,7 +233,8 @@ class Channel:
         frame.sent = True
         try:
             if len(parts) == 1:
-                message = wire.put_one(frame.number, stream.id, stream.generation, self._seen, _block(parts[0]))
+                block = _block(parts[0])
+                message = wire.put_one(frame.number, stream.id, stream.generation, self._seen, *block)
                 link.send((message,), len(message))
             else:
                 blocks = [_block(part) for part in parts]

@@ -121,24 +121,22 @@ def _put_one(where: Home, name: str, data: bytes, key: str, hash_key: int | None
     channel = where.take()
     try:
         stream = where.stream(name)
-        encoder = channel.encoder(stream)
-        part = encoder.encode_one(data, key, hash_key)
-        frame = Frame(stream, (part,))
-        channel.submit(frame)
-        channel.wait_for(frame)
+        part = channel.encoder(stream).encode_one(data, key, hash_key)
+        answer = channel.put_one(stream, part)
     except BaseException:
         channel.close()
         raise
     where.give(channel)
-    if frame.failures is None:
-        counter, arrival_ms = frame.answers[0]
-        index = part.shard
-        return Placed(shard_id(index), number(stream.shards[index].created_s, index, counter, arrival_ms))
-    failure = frame.failures[0]
-    if failure.status != "stale":
-        raise put_failed(name, 1, {0: failure})
-    where.refresh(name)
-    return _put_all(where, name, Entries((key,), (data,), None if hash_key is None else (hash_key,)))[0]
+    if type(answer) is Frame:
+        failure = answer.failures[0] if answer.failures else None
+        if failure is not None and failure.status == "stale":
+            where.refresh(name)
+            return _put_all(where, name, Entries((key,), (data,), None if hash_key is None else (hash_key,)))[0]
+        if failure is not None:
+            raise put_failed(name, 1, {0: failure})
+        answer = answer.answers[0]
+    index = part.shard
+    return Placed(shard_id(index), number(stream.shards[index].created_s, index, *answer))
 
 
 def _put_all(where: Home, name: str, entries: Entries) -> list[Placed]:

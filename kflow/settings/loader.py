@@ -1,8 +1,8 @@
 """Where a value comes from: later wins.
 
 Default, the project's file (`[tool.kflow]` of `pyproject.toml`, or `kflow.toml`), `kflow.local.toml` beside it,
-`KFLOW_*` in the environment (nested with two underscores: `KFLOW_STREAMS__ORDERS__SHARDS`), a flag. The project is found
-upward from the working folder. Relative paths are relative to the file they stand in; those of the environment and of
+`KFLOW_*` in the environment (nested with two underscores: `KFLOW_STREAMS__ORDERS__SHARDS`), a flag. The project is
+found upward from the working folder. Relative paths are relative to the file they stand in; those of variables and of
 flags to the working folder.
 """
 
@@ -89,6 +89,7 @@ class _Loader:
         self.values: dict[str, Any] = {}
         self.tables: dict[str, dict[str, dict[str, Any]]] = {"streams": {}, "functions": {}}
         self.origins: dict[str, str] = {}
+        self.strangers: list[str] = []
 
     def load(self, overrides: Mapping[str, Any], environ: Mapping[str, str]) -> Settings:
         found = find_project(self.cwd) if self.files else None
@@ -106,6 +107,7 @@ class _Loader:
             if value is not None:
                 flag = "--" + name.replace("_", "-")
                 self._set(name, value, flag, self.cwd, spelled=flag)
+        self._refuse_strangers()
         return Settings(
             project=project,
             file=found[0] if found else None,
@@ -169,13 +171,30 @@ class _Loader:
         if setting is None:
             if name.split("__", maxsplit=1)[0] in LATER:
                 not_built(spelled)
-            known = [*self.top, *TABLES]
             if origin.startswith(PREFIX):
-                known = [PREFIX + other.upper() for other in known]
-                name = origin
-            raise UsageError(f"unknown setting {spelled}{nearest(name, known)}")
+                self.strangers.append(origin)
+                return
+            raise UsageError(f"unknown setting {spelled}{nearest(name, [*self.top, *TABLES])}")
         self.values[name] = self._placed(setting, convert(setting, value, spelled, origin), base)
         self.origins[name] = origin
+
+    def _refuse_strangers(self) -> None:
+        """Variables that are no settings of ours may be a plugin's own; which those are is only looked up for one."""
+        for variable in self.strangers:
+            word = variable.removeprefix(PREFIX)
+            if not any(word == name or word.startswith(f"{name}_") for name in self._plugin_names()):
+                known = [PREFIX + name.upper() for name in (*self.top, *TABLES)]
+                raise UsageError(f"unknown setting {variable}{nearest(variable, known)}")
+
+    def _plugin_names(self) -> set[str]:
+        """Names of the plugins that are installed or that the settings name, as they stand in variables."""
+        from importlib.metadata import entry_points  # only ever needed for a variable that is no setting
+
+        names = {point.name for point in entry_points(group="kflow")}
+        names |= {
+            Path(text).stem if "/" in text else text.rsplit(".", maxsplit=1)[-1] for text in self.values["plugins"]
+        }
+        return {name.lower().removeprefix("kflow_").replace("-", "_").upper() for name in names}
 
     def _set_in(self, table: str, entry: str, key: str, value: Any, origin: str, *, spelled: str) -> None:
         if not re.fullmatch(NAMES[table], entry):

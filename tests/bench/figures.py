@@ -46,8 +46,11 @@ class Figure:
     @property
     def ok(self) -> bool:
         """Whether the must is reached."""
+        return self._reaches(self.must)
+
+    def _reaches(self, bound: float) -> bool:
         judged = self.value if self.ratio is None else self.ratio
-        return judged >= self.must if self.more_is_better else judged <= self.must
+        return judged >= bound if self.more_is_better else judged <= bound
 
     def as_json(self) -> str:
         """The figure as one line of JSON."""
@@ -64,12 +67,11 @@ class Figure:
             }
         )
 
-    def as_row(self) -> str:
-        """The figure as a row of the table that `HEADING` begins."""
+    def as_row(self, *, judged: bool = True) -> str:
+        """The figure as a row of the table that `HEADING` begins; not `judged` where it was measured too briefly."""
         sign = ">=" if self.more_is_better else "<="
-        judged = self.value if self.ratio is None else self.ratio
-        aimed = self.aim is not None and (judged >= self.aim if self.more_is_better else judged <= self.aim)
-        verdict = "MISSED" if not self.ok else "aim" if aimed else "ok"
+        reached = self.aim is not None and self._reaches(self.aim)
+        verdict = "not judged" if not judged else "MISSED" if not self.ok else "aim" if reached else "ok"
         return _ROW.format(
             self.bench,
             _short(self.value),

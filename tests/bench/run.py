@@ -81,7 +81,7 @@ def run(name: str, *, json: bool, quick: bool) -> int:
     """Run one bench in this process."""
     code = 0
     for figure in find(name)(quick):
-        print(figure.as_json() if json else figure.as_row(), flush=True)
+        print(figure.as_json() if json else figure.as_row(judged=not quick), flush=True)
         if not figure.ok and not quick:
             code = 1
     return code

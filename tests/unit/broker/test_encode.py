@@ -38,7 +38,7 @@ def test_records_of_one_shard_become_one_part() -> None:
     assert (part.shard, part.indexes, part.count, part.flags) == (0, None, 3, 0)
     assert block(part).columns() == ([b"1", b"", b"333"], ["a", "b", "a"])
     assert part.body == (
-        b"\1\0\0\0" b"\0\0\0\0" b"\3\0\0\0" b"\1\1\1" b"\xd9\0" b"\x37\x07" b"\xd9\0" b"aba" b"1333"
+        b"\1\0\0\0" b"\0\0\0\0" b"\3\0\0\0" b"\1\1\1" b"\xd9\0" b"\x37\x03" b"\xd9\0" b"aba" b"1333"
     )
 
 

@@ -9,7 +9,7 @@ from kflow.broker.hashkeys import HASH_KEY_END, LANES, digest, even_ranges
 
 def test_a_hash_key_is_the_md5_of_the_key_as_utf8() -> None:
     assert digest("a").hex() == "0cc175b9c0f1b6a831c399e269772661"
-    assert digest("ä").hex() == "8c419ed794e5f063d5ad0fbb4fd4fe87"
+    assert digest("ä").hex() == "8419b71c87a225a2c70b50486fbee545"
 
 
 def test_three_shards_have_the_ranges_that_aws_gives_them() -> None:

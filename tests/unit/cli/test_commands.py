@@ -15,6 +15,7 @@ from kflow.broker.folder import DataFolder
 from kflow.broker.parked import ParkedStore
 from kflow.broker.parked_batch import ParkCondition, ParkedBatch, ParkedRecord
 from kflow.broker.slots import Slot, SlotState
+from kflow.cli import demo
 from kflow.cli.main import main
 from kflow.cli.terminal import Terminal
 from kflow.interfaces import FunctionError
@@ -543,3 +544,62 @@ def test_doctor_exits_with_1_where_something_is_wrong(run: Run, tmp_path: Path) 
     assert out.splitlines()[-1] == (
         "wrong    settings      port in kflow.toml is not built yet in this version of kflow: take it out"
     )
+
+
+# ---------------------------------------------------------------------- demo, before anything runs
+
+
+def test_the_demo_leaves_a_stream_alone_that_is_not_its_own(run: Run, tmp_path: Path) -> None:
+    run("streams", "create", "flights", "--data-dir", "own")
+    assert run("demo", "--data-dir", "own") == (
+        2,
+        "",
+        (
+            f"error: {tmp_path / 'own'} has a stream `flights` that the demo did not make: "
+            "name another folder with --data-dir\n"
+        ),
+    )
+
+
+def test_the_demo_is_refused_where_a_runtime_runs(run: Run, orders: DataFolder) -> None:
+    lock = orders.runtime_lock()
+    lock.acquire(0, announce=True)
+    try:
+        code, _, err = run("demo", "--data-dir", ".kflow")
+    finally:
+        lock.release()
+    assert code == 2
+    assert err.startswith("error: a runtime (process ")
+
+
+@pytest.mark.parametrize("rate", ["0", "-1", "fast", "inf"])
+def test_a_rate_is_a_number_or_max(run: Run, rate: str) -> None:
+    assert run("demo", f"--rate={rate}") == (
+        2,
+        "",
+        f"error: --rate must be records a second, above 0, or max; not {rate!r}\n",
+    )
+
+
+def test_an_interrupted_demo_is_resumed_and_a_finished_one_begun_anew(run: Run, tmp_path: Path) -> None:
+    first, resumed = demo.prepare(tmp_path / "data")
+    assert (len(first.shards), resumed) == (4, False)
+    again, resumed = demo.prepare(tmp_path / "data")
+    assert (again.id, resumed) == (first.id, True)
+    demo.write_state(DataFolder.open(tmp_path / "data"), demo.State("finished", f"{first.id:016x}"))
+    fresh, resumed = demo.prepare(tmp_path / "data")
+    assert fresh.id != first.id
+    assert not resumed
+
+
+def test_a_demo_killed_while_it_began_anew_begins_anew(run: Run, tmp_path: Path) -> None:
+    first, _ = demo.prepare(tmp_path / "data")
+    demo.write_state(DataFolder.open(tmp_path / "data"), demo.State("fresh"))
+    second, resumed = demo.prepare(tmp_path / "data")
+    assert second.id != first.id
+    assert not resumed
+
+
+def test_data_of_the_demo_is_no_stranger_in_the_projects_data_folder(run: Run, tmp_path: Path) -> None:
+    demo.prepare(tmp_path / ".kflow" / "demo")
+    assert run("streams", "create", "orders")[0] == 0

@@ -48,6 +48,24 @@ def test_without_a_terminal_there_is_no_status_line() -> None:
     assert err.getvalue() == ""
 
 
+class Gone(io.StringIO):
+    """A pipe whose reader has gone."""
+
+    def flush(self) -> None:
+        raise BrokenPipeError
+
+
+def test_a_reader_that_went_away_is_an_error_or_calls_back_once() -> None:
+    terminal = Terminal(Gone(), io.StringIO(), environ={})
+    with pytest.raises(BrokenPipeError):
+        terminal.line("one")
+    calls = []
+    terminal.on_broken = lambda: calls.append(1)
+    terminal.line("two")
+    terminal.line("three")
+    assert calls == [1]
+
+
 @pytest.mark.parametrize(("answer", "agreed"), [("y\n", True), ("YES\n", True), ("\n", False), ("n\n", False)])
 def test_a_question_is_asked_and_only_yes_agrees(answer: str, agreed: bool) -> None:
     err = io.StringIO()

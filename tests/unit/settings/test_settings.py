@@ -127,6 +127,12 @@ def test_the_target_variable_is_no_setting(tmp_path: Path) -> None:
     assert load(tmp_path, environ={"KFLOW_TARGET": "local"}).origins == {}
 
 
+def test_a_plugins_own_variables_are_no_settings(tmp_path: Path) -> None:
+    environ = {"KFLOW_PLUGINS": "plugins/kflow_jsonl.py", "KFLOW_JSONL": "x", "KFLOW_JSONL_LEVEL": "y"}
+    assert load(tmp_path, environ=environ).given("plugins")
+    assert refused(tmp_path, environ={**environ, "KFLOW_JSONLL": "x"}).startswith("unknown setting KFLOW_JSONLL")
+
+
 def test_without_files_no_project_is_looked_for(tmp_path: Path) -> None:
     project(tmp_path, "nonsense = 1\n")
     assert load(tmp_path, environ={}, files=False).project is None
