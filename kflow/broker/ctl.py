@@ -66,8 +66,14 @@ class Ctl:
         self.identity = identity
 
     @classmethod
-    def open(cls, folder: str, files: Files, *, write: bool) -> Ctl:
+    def open(cls, folder: str, files: Files, *, owner: tuple[int, int] | None = None, write: bool) -> Ctl:
         """Map the page of the shard in `folder`.
+
+        Args:
+            folder: of the shard.
+            files: file calls.
+            owner: stream id and shard index that the page must name; None trusts the folder's name.
+            write: whether to store words.
 
         Raises:
             FileNotFoundError: there is none.
@@ -84,8 +90,9 @@ class Ctl:
         finally:
             files.close(fd)
         ctl = cls(mapped, (found.st_dev, found.st_ino))
-        if ctl.words[MAGIC] != MAGIC_WORD:
-            raise StorageError(f"{path} is not the control page of a shard")
+        words = ctl.words
+        if words[MAGIC] != MAGIC_WORD or (owner is not None and (words[STREAM], words[SHARD]) != owner):
+            raise StorageError(f"{path} is not the control page of this shard")
         return ctl
 
     @classmethod

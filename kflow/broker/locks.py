@@ -50,7 +50,7 @@ class FileLock:
             DataFolderBusy: somebody else holds it; names the process where that is known.
             StorageError: the file cannot be opened.
         """
-        if not self._mutex.acquire(False):  # noqa: FBT003  # by position: this is on every put without a node
+        if not self._mutex.acquire(False):  # by position: this is on every put without a node
             timeout_s = self._wait_for_thread(timeout_s)
         try:
             if self._fd < 0 or not self._locked_at_once():

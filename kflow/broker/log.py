@@ -334,7 +334,7 @@ class Log:
             for shard in stream.shards:
                 folder = os.fspath(self.folder.shard_dir(stream, shard.index))
                 try:
-                    ctl = Ctl.open(folder, self._files, write=True)
+                    ctl = Ctl.open(folder, self._files, owner=(stream.id, shard.index), write=True)
                     if ctl.is_current:
                         expired += self._retention.look(folder, self._files, ctl, stream, shard.index, now)
                 except OSError as error:
@@ -450,7 +450,8 @@ class Log:
     def _recover(self, stream: StreamMap, index: int) -> None:
         """Open a shard only if it needs recovery: a thousand idle ones cost a look at each page."""
         try:
-            ctl = Ctl.open(os.fspath(self.folder.shard_dir(stream, index)), self._files, write=False)
+            folder = os.fspath(self.folder.shard_dir(stream, index))
+            ctl = Ctl.open(folder, self._files, owner=(stream.id, index), write=False)
             words = ctl.words
             closed = stream.shards[index].closed is not None
             if ctl.is_current and not words[DIRTY] and not words[POISONED] and closed == bool(words[CLOSED]):

@@ -52,13 +52,16 @@ class ShardReader:
                 return ctl
             self._have_recovered(folder, stream)
             ctl = self._ctl_if_current()
-            return ctl if ctl is not None else Ctl.open(self._folder, self._files, write=False)
+            return ctl if ctl is not None else self._ctl_as_it_is()
         except OSError as error:
             raise storage_error(error, f"open {self._name}") from error
 
+    def _ctl_as_it_is(self) -> Ctl:
+        return Ctl.open(self._folder, self._files, owner=(self._stream_id, self._index), write=False)
+
     def _ctl_if_current(self) -> Ctl | None:
         try:
-            ctl = Ctl.open(self._folder, self._files, write=False)
+            ctl = self._ctl_as_it_is()
         except FileNotFoundError:
             self._files.stat(self._folder)
             return None
@@ -122,9 +125,9 @@ class ShardReader:
             StorageError: the file cannot be read.
         """
         tail = self.tail
+        offset = max(offset, self._words[HORIZON])
         if offset >= tail:
             return []
-        offset = max(offset, self._words[HORIZON])
         try:
             for attempt in (1, 2):
                 try:

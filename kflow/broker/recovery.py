@@ -22,8 +22,6 @@ from kflow.broker.ctl import (
     HORIZON,
     POISONED,
     SEGMENT,
-    SHARD,
-    STREAM,
     TAIL,
     Ctl,
 )
@@ -66,14 +64,12 @@ def open_ctl(folder: str, files: Files, *, name: str, stream_id: int, shard: int
         OSError: from the file system.
     """
     try:
-        ctl = Ctl.open(folder, files, write=True)
+        ctl = Ctl.open(folder, files, owner=(stream_id, shard), write=True)
     except FileNotFoundError:
         files.stat(folder)
         ctl = None
     except StorageError as error:
         log.warning("control page not usable shard=%s error=%s", name, error)
-        ctl = None
-    if ctl is not None and (ctl.words[STREAM], ctl.words[SHARD]) != (stream_id, shard):
         ctl = None
     if ctl is not None and ctl.is_current:
         return ctl

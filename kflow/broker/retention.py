@@ -87,7 +87,7 @@ class Retention:
             return tail
         expired = words[HORIZON]
         for base in segments.bases(folder, files):
-            if base > expired and base <= tail:
+            if expired < base < tail:
                 opened = segments.open_segment(folder, files, base, stream_id=stream.id, shard=index)
                 files.close(opened.fd)
                 if opened.arrival_ms >= oldest_ms:

@@ -259,7 +259,9 @@ class Shard:
                     self._files.ftruncate(opened.fd, end)
                 elif size < end and words[SEGMENT] <= tail:
                     raise Damaged(f"{opened.path} ends {end - size} bytes before the tail of {self._name}")
-            if words[SEGMENT] <= tail:  # above: where to go on after power loss
+            if words[SEGMENT] > tail:
+                self._drop()  # it goes on far above, after power loss
+            else:
                 words[SEGMENT] = kept[-1] if kept else tail
             words[DIRTY] = 0
         except OSError as error:

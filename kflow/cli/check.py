@@ -7,7 +7,7 @@ import os
 import msgspec
 
 from kflow.cli.arguments import Arguments, Command, Parser, settings_of
-from kflow.cli.paths import handlers_path
+from kflow.cli.paths import handler_paths
 from kflow.cli.terminal import Terminal, count
 
 
@@ -19,7 +19,7 @@ def check(arguments: Arguments, terminal: Terminal) -> int:
 
     settings = settings_of(arguments)
     plugins = PluginManager.load(settings.plugins, base=settings.project).names()
-    loaded = loader.load(handlers_path(settings, arguments.path))
+    loaded = loader.load(*handler_paths(settings, arguments.path))
     if arguments.json:
         terminal.json(
             {

@@ -68,7 +68,7 @@ def demo(arguments: Arguments, terminal: Terminal) -> int:
     producer = Producer(settings.data_dir, STREAM, rate)
     listener = DemoListener(terminal, producer, None if arguments.json else lines, _handled(settings.data_dir))
     try:
-        code = host.run(settings, str(packaged.functions()), listener=listener, on_ready=producer.start)
+        code = host.run(settings, [str(packaged.functions())], listener=listener, on_ready=producer.start)
     finally:
         producer.end()
         terminal.status("")

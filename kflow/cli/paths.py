@@ -13,23 +13,20 @@ if TYPE_CHECKING:
     from kflow.broker.folder import DataFolder
 
 
-def handlers_path(settings: Settings, argument: str | None) -> str:
-    """The PATH that `run` and `check` mean: the argument, else the one of the settings.
+def handler_paths(settings: Settings, argument: str | None) -> tuple[str, ...]:
+    """The PATHs that `run` and `check` mean: the argument, else those of the settings.
 
     Raises:
         UsageError: nothing is there.
     """
     if argument is not None:
-        return argument
-    if len(settings.handlers) != 1:
-        raise UsageError(f"the settings name {len(settings.handlers)} places for handlers; give one as PATH")
-    (path,) = settings.handlers
-    if not settings.given("handlers") and not Path(path).exists():
+        return (argument,)
+    if not settings.given("handlers") and not any(Path(path).exists() for path in settings.handlers):
         raise UsageError(
             f"no handlers: there is no folder `functions` in {settings.project or Path.cwd()}; name a file, a folder "
             "or a module (`kflow run app.py`), or set `handlers` in [tool.kflow]"
         )
-    return path
+    return settings.handlers
 
 
 def open_folder(arguments: Arguments, *, create: bool = False) -> DataFolder:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from kflow.cli.arguments import Arguments, Command, Parser, add_setting_flags, settings_of
 from kflow.cli.live import JsonLines, LiveLines
-from kflow.cli.paths import handlers_path
+from kflow.cli.paths import handler_paths
 from kflow.cli.progress import show_logs
 from kflow.cli.terminal import Terminal
 from kflow.errors import UsageError
@@ -23,12 +23,12 @@ def run(arguments: Arguments, terminal: Terminal) -> int:
     if arguments.timeout is not None and arguments.timeout <= 0:
         raise UsageError(f"--timeout must be a number of seconds above 0, not {arguments.timeout:g}")
     settings = settings_of(arguments)
-    path = handlers_path(settings, arguments.path)
+    paths = handler_paths(settings, arguments.path)
     show_logs(terminal)
     # Lines are written from a thread; `kflow run | head` must end the runtime as Ctrl-C does, and not just fall silent.
     terminal.on_broken = lambda: os.kill(os.getpid(), signal.SIGTERM)
     listener = JsonLines(terminal) if arguments.json else LiveLines(terminal, Path.cwd())
-    return host.run(settings, path, drain=arguments.drain, timeout_s=arguments.timeout, listener=listener)
+    return host.run(settings, paths, drain=arguments.drain, timeout_s=arguments.timeout, listener=listener)
 
 
 def configure(parser: Parser) -> None:

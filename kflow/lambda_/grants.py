@@ -46,9 +46,11 @@ class Grant(NamedTuple):
         worker_pid: the process that holds the lease now.
         since_completion_ms: monotonic time since the last settled batch of this lease, else since it was made.
         death: how the last holder died, where that may count as an attempt; handed over with one grant only.
-        window_over: batching windows end at once: a drain, or the window that was waited for is over.
+        window_over: batching windows end at once, all of them: a drain.
+        window_due: the window that was waited for is over: the first batch is delivered as it is.
         alone: nothing else runs while this lease is held.
         previous_epoch_clean: whether the node before this one stopped of its own accord.
+        last_error: what the batch failed with last, in full, where the node still knows: a slot keeps its beginning.
     """
 
     epoch: int
@@ -56,8 +58,10 @@ class Grant(NamedTuple):
     since_completion_ms: int = 0
     death: Death | None = None
     window_over: bool = False
+    window_due: bool = False
     alone: bool = False
     previous_epoch_clean: bool = True
+    last_error: FunctionError | None = None
 
 
 class Step(NamedTuple):

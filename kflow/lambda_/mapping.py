@@ -233,6 +233,7 @@ class EventSourceMapping:
                 return self._void(now, "its records are not what they were")
             self._piece, self._following = found[0], tuple(reversed(found[1:]))
         if slot.state is SlotState.FAILED:
+            self._error = self._error or self._grant.last_error
             parked = self._parked_already(slot, self._piece)
             if parked is not None:
                 self._entering = False
@@ -288,11 +289,14 @@ class EventSourceMapping:
         if not gatherer.held:
             return self._say(StepKind.IDLE)
         fitting = gatherer.fitting(wanted)
-        if self._window_ms and fitting == gatherer.held < wanted and not self._grant.window_over:
+        grant = self._grant
+        if self._window_ms and fitting == gatherer.held < wanted and not (grant.window_over or grant.window_due):
             due = self._window_due(now)
             if due > 0:
                 return self._say(StepKind.WAIT, due, "window", gatherer.counter + wanted - gatherer.held)
         self._window_end_ms = None
+        if grant.window_due:
+            self._grant = grant._replace(window_due=False)
         self._piece = gatherer.take(fitting)
         return None
 
@@ -486,6 +490,11 @@ class EventSourceMapping:
             self._outcomes.clear()
         read_offset = self._gatherer.read_offset
         return Step(kind, due_in_ms, reason, self._slot.checkpoint, read_offset, want_counter, outcomes, detail)
+
+    @property
+    def last_error(self) -> FunctionError | None:
+        """What the batch at the checkpoint failed with last, in full; None where it did not fail."""
+        return self._error
 
     def _last_error(self) -> FunctionError:
         """Why the batch failed last: in full, or what of it the slot has kept."""

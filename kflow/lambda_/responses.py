@@ -53,10 +53,10 @@ def judge(outcome: Outcome, piece: Piece, shape: Shape, *, report_batch_item_fai
         return Verdict(piece.count)
     if not isinstance(failures, Sequence) or isinstance(failures, str):
         return _invalid(f"batchItemFailures is {_said(failures)}, not a list")
-    return _first_failed(failures, piece, shape)
+    return _first_failed(failures, piece, shape, outcome.cause)
 
 
-def _first_failed(failures: Sequence[Any], piece: Piece, shape: Shape) -> Verdict:
+def _first_failed(failures: Sequence[Any], piece: Piece, shape: Shape, cause: FunctionError | None) -> Verdict:
     # Numbers of freshly built records: the handler may have changed those it was given.
     places = {shape.sequence_number(record): index for index, record in enumerate(piece.rebuilt(shape).records)}
     first: tuple[int, int] | None = None
@@ -72,7 +72,7 @@ def _first_failed(failures: Sequence[Any], piece: Piece, shape: Shape) -> Verdic
     if first is None:  # a sequence that is empty and not a list
         return Verdict(piece.count)
     index, number = first
-    error = FunctionError(type=ITEM_FAILED, message=f"the response reports record {number} as failed")
+    error = cause or FunctionError(type=ITEM_FAILED, message=f"the response reports record {number} as failed")
     return Verdict(index, error, is_partial=True)
 
 

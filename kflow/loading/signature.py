@@ -178,7 +178,7 @@ def _evaluate(function: Callable[..., Any], text: str, names: Mapping[str, Any])
     scope.update(names)
     scope.update({name: cell.cell_contents for name, cell in zip(free, cells, strict=False) if _full(cell)})
     try:
-        meaning = eval(text, {"__builtins__": {}}, scope)  # noqa: S307  (the user's own annotation)
+        meaning = eval(text, {"__builtins__": vars(builtins)}, scope)  # noqa: S307  (the user's own annotation)
     except Exception as error:  # an annotation is any expression: whatever it raises is the user's to see
         raise _refused(function, f"takes `{text}`, which fails: {type(error).__name__}: {error}") from error
     return meaning, scope.missing[0] if scope.missing else ""

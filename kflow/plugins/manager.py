@@ -119,8 +119,9 @@ class PluginManager:
         """
         results = []
         for wired in tuple(self._wired.get(hook_name, ())):
+            wanted = {name: arguments[name] for name in wired.arguments}
             try:
-                result = wired.call(**{name: arguments[name] for name in wired.arguments})
+                result = wired.call(**wanted)
             except Exception:  # noqa: BLE001 whatever a plugin raises; it is logged
                 self._failed(hook_name, wired)
             else:

@@ -11,11 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from kflow.broker.checkpoints import SlotFile
-from kflow.broker.reader import ShardReader
 from kflow.broker.streammap import StreamMap
 from kflow.errors import UsageError
-from kflow.runtime.drain import DrainWatch
 from kflow.runtime.ingest import Connection
 from kflow.runtime.leases import Lease, LeaseState
 from kflow.runtime.node import Node
@@ -32,9 +29,10 @@ class _Waiting:
 class Control:
     """The operations of one node."""
 
-    def __init__(self, node: Node) -> None:
+    def __init__(self, node: Node, forget_map: Callable[[int], None]) -> None:
         self._node = node
         self._parked = node.parked
+        self._forget_map = forget_map
         self._waiting: list[_Waiting] = []
         self._started = time.monotonic()
         self._operations: dict[str, Callable[..., Any]] = {
@@ -64,85 +62,49 @@ class Control:
     # ------------------------------------------------------------------ status
 
     def status(self) -> dict[str, Any]:
-        """A snapshot: each lease with its position, each worker, what is parked."""
+        """What only the node knows: its process, the state of each lease, its workers. Positions are in the slots."""
         node = self._node
-        slots: dict[tuple[str, int], SlotFile] = {}
-        now_ms = time.time_ns() // 1_000_000
-        try:
-            leases = [self._lease(lease, slots, now_ms) for lease in node.table.leases.values()]
-        finally:
-            for file in slots.values():
-                file.close()
         return {
             "pid": os.getpid(),
-            "epoch": node.epoch,
+            "epoch": node.options.epoch,
             "uptime_s": round(time.monotonic() - self._started, 3),
             "stopping": node.table.stopping,
             "data_dir": str(node.folder.path),
-            "leases": leases,
+            "leases": [self._lease(lease) for lease in node.table.leases.values()],
             "workers": [
-                {"id": place.id, "function": place.function, "state": place.state.value, "pid": node.pid_of(place.id)}
+                {"id": place.id, "function": place.function, "state": place.state.value, "pid": self._pid(place.id)}
                 for place in node.table.places.values()
             ],
-            "parked": self._parked.count(),
             "dropped_lines": node.feed.dropped,
         }
 
-    def _lease(self, lease: Lease, slots: dict[tuple[str, int], SlotFile], now_ms: int) -> dict[str, Any]:
-        node = self._node
-        stream = node.functions[lease.function].maps[lease.trigger]
-        key = (lease.function, lease.stream_id)
-        if key not in slots:
-            slots[key] = SlotFile.open(node.folder.path, lease.function, lease.stream_id, files=node.folder.files)
-        slot = slots[key].load(lease.shard)
-        reader = ShardReader(node.folder, stream, lease.shard)
-        try:
-            behind = max(0, reader.next_counter - slot.checkpoint_counter)
-            age_ms = 0
-            if behind and slot.checkpoint.offset < reader.tail:
-                blocks = reader.read(max(slot.checkpoint.offset, reader.horizon), 1)
-                age_ms = max(0, now_ms - blocks[0].arrival_ms) if blocks else 0
-        finally:
-            reader.close()
-        blocked = slot.attempt > 0 and slot.error_type != ""
+    def _lease(self, lease: Lease) -> dict[str, Any]:
+        stream = self._node.functions[lease.function].maps[lease.trigger]
+        granted = lease.state is LeaseState.GRANTED
         return {
             "function": lease.function,
             "stream": stream.name,
             "shard": lease.shard,
-            "state": "running" if lease.state is LeaseState.GRANTED else lease.reason or lease.state.value,
-            "checkpoint": slot.checkpoint_counter,
-            "behind": behind,
-            "iterator_age_ms": age_ms,
-            "attempt": slot.attempt,
-            "blocked": blocked,
-            "error_type": slot.error_type if blocked else "",
-            "suspect": slot.suspect,
-            "succeeded": slot.succeeded,
-            "delivered": slot.delivered,
-            "failures": slot.failures,
-            "parked": slot.parked,
-            "lost": slot.lost,
+            "state": "running" if granted else lease.reason or lease.state.value,
         }
+
+    def _pid(self, worker: int) -> int | None:
+        handle = self._node.supervisor.handles.get(worker)
+        return None if handle is None else handle.pid
 
     # ------------------------------------------------------------------ life
 
     def stop(self, *, kill: bool = False) -> dict[str, Any]:
         """Stop the node, after this answer has been sent."""
-        self._node.loop.call_later(0, lambda: self._node.request_stop(kill=kill))
+        self._node.loop.call_later(0, lambda: self._node.request_stop("kflow stop", kill=kill))
         return {"pid": os.getpid()}
 
     def drain(self) -> dict[str, Any]:
         """Stop once everything that is in the log now is settled or parked."""
         node = self._node
-        if node.drain is None:
-            node.drain = DrainWatch(node.request_stop)
-        ends = {lease.id: self._end(lease) for lease in node.table.leases.values()}
+        ends = {lease.id: node.readable_end(lease)[0] for lease in node.table.leases.values()}
         node.loop.call_later(0, lambda: node.start_drain(ends))
         return {"pid": os.getpid()}
-
-    def _end(self, lease: Lease) -> int:
-        node = self._node
-        return node.log.shard(node.functions[lease.function].maps[lease.trigger], lease.shard).tail
 
     # ------------------------------------------------------------------ streams
 
@@ -182,8 +144,7 @@ class Control:
             )
 
     def _forget(self, stream: StreamMap) -> None:
-        if self._node.ingest is not None:
-            self._node.ingest.forget(stream.id)
+        self._forget_map(stream.id)
 
     # ------------------------------------------------------------------ parked entries
 
@@ -200,7 +161,7 @@ class Control:
             known = ", ".join(sorted(self._node.functions)) or "none"
             raise UsageError(f"parked {number} is of handler {entry.function}, which does not run here ({known} do)")
         trigger = next((i for i, each in enumerate(plan.maps) if each.id == entry.stream_id), 0)
-        self._parked.claim(number, self._node.epoch)
+        self._parked.claim(number, self._node.options.epoch)
         self._node.redrive(entry.function, number, trigger, lambda answer: connection.answer(request, answer))
 
     # ------------------------------------------------------------------ waiting for records

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from kflow.runtime.leases import Lease, LeaseState, LeaseTable
 
@@ -18,19 +18,13 @@ class DrainWatch:
     """
 
     done: Callable[[], None]
-    ends: dict[int, int] = field(default_factory=dict)
-    noted: bool = False
-
-    def note(self, ends: dict[int, int], table: LeaseTable) -> None:
-        """Note the ends; from here on `check` may find that all is done."""
-        self.ends = ends
-        self.noted = True
-        self.check(table)
+    ends: dict[int, int]
+    finished: bool = False
 
     def check(self, table: LeaseTable) -> None:
         """After a lease was returned: is everything settled?"""
-        if self.noted and not self.blocked(table):
-            self.noted = False
+        if not self.finished and not self.blocked(table):
+            self.finished = True
             self.done()
 
     def blocked(self, table: LeaseTable) -> list[Lease]:

@@ -6,6 +6,8 @@ The queue is bounded. What does not fit is dropped and counted, and the count is
 from __future__ import annotations
 
 import logging
+import socket
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -18,6 +20,9 @@ from kflow.interfaces import BatchOutcome
 log = logging.getLogger(__name__)
 
 QUEUE_LENGTH = 10_000
+
+
+_LIVE_BYTES = 1 << 20
 
 
 class HandlerInfo(msgspec.Struct, frozen=True, kw_only=True):
@@ -82,6 +87,18 @@ class Listener(Protocol):
     def stopped(self, summary: Summary) -> None:
         """The runtime has stopped."""
         ...
+
+
+def live_pair() -> tuple[socket.socket, socket.socket]:
+    """The channel by which all workers tell of outcomes: lossy, message boundaries are kept, a full one refuses.
+
+    Returns:
+        Where to read, and what workers write to.
+    """
+    kind = socket.SOCK_SEQPACKET if sys.platform == "linux" else socket.SOCK_DGRAM
+    ours, theirs = socket.socketpair(socket.AF_UNIX, kind)
+    theirs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _LIVE_BYTES)
+    return ours, theirs
 
 
 class Feed:

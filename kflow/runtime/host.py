@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -17,14 +17,16 @@ from kflow.broker.log import Log
 from kflow.broker.parked import ParkedStore
 from kflow.clock import SystemClock
 from kflow.errors import DataFolderBusy, UsageError
+from kflow.interfaces import RuntimeInfo
 from kflow.plugins.manager import PluginManager
 from kflow.runtime import environment, lifeline, loader, starting
 from kflow.runtime.control import Control
-from kflow.runtime.drain import DrainWatch
 from kflow.runtime.feed import HandlerSummary, Listener, ReadyInfo, Summary
 from kflow.runtime.ingest import Ingest
 from kflow.runtime.loop import Loop
-from kflow.runtime.node import Node, NodeOptions, install_signals
+from kflow.runtime.node import Node, NodeOptions
+from kflow.runtime.signals import Signals
+from kflow.runtime.supervisor import SupervisorOptions
 from kflow.settings import Settings
 
 PRELOAD = ("asyncio", "base64", "dataclasses", "datetime", "decimal", "gzip", "json", "logging", "uuid")
@@ -36,25 +38,25 @@ LOCK_PATIENCE_S = 30.0
 
 def run(
     settings: Settings,
-    path: str | None,
+    paths: Sequence[str],
     *,
     drain: bool = False,
     timeout_s: float | None = None,
     listener: Listener,
     on_ready: Callable[[Node], None] | None = None,
 ) -> int:
-    """Run the handlers under `path` until stopped.
+    """Run the handlers under `paths` until stopped.
 
     Args:
         settings: checked settings.
-        path: file, folder or module of the handlers; None for none: the node alone.
+        paths: files, folders or modules of the handlers; none: the node alone.
         drain: stop when all that was stored at the start is settled or parked.
         timeout_s: with `drain`: give up after this long.
         listener: told what happens, from one thread.
         on_ready: called once in the loop's thread when everything runs.
 
     Returns:
-        0 done, 1 where a drain did not finish in time.
+        0 done, 1 where a drain did not finish in time, 130 where Ctrl-C ended it.
 
     Raises:
         UsageError: handlers that cannot be loaded; a runtime that runs already.
@@ -75,9 +77,8 @@ def run(
         variables = environment.safe_environment(
             os.environ, data_dir=folder.path, region=settings.region, endpoint=closed_port.url
         )
-        found = loader.load(path, variables) if path is not None else loader.Loaded()
+        found = loader.load(*paths, environment=variables) if paths else loader.Loaded()
         plugins = PluginManager.load(list(settings.plugins), base=settings.project)
-        plugins.call("handlers_loaded", handlers=found.handlers, version=1)
         starting.clean_run_dir(folder.run_dir)
         survivors = lifeline.end_survivors(folder.run_dir)
         with _Running(settings, folder, found, plugins, variables, listener, drain=drain) as running:
@@ -119,6 +120,7 @@ class _Running:
         self.listener = listener
         self.draining = drain
         self.loop = Loop()
+        self.signals = Signals()
 
     def __enter__(self) -> Self:
         folder = self.folder
@@ -126,20 +128,22 @@ class _Running:
         self.parked = ParkedStore(folder.path, files=folder.files, fsync=folder.fsync)
         self.epochs = starting.Epochs(folder)
         self.node = Node(
-            folder,
             self.store,
             self.parked,
-            functions={},
-            options=self._options(),
-            environment=self.variables,
-            epoch=self.epochs.epoch,
-            previous_epoch_clean=self.epochs.previous_clean,
+            options=NodeOptions(
+                region=self.settings.region,
+                account=self.settings.account,
+                max_workers=self.settings.max_workers,
+                retry_backoff_scale=self.settings.retry_backoff_scale,
+                epoch=self.epochs.epoch,
+                previous_epoch_clean=self.epochs.previous_clean,
+            ),
+            workers=self._worker_options(),
             listener=self.listener,
             plugins=self.plugins,
             loop=self.loop,
-            drain=DrainWatch(self._drained) if self.draining else None,
         )
-        self.control = Control(self.node)
+        self.control = Control(self.node, self._forget_map)
         self.ingest = Ingest(
             self.store,
             loop=self.loop,
@@ -147,7 +151,6 @@ class _Running:
             on_control=self.control.handle,
             hello=wire.own_hello(folder.id),
         )
-        self.node.ingest = self.ingest
         # First the socket, then the lock: a producer that waits for the lock finds the node on its next try.
         self.ingest.listen(folder.make_socket_path())
         self.writer = folder.writer_lock()
@@ -165,8 +168,8 @@ class _Running:
         node.functions.update(started.functions)
         for lease in started.leases:
             node.table.add(lease)
-        ends = {lease.id: self._tail(node, lease.id) for lease in started.leases}
-        install_signals(node)
+        ends = {lease.id: node.readable_end(lease)[0] for lease in started.leases}
+        self.signals.install(node)
         gc.collect()
         gc.freeze()
         node.start()
@@ -178,15 +181,16 @@ class _Running:
             node.notice("warning", warning)
         if survivors:
             node.notice("info", f"ended {survivors} workers that an earlier runtime left behind")
-        node.feed.publish(lambda: self.plugins.call("runtime_started", info=info))
+        started_info = RuntimeInfo(data_dir=str(self.folder.path), functions=tuple(started.functions))
+        node.feed.publish(lambda: self.plugins.call("runtime_started", info=started_info))
         if self.draining:
-            self.loop.call_later(0, lambda: node.start_drain(ends))
+            node.start_drain(ends)
             if timeout_s is not None:
                 self.loop.call_later(timeout_s, self._drain_timed_out)
         if on_ready is not None:
             self.loop.call_later(0, lambda: on_ready(node))
         self.loop.run()
-        node.feed.publish(lambda: self.plugins.call("runtime_stopping", reason="stopped"))
+        node.feed.publish(lambda: self.plugins.call("runtime_stopping", reason=node.reason))
         summary = Summary(
             seconds=time.monotonic() - begin, handlers=summarise(self.folder, node), dropped_lines=node.feed.dropped
         )
@@ -194,6 +198,7 @@ class _Running:
         return node.code
 
     def __exit__(self, *failure: object) -> None:
+        self.signals.restore()
         self.node.close()
         self.ingest.close()
         self.store.close()
@@ -202,12 +207,8 @@ class _Running:
             self.epochs.ended()
         self.loop.close()
 
-    def _tail(self, node: Node, lease_id: int) -> int:
-        lease = node.table.leases[lease_id]
-        return self.store.shard(node.functions[lease.function].maps[lease.trigger], lease.shard).tail
-
-    def _drained(self) -> None:
-        self.node.request_stop()
+    def _forget_map(self, stream_id: int) -> None:
+        self.ingest.forget(stream_id)
 
     def _drain_timed_out(self) -> None:
         node = self.node
@@ -220,19 +221,15 @@ class _Running:
         )
         node.code = 1
         node.notice("error", f"not drained in time, still blocked: {names}; `kflow status` says why")
-        node.request_stop()
+        node.request_stop("not drained in time")
 
-    def _options(self) -> NodeOptions:
-        settings = self.settings
+    def _worker_options(self) -> SupervisorOptions:
         used = [name for name in PRELOADED_IF_USED if name in self.found.preload]
-        return NodeOptions(
-            region=settings.region,
-            account=settings.account,
-            max_workers=settings.max_workers,
-            retry_backoff_scale=settings.retry_backoff_scale,
-            worker_start=settings.worker_start,
-            plugins=tuple(settings.plugins),
-            preload=(*PRELOAD, *used, *settings.preload),
+        return SupervisorOptions(
+            worker_start=self.settings.worker_start,
+            preload=(*PRELOAD, *used, *self.settings.preload),
+            environment=self.variables,
+            data_dir=self.folder.path,
         )
 
 

@@ -7,13 +7,11 @@ no `finally` block runs.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 from kflow import arn, loading, producing
 from kflow.broker.parked import ParkedBatch
@@ -42,7 +40,6 @@ class Environment:
         self._call: forms.Call | None = None
         self._guarded: list[tuple[int, int, int]] = []
         self._reader: ShardReader | None = None
-        self._around: Callable[..., contextlib.AbstractContextManager[Any]] | None = None
         self._arn = arn.function_arn(spec.region, spec.account, spec.handler.name)
         self.broken = False
         """The import failed: this environment is thrown away, as on Lambda."""
@@ -60,8 +57,6 @@ class Environment:
         self._log.take_over()
         self.guard([self._log.fd(), 1, 2])
         producing.set_process_runtime(Path(spec.data_dir))
-        if spec.plugins:
-            self._start_plugins()
 
     # ------------------------------------------------------------------ what the engine needs
 
@@ -109,11 +104,7 @@ class Environment:
             invoked_function_arn=self._arn,
             deadline=deadline,
         )
-        if self._around is None:
-            outcome = local.run_call(call, self._handler, invocation, context)
-        else:
-            with self._around(invocation):
-                outcome = local.run_call(call, self._handler, invocation, context)
+        outcome = local.run_call(call, self._handler, invocation, context)
         signal.setitimer(signal.ITIMER_REAL, 0)
         self._check()
         self._log.end(outcome.duration_us, outcome.error)
@@ -171,7 +162,7 @@ class Environment:
         except OSError:
             os._exit(_FDS_TAKEN)
 
-    # ------------------------------------------------------------------ redrive and plugins
+    # ------------------------------------------------------------------ redrive
 
     def redrive(self, entry: ParkedBatch, stream: StreamMap) -> Outcome:
         """Send parked records to the function once more, marked as such in its log."""
@@ -187,22 +178,6 @@ class Environment:
                 redrive=True,
             )
         )
-
-    def _start_plugins(self) -> None:
-        from kflow.plugins.manager import PluginManager
-
-        plugins = PluginManager.load(list(self._spec.plugins))
-        plugins.call("worker_started", handler=self._handler)
-        if plugins.wants("around_invocation"):
-            handler = self._handler
-
-            def around(invocation: Invocation) -> contextlib.AbstractContextManager[Any]:
-                stack = contextlib.ExitStack()
-                for manager in plugins.call("around_invocation", handler=handler, batch=invocation):
-                    stack.enter_context(manager)
-                return stack
-
-            self._around = around
 
 
 _FDS_TAKEN = 70

@@ -28,6 +28,7 @@ import heapq
 from collections import deque
 from dataclasses import dataclass, field
 
+from kflow.interfaces import FunctionError
 from kflow.runtime.messages import DeathNote, Returned
 
 SLICE_S = 1.0
@@ -58,6 +59,7 @@ class Lease:
         settled_at: when the last batch was settled, else when the lease was made.
         ready_since: since when it waits for a worker.
         alone: it is to run while nothing else does.
+        last_error: what its batch failed with last, for the next holder.
     """
 
     id: int
@@ -77,6 +79,7 @@ class Lease:
     ready_since: float = 0.0
     alone: bool = False
     death: DeathNote | None = None
+    last_error: FunctionError | None = None
 
 
 class PlaceState(enum.Enum):
@@ -226,6 +229,7 @@ class LeaseTable:
         lease.read_offset = message.read_offset
         lease.want_counter = message.want_counter
         lease.reason = message.reason
+        lease.last_error = message.last_error
         lease.alone = message.reason == "suspect"
         if message.reason == "retired":
             self._make_ready(lease, now)

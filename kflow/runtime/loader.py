@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from pathlib import Path
+from collections.abc import Sequence
 
 import msgspec
 
@@ -41,16 +41,15 @@ class _Answer(msgspec.Struct, frozen=True):
 class Loading:
     """A load under way: started at once, awaited later."""
 
-    def __init__(self, path: str, environment: dict[str, str], cwd: Path | None = None) -> None:
+    def __init__(self, paths: Sequence[str], environment: dict[str, str]) -> None:
         read, write = os.pipe()
         self._read = read
-        self._path = path
+        self._names = ", ".join(paths)
         try:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "kflow.runtime.loader", str(write), path],
+                [sys.executable, "-m", "kflow.runtime.loader", str(write), *paths],
                 pass_fds=[write],
                 env=environment,
-                cwd=cwd,
                 stdin=subprocess.DEVNULL,
                 stdout=sys.stderr.fileno() if _has_fd(sys.stderr) else None,
             )
@@ -72,24 +71,24 @@ class Loading:
             self._process.kill()
             self._process.wait()
             raise UsageError(
-                f"{self._path}: importing it left something running (a thread that is not a daemon?); "
+                f"{self._names}: importing left something running (a thread that is not a daemon?); "
                 "start such things in the handler, or make the thread a daemon"
             ) from None
         if not data:
-            raise UsageError(f"{self._path}: importing it ended the process (exit status {code}); remove the exit")
+            raise UsageError(f"{self._names}: importing ended the process (exit status {code}); remove the exit")
         answer = msgspec.json.decode(bytes(data), type=_Answer)
         if answer.loaded is None:
             raise (UsageError if answer.usage else KflowError)(answer.error)
         return answer.loaded
 
 
-def load(path: str, environment: dict[str, str] | None = None, cwd: Path | None = None) -> Loaded:
-    """Find the handlers under `path` in a child process and wait for the answer.
+def load(*paths: str, environment: dict[str, str] | None = None) -> Loaded:
+    """Find the handlers under the paths in a child process and wait for the answer.
 
     Raises:
         UsageError: they cannot be loaded.
     """
-    return Loading(path, dict(os.environ) if environment is None else environment, cwd).result()
+    return Loading(paths, dict(os.environ) if environment is None else environment).result()
 
 
 def _has_fd(stream: object) -> bool:
@@ -107,7 +106,7 @@ def main(argv: list[str]) -> int:
 
     answer: _Answer
     try:
-        found = loading.load(argv[1], check=forms.adapt)
+        found = loading.load(*argv[1:], check=forms.adapt)
         answer = _Answer(Loaded(tuple(found.handlers), tuple(found.preload), tuple(found.warnings)))
     except KflowError as error:
         answer = _Answer(error=str(error), usage=isinstance(error, UsageError))

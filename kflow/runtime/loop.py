@@ -43,7 +43,7 @@ class Loop:
         self._timers: list[tuple[float, int, Timer]] = []
         self._order = itertools.count()
         self._soon: deque[Callable[[], None]] = deque()
-        self._running = False
+        self._stopped = False
         self._wake_read, self._wake_write = os.pipe()
         os.set_blocking(self._wake_read, False)
         os.set_blocking(self._wake_write, False)
@@ -86,14 +86,13 @@ class Loop:
             return  # the pipe is full: a wake-up is under way already
 
     def run(self) -> None:
-        """Serve until `stop`."""
-        self._running = True
-        while self._running:
+        """Serve until `stop`; not at all where that was called before."""
+        while not self._stopped:
             self.round()
 
     def stop(self) -> None:
         """End `run` after this round."""
-        self._running = False
+        self._stopped = True
 
     def round(self, limit_s: float | None = None) -> None:
         """Wait for readiness or the next timer (at most `limit_s`), then serve everything once, timers last.

@@ -32,7 +32,6 @@ class WorkerSpec(msgspec.Struct, frozen=True, array_like=True, tag=5):
         timeout_s: the function's timeout.
         memory_mb: the function's memory size.
         environment: variables to set for the handler.
-        plugins: those that have hooks in workers.
         init_in_invocation: an import that took longer than its own limit runs under the function's timeout.
         every_batch: tell of each batch by itself: a plugin counts them.
     """
@@ -49,7 +48,6 @@ class WorkerSpec(msgspec.Struct, frozen=True, array_like=True, tag=5):
     timeout_s: int
     memory_mb: int
     environment: dict[str, str]
-    plugins: tuple[str, ...] = ()
     init_in_invocation: bool = False
     every_batch: bool = False
 
@@ -69,7 +67,17 @@ class DeathNote(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Grant(msgspec.Struct, frozen=True, array_like=True, tag=1):
-    """Node to worker: this lease is yours until you return it."""
+    """Node to worker: this lease is yours until you return it.
+
+    Attributes:
+        trigger: which trigger of the handler it is of.
+        since_completion_ms: since the lease's last settled batch.
+        window_over: batching windows end at once.
+        window_due: the window that the lease waited for is over.
+        alone: nothing else runs meanwhile.
+        death: how the last holder died, where that may count.
+        last_error: what the batch failed with last, in full: the slot keeps only its beginning.
+    """
 
     lease: int
     generation: int
@@ -77,8 +85,10 @@ class Grant(msgspec.Struct, frozen=True, array_like=True, tag=1):
     shard: int
     since_completion_ms: int
     window_over: bool = False
+    window_due: bool = False
     alone: bool = False
     death: DeathNote | None = None
+    last_error: FunctionError | None = None
 
 
 class Retire(msgspec.Struct, frozen=True, array_like=True, tag=2):
@@ -127,6 +137,7 @@ class Returned(msgspec.Struct, frozen=True, array_like=True, tag=12):
         want_counter: for a window: also grant when the shard's next counter has reached this; 0: do not.
         settled: whether a batch was settled under this grant.
         broken: the environment is to be thrown away (its import failed).
+        last_error: what the batch at the checkpoint failed with last.
     """
 
     lease: int
@@ -137,6 +148,7 @@ class Returned(msgspec.Struct, frozen=True, array_like=True, tag=12):
     want_counter: int = 0
     settled: bool = False
     broken: bool = False
+    last_error: FunctionError | None = None
 
 
 class Alive(msgspec.Struct, frozen=True, array_like=True, tag=13):

@@ -185,7 +185,8 @@ def describe(trigger: StreamTrigger) -> str:
     if options.maximum_batching_window_in_seconds:
         words.append(f"window {options.maximum_batching_window_in_seconds} s")
     if options.maximum_retry_attempts >= 0:
-        words.append(f"{options.maximum_retry_attempts} retries")
+        retries = options.maximum_retry_attempts
+        words.append(f"{retries} {'retry' if retries == 1 else 'retries'}")
     if options.maximum_record_age_in_seconds >= 0:
         words.append(f"age {options.maximum_record_age_in_seconds} s")
     if options.bisect_batch_on_function_error:

@@ -18,6 +18,7 @@ import sys
 import traceback
 from collections import deque
 from pathlib import Path
+from typing import NoReturn
 
 from kflow.broker import streammap
 from kflow.broker.checkpoints import SlotFile
@@ -39,22 +40,26 @@ _SUM_MS = 100
 """Successes within this time are told as one."""
 
 
-def main(control_fd: int, live_fd: int) -> int:
-    """Run a worker until its node stops it or is gone. Returns the exit code of the process."""
+def main(control_fd: int, live_fd: int) -> NoReturn:
+    """Run a worker until its node stops it or is gone, and end the process.
+
+    It ends here, while the channel is still open: a channel that closes before the process has its exit status would
+    make the node kill it, and the status would be lost.
+    """
     os.setpgid(0, 0)
     channel = Channel(socket.socket(fileno=control_fd), "to_worker")
     live = socket.socket(fileno=live_fd)
-    first = channel.receive(wait=True)
-    if not first:
-        return 0
-    worker = Worker(first[0], channel, live, first[1:])
+    code = 1
     try:
-        return worker.serve()
+        first = channel.receive(wait=True)
+        code = Worker(first[0], channel, live, first[1:]).serve() if first else 0
     except SystemExit as exit_:
-        return _exit_code(exit_)
+        code = _exit_code(exit_)
     except BaseException:  # noqa: BLE001 - the last frame of the process: said in the function's log, then it ends
         traceback.print_exc()
-        return 1
+    finally:
+        sys.stdout.flush()
+        os._exit(code)
 
 
 def _exit_code(exit_: SystemExit) -> int:
@@ -113,8 +118,10 @@ class Worker:
                 since_completion_ms=grant.since_completion_ms,
                 death=None if death is None else Death(death.worker_pid, death.request_id, death.error),
                 window_over=grant.window_over,
+                window_due=grant.window_due,
                 alone=grant.alone,
                 previous_epoch_clean=self._spec.previous_epoch_clean,
+                last_error=grant.last_error,
             )
         )
         settled = False
@@ -151,6 +158,7 @@ class Worker:
                 want_counter=step.want_counter,
                 settled=settled,
                 broken=environment.broken,
+                last_error=mapping.last_error,
             )
         )
 
@@ -279,4 +287,4 @@ if __name__ == "__main__":
     die_with_parent(node, control if sys.platform != "linux" else None)
     for signum in (signal.SIGINT,):
         signal.signal(signum, signal.SIG_IGN)
-    os._exit(main(int(sys.argv[1]), int(sys.argv[2])))
+    main(int(sys.argv[1]), int(sys.argv[2]))

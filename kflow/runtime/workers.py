@@ -16,7 +16,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 from kflow.runtime.lifeline import Process, identify, kill_group
@@ -173,21 +173,6 @@ class ZygoteSpawner:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
-
-
-@dataclass(slots=True)
-class Deadlines:
-    """The next moment at which some worker is overdue: one timer for all, looked at again only when it fires."""
-
-    handles: dict[int, WorkerHandle] = field(default_factory=dict)
-
-    def next(self) -> float | None:
-        """The earliest deadline."""
-        return min((h.deadline for h in self.handles.values() if h.deadline is not None), default=None)
-
-    def overdue(self, now: float) -> list[WorkerHandle]:
-        """Workers past their deadline."""
-        return [h for h in self.handles.values() if h.deadline is not None and h.deadline <= now]
 
 
 def gone(process: Process | None) -> bool:

@@ -62,7 +62,6 @@ def _fork(sock: socket.socket, number: int, fds: list[int], pipes: tuple[int, in
     zygote = os.getpid()
     pid = os.fork()
     if pid == 0:
-        code = 1
         try:
             signal.set_wakeup_fd(-1)
             for fd in pipes:
@@ -71,10 +70,9 @@ def _fork(sock: socket.socket, number: int, fds: list[int], pipes: tuple[int, in
             for signum in (signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD):
                 signal.signal(signum, signal.SIG_DFL)
             die_with_parent(zygote)
-            code = worker.main(fds[0], fds[1])
+            worker.main(fds[0], fds[1])
         finally:
-            # Never back into the zygote's own loop, whatever user code raised on its way out.
-            os._exit(code)
+            os._exit(1)  # never back into the zygote's own loop, whatever went wrong before the worker's own end
     for fd in fds:
         os.close(fd)
     sock.send(encode(Born(number, pid)))

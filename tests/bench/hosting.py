@@ -48,7 +48,7 @@ def main(argv: list[str]) -> int:
     def ready(_node: object) -> None:
         os.write(1, b"ready\n")
 
-    return host.run(chosen, modules[0] if modules else None, drain=drain, listener=Quiet(), on_ready=ready)
+    return host.run(chosen, modules, drain=drain, listener=Quiet(), on_ready=ready)
 
 
 if __name__ == "__main__":

@@ -5,8 +5,8 @@ How a block is treated, by its language and by an HTML comment on the line above
 - `<!-- file: PATH -->`: written to PATH in the document's own project folder.
 - `<!-- not run: REASON -->`: left alone, for the reason given.
 - `console`: each `$ command` is run by bash in the project folder; it must succeed, and print the lines that follow it,
-  where `…` stands for any text in a line, and a line that is `…` alone for any lines. What differs from run to run
-  (times, sequence numbers, rates, the width of columns) need not be the same. A command without lines may print anything.
+  where `…` stands for any text in a line, and a line that is `…` alone for any lines. What differs from run to run need
+  not be the same: times, sequence numbers, rates, the width of columns. A command without lines may print anything.
 - `sh`: each line is run, and must succeed.
 - `python`: run by a fresh interpreter in the project folder.
 - `json`, `toml`: must parse (each line of JSON by itself where the whole is no JSON).

@@ -135,7 +135,7 @@ def test_no_kill_of_node_worker_or_producer_loses_an_acknowledged_record(shop: P
         for each in producers:
             each.kill()
             each.wait()
-    assert shop.stop(node) == 0
+    assert shop.stop(node) == 130
     shop.run("run", "--drain", "--timeout", "50")
 
     check(shop, names)

@@ -187,7 +187,7 @@ def test_killing_the_zygote_in_mid_batch_redelivers_and_parks_nobody(shop: Proje
     go.touch()
     shop.wait_for(lambda: len(numbers(shop)) == 10)
 
-    assert shop.stop(process) == 0
+    assert shop.stop(process) == 130
     assert parked(shop) == []
     assert identify(first["pid"]) is None
 
@@ -205,7 +205,7 @@ def test_killing_the_node_in_mid_batch_leaves_no_process_and_parks_nobody(shop: 
     go.touch()
     shop.wait_for(lambda: len(numbers(shop)) == 10)
 
-    assert shop.stop(process) == 0
+    assert shop.stop(process) == 130
     assert numbers(shop) == list(range(1, 11))
     assert parked(shop) == []
 
@@ -218,7 +218,7 @@ def test_a_polite_stop_lets_the_running_batch_end_and_keeps_its_checkpoint(shop:
     process.send_signal(signal.SIGINT)
     go.touch()
 
-    assert process.wait(60) == 0
+    assert process.wait(60) == 130
     assert numbers(shop) == list(range(1, 11))
     shop.run("run", "--drain", "--timeout", "50")
     assert numbers(shop) == list(range(1, 11))
@@ -294,7 +294,7 @@ def test_a_handler_that_puts_into_another_stream_reaches_the_same_runtime(shop: 
     shop.wait_for(lambda: len(numbers(shop)) == 5)
 
     assert numbers(shop) == [1, 2, 3, 4, 5]
-    assert shop.stop(process) == 0
+    assert shop.stop(process) == 130
 
 
 @pytest.mark.parametrize("way", ["zygote", "spawn"])

@@ -1,0 +1,58 @@
+"""What the log needs now and then: syncs a moment after appends, and a look at retention. On threads of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+from kflow.broker.log import Log
+from kflow.clock import SystemClock
+from kflow.errors import KflowError
+from kflow.runtime.loop import Loop, Timer
+
+SYNC_S = 0.1
+"""With `interval`: what was appended is synced at most this much later."""
+RETAIN_S = 600.0
+"""Looks at retention; the two that let a record expire are an hour apart."""
+THREADS = 8
+
+
+class Upkeep:
+    """Hosted by the node's loop, which never waits for a disk."""
+
+    def __init__(self, store: Log, loop: Loop, failed: Callable[[str], None]) -> None:
+        self._log = store
+        self._loop = loop
+        self._failed = failed
+        self._clock = SystemClock()
+        self._sync_timer: Timer | None = None
+        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="kflow-disk")
+
+    def start(self) -> None:
+        """Look at retention from now on."""
+        self._loop.call_later(RETAIN_S, self._retain)
+
+    def appended(self) -> None:
+        """Something was appended: sync it soon, with `interval`."""
+        if self._sync_timer is None and self._log.folder.syncs:
+            self._sync_timer = self._loop.call_later(SYNC_S, self._sync)
+
+    def close(self) -> None:
+        """Wait for what is under way."""
+        self._threads.shutdown()
+
+    def _sync(self) -> None:
+        self._sync_timer = None
+        for task in self._log.sync_due():
+            self._threads.submit(self._run, task)
+
+    def _retain(self) -> None:
+        self._loop.call_later(RETAIN_S, self._retain)
+        now = self._clock.now()
+        self._threads.submit(self._run, lambda: self._log.retain(now))
+
+    def _run(self, work: Callable[[], object]) -> None:
+        try:
+            work()
+        except KflowError as error:
+            self._failed(str(error))
