@@ -1,4 +1,4 @@
-"""What tests of the log share: a log on a manual clock, file calls that fail on request, and reading everything back."""
+"""What tests of the log share: a log on a manual clock, file calls that fail on request, reading everything back."""
 
 from __future__ import annotations
 

@@ -94,16 +94,24 @@ class SlotFile:
         make = initial or _at_the_beginning
         seed = crc32c(b"%s\0%016x" % (function.encode(), stream_id))
         try:
-            if wanted and not os.path.exists(path):
+            try:
+                fd = files.open(path, os.O_RDWR | os.O_CLOEXEC)
+            except FileNotFoundError:
+                if not wanted:
+                    raise
                 files.make_folder(os.path.dirname(path))
                 content = _file_header(function, stream, stream_id)
                 content += b"".join(new_slot(make(shard), shard, 0, seed) for shard in wanted)
                 files.write_replace(path, content, sync=sync)
-            fd = files.open(path, os.O_RDWR | os.O_CLOEXEC)
+                fd = files.open(path, os.O_RDWR | os.O_CLOEXEC)
             slots = cls(path, fd, seed, files=files)
-            _check_header(path, files.pread(fd, _HEADER_BYTES, 0))
-            slots._scan()
-            slots._add(wanted, make, sync=sync)
+            try:
+                _check_header(path, files.pread(fd, _HEADER_BYTES, 0))
+                slots._scan()
+                slots._add(wanted, make, sync=sync)
+            except (OSError, StorageError):
+                slots.close()
+                raise
         except OSError as error:
             raise storage_error(error, f"open the checkpoints of {function} ({path})") from error
         return slots

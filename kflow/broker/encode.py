@@ -6,6 +6,7 @@ before (`tests/bench` "put_many").
 
 from __future__ import annotations
 
+import struct
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Sequence
 from itertools import count as counting
@@ -25,6 +26,10 @@ from kflow.records import Placed
 
 _CACHED_KEYS: Final = 100_000
 _ONE: Final = words_u32(1).pack
+_ENTRY: Final = struct.Struct("<IBBH")
+"""What is remembered of a key, as bytes so that one join makes the columns of a block out of many: index of its shard,
+high and low byte of its length in bytes, lane."""
+_SHARD: Final = struct.Struct("<I").unpack_from
 
 
 class Part(NamedTuple):
@@ -58,7 +63,7 @@ class Encoder:
         self._ends = [shard.end.to_bytes(16, "big") for shard in shards]
         self._shards = [shard.index for shard in shards]
         self._groups = max(self._shards) + 1
-        self._entries: dict[str, int] = {}  # key -> shard index << 16 | lane
+        self._entries: dict[str, bytes] = {}  # by key, as `_ENTRY` packs them
         self._ids = [shard_id(index) for index in range(len(stream.shards))]
         self._numbers = [number(shard.created_s, shard.index, 0, 0) for shard in stream.shards]
         self._record_bytes = stream.max_record_bytes
@@ -102,20 +107,20 @@ class Encoder:
                     "Member must have length greater than or equal to 1"
                 )
             keys, datas = tuple(keys), tuple(datas)
-            entries = self._learn(keys)
+            entries = self._learn(keys, datas)
         else:
             try:
                 entries = itemgetter(*keys)(self._entries)
             except KeyError:
-                entries = self._learn(keys)
+                entries = self._learn(keys, datas)
         if hash_keys is not None:
             entries = self._route_explicit(entries, hash_keys)
         if self._groups == 1:
             return self._parts(0, None, keys, datas, entries, hash_keys)
         groups: list[list[int]] = [[] for _ in range(self._groups)]
         add = [group.append for group in groups]
-        for index, entry in enumerate(entries):
-            add[entry >> 16](index)
+        for index, shard in enumerate(memoryview(b"".join(entries)).cast("I")[::2]):
+            add[shard](index)
         parts: list[Part] = []
         for shard, indexes in enumerate(groups):
             if not indexes:
@@ -135,14 +140,10 @@ class Encoder:
         entry = self._entries.get(key)
         if entry is None or hash_key is not None or type(data) is not bytes:
             return self._encode_one_slowly(data, key, hash_key)
-        encoded = key.encode()
-        size = len(encoded)
-        if size > 255 or len(data) + size > self._record_bytes:
+        if entry[4] or len(data) + entry[5] > self._record_bytes:
             return self._encode_one_slowly(data, key, hash_key)
-        body = b"".join(
-            (_ONE(len(data)), size.to_bytes(1, "little"), (entry & 0xFFFF).to_bytes(2, "little"), encoded, data)
-        )
-        return Part(entry >> 16, None, 1, body, crc32c(body), 0)
+        body = b"".join((_ONE(len(data)), entry[5:], key.encode(), data))
+        return Part(_SHARD(entry)[0], None, 1, body, crc32c(body), 0)
 
     def placed(self, total: int, parts: Sequence[Part], answers: Iterable[tuple[int, int]]) -> list[Placed]:
         """Where each record of a call was stored, in the order of the call.
@@ -166,20 +167,23 @@ class Encoder:
         """Index of the open shard that owns a partition key."""
         return self._shards[bisect_left(self._ends, digest(key))]
 
-    def _learn(self, keys: Sequence[str]) -> tuple[int, ...]:
-        """The entries of all keys, computed where they are not remembered."""
+    def _learn(self, keys: Sequence[str], datas: Sequence[bytes]) -> tuple[bytes, ...]:
+        """The entries of all keys, computed where they are not remembered; a key is checked when it is learnt."""
         known = self._entries
         if len(known) > _CACHED_KEYS:
             known.clear()
         ends, shards = self._ends, self._shards
-        whole = int.from_bytes
+        whole, pack, longest = int.from_bytes, _ENTRY.pack, limits.PARTITION_KEY_CHARACTERS
         for key in keys:
             if key not in known:
-                hashed = md5(key.encode()).digest()
-                known[key] = shards[bisect_left(ends, hashed)] << 16 | whole(hashed, "big") % LANES
+                encoded = key.encode()
+                if not 1 <= len(key) <= longest:
+                    _check_records(None, keys, datas, self._record_bytes)
+                hashed, size = md5(encoded).digest(), len(encoded)
+                known[key] = pack(shards[bisect_left(ends, hashed)], size >> 8, size & 255, whole(hashed, "big") % LANES)
         return tuple([known[key] for key in keys])
 
-    def _route_explicit(self, entries: Sequence[int], hash_keys: Sequence[int | None]) -> tuple[int, ...]:
+    def _route_explicit(self, entries: Sequence[bytes], hash_keys: Sequence[int | None]) -> tuple[bytes, ...]:
         routed = list(entries)
         for index, hash_key in enumerate(hash_keys):
             if hash_key is None:
@@ -190,7 +194,7 @@ class Encoder:
                     f"Specified value was {hash_key}"
                 )
             shard = self._shards[bisect_left(self._ends, hash_key.to_bytes(16, "big"))]
-            routed[index] = shard << 16 | entries[index] & 0xFFFF
+            routed[index] = shard.to_bytes(4, "little") + entries[index][4:]
         return tuple(routed)
 
     def _parts(
@@ -199,7 +203,7 @@ class Encoder:
         indexes: Sequence[int] | None,
         keys: Sequence[str],
         datas: Sequence[bytes],
-        entries: Sequence[int],
+        entries: Sequence[bytes],
         hash_keys: Sequence[int | None] | None,
     ) -> list[Part]:
         """The records of one shard as one part, or as several where the body would be too large."""
@@ -224,7 +228,7 @@ class Encoder:
         where: Sequence[int],
         keys: Sequence[str],
         datas: Sequence[bytes],
-        entries: Sequence[int],
+        entries: Sequence[bytes],
         hash_keys: Sequence[int | None] | None,
         begin: int,
         end: int,
@@ -239,27 +243,24 @@ class Encoder:
         indexes: Sequence[int] | None,
         keys: Sequence[str],
         datas: Sequence[bytes],
-        entries: Sequence[int],
+        entries: Sequence[bytes],
         hash_keys: Sequence[int | None] | None,
     ) -> tuple[bytes, int, bool]:
         """Columns of some records of one shard: body, flags, and whether it is small enough for a block."""
         count = len(keys)
-        text = "".join(keys)
-        key_bytes = text.encode()
-        is_ascii = len(key_bytes) == len(text)
-        key_lens = list(map(len, keys)) if is_ascii else [len(key.encode()) for key in keys]
-        lens = list(map(len, datas))
+        key_bytes = "".join(keys).encode()
+        table = b"".join(entries)
+        lanes = memoryview(table).cast("H")[3::4].tobytes()
+        packed_lens = table[5::8]
         flags = 0
-        try:
-            packed_lens = bytes(key_lens)
-        except ValueError:  # a key of more than 255 bytes
+        if table[4::8].strip(b"\0"):  # a key of more than 255 bytes
             flags = WIDE_KEYS
-            packed_lens = words_u16(count).pack(*key_lens)
+            packed_lens = words_u16(count).pack(*[size[4] << 8 | size[5] for size in entries])
+        lens = list(map(len, datas))
         expected = (8 if flags else 7) * count + len(key_bytes) + sum(lens)
-        if expected > self._record_bytes or flags or b"\0" in packed_lens:
+        if expected > self._record_bytes:
             _check_records(indexes, keys, datas, self._record_bytes)
         words = words_u32(count).pack
-        lanes = memoryview(words(*entries)).cast("H")[::2].tobytes()  # the low half of each entry
         if hash_keys is None or hash_keys.count(None) == count:
             body = b"".join((words(*lens), packed_lens, lanes, key_bytes, *datas))
         else:

@@ -337,6 +337,9 @@ class Log:
                     ctl = Ctl.open(folder, self._files, owner=(stream.id, shard.index), write=True)
                     if ctl.is_current:
                         expired += self._retention.look(folder, self._files, ctl, stream, shard.index, now)
+                except FileNotFoundError as error:
+                    if os.path.exists(folder):  # else the stream was deleted meanwhile
+                        failure = storage_error(error, f"expire records of {_name(stream, shard.index)}")
                 except OSError as error:
                     failure = storage_error(error, f"expire records of {_name(stream, shard.index)}")
                 except StorageError as error:
@@ -421,10 +424,7 @@ class Log:
         self, stream: StreamMap, shard: int, wanted: tuple[int, int, int], from_offset: int, tail: int
     ) -> tuple[int, int] | None:
         folder = os.fspath(self.folder.shard_dir(stream, shard))
-        found = segments.bases(folder, self._files)
-        for base, following in zip(found, [*found[1:], tail], strict=True):
-            if base >= tail or following <= from_offset:
-                continue
+        for base, _ in segments.spans(folder, self._files, from_offset, tail):
             opened = segments.open_segment(folder, self._files, base, stream_id=stream.id, shard=shard)
             try:
                 end = min(tail, base + self._files.fstat(opened.fd).st_size - segments.SEGMENT_HEADER_BYTES)
@@ -448,19 +448,20 @@ class Log:
         streams.delete(self.folder, stream)
 
     def _recover(self, stream: StreamMap, index: int) -> None:
-        """Open a shard only if it needs recovery: a thousand idle ones cost a look at each page."""
+        """Open a shard only if it needs recovery, or a sync: a thousand idle ones cost a look at each page."""
+        folder = os.fspath(self.folder.shard_dir(stream, index))
         try:
-            folder = os.fspath(self.folder.shard_dir(stream, index))
             ctl = Ctl.open(folder, self._files, owner=(stream.id, index), write=False)
+        except (FileNotFoundError, StorageError):
+            is_sound = False  # `shard` makes it anew, and says so
+        else:
             words = ctl.words
             closed = stream.shards[index].closed is not None
-            if ctl.is_current and not words[DIRTY] and not words[POISONED] and closed == bool(words[CLOSED]):
-                if words[DURABLE] < words[TAIL] and self.folder.syncs:
-                    self.shard(stream, index)  # so that the next sync covers what an earlier writer left
-                return
-        except (FileNotFoundError, StorageError):  # `shard` makes it anew, and says so
-            pass
-        self.shard(stream, index)
+            is_synced = words[DURABLE] >= words[TAIL] or not self.folder.syncs
+            is_sound = ctl.is_current and is_synced and not words[DIRTY] and not words[POISONED]
+            is_sound = is_sound and closed == bool(words[CLOSED])
+        if not is_sound:
+            self.shard(stream, index)
 
     def _synced(self, key: _Key) -> bool:
         """A task has ended; whether it must do its work again."""

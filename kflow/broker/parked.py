@@ -5,9 +5,9 @@ One file a parked batch, in a folder for each function; the name says which reco
     parked/<function>/<stream id>.<shard>.<first counter>-<last counter>.<number>.parked
     parked/<function>/<stream id>.<shard>.<first counter>-<last counter>.<number>.claim-<epoch>     while it is redriven
 
-A file appears whole, under its name, or not at all. Parking comes before
-the checkpoint that passes the records, so a crash between the two leaves both the file and the records behind the
-checkpoint: `find` is how the next owner of the lease sees that these very records are parked already.
+A file appears whole, under its name, or not at all. Parking comes before the checkpoint that passes the records, so a
+crash between the two leaves both the file and the records behind the checkpoint: `find` is how the next owner of the
+lease sees that these very records are parked already.
 
 Writers hold `parked/lock` for the call. Any process; not thread-safe.
 """
@@ -146,7 +146,10 @@ class ParkedStore:
         """
         with _held(self._lock):
             name = self._numbered(number)
-            self._files.unlink(self._file(name))
+            try:
+                self._files.unlink(self._file(name))
+            except OSError as error:
+                raise storage_error(error, f"drop parked batch {number}") from error
 
     def claim(self, number: int, epoch: int) -> ParkedBatch:
         """Take a batch for a redrive: nobody else can, until `unclaim`, `failed_again` or `drop`.
@@ -206,39 +209,41 @@ class ParkedStore:
             How many claims were given back.
         """
         given_back = 0
-        if not os.path.isdir(self._path):
+        if not self._functions():
             return 0
         with _held(self._lock):
             for name in self._all_names():
                 if name.claimed_by not in (0, epoch):
                     self._move(name, name._replace(claimed_by=0))
                     given_back += 1
-            for folder in self._functions():
-                for text in self._files.listdir(os.path.join(self._path, folder)):
+            for function in self._functions():
+                for text in self._texts(function):
                     if text.endswith(".tmp"):
-                        self._files.discard(os.path.join(self._path, folder, text))
+                        self._files.discard(os.path.join(self._path, function, text))
         return given_back
 
     def _file(self, name: _Name) -> str:
         return os.path.join(self._path, name.function, name.text)
 
     def _functions(self) -> Sequence[str]:
+        """Names of the folders; also of the lock and of the last number, which are none."""
         try:
-            names = self._files.listdir(self._path)
+            return self._files.listdir(self._path)
         except FileNotFoundError:
             return []
         except OSError as error:
             raise storage_error(error, f"read {self._path}") from error
-        return [name for name in names if os.path.isdir(os.path.join(self._path, name))]
 
-    def _names(self, function: str) -> Iterator[_Name]:
+    def _texts(self, function: str) -> Sequence[str]:
         try:
-            texts = self._files.listdir(os.path.join(self._path, function))
-        except FileNotFoundError:
-            return
+            return self._files.listdir(os.path.join(self._path, function))
+        except (FileNotFoundError, NotADirectoryError):
+            return []
         except OSError as error:
             raise storage_error(error, f"read the parked records of {function}") from error
-        for text in texts:
+
+    def _names(self, function: str) -> Iterator[_Name]:
+        for text in self._texts(function):
             match = _NAME.fullmatch(text)
             if match is not None:
                 numbers = [int(match[group] or 0) for group in range(2, 7)]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import time
 from typing import Final
 
 from crc32c import crc32c
@@ -25,6 +26,7 @@ from kflow.records import Position
 
 READ_BYTES: Final = 1 << 20
 _RECOVERY_WAIT_S: Final = 10.0
+_RECOVERY_PAUSE_S: Final = 0.05
 
 
 class ShardReader:
@@ -35,24 +37,26 @@ class ShardReader:
     """
 
     def __init__(self, folder: DataFolder, stream: StreamMap, index: int) -> None:
+        self._segment: Segment | None = None
         self._files = folder.files
         self._folder = os.fspath(folder.shard_dir(stream, index))
         self._stream_id = stream.id
         self._index = index
         self._name = f"shard {index} of stream {stream.name}"
-        self._segment: Segment | None = None
         self._durable_only = False
         self._ctl = self._open_ctl(folder, stream)
         self._words = self._ctl.words
 
     def _open_ctl(self, folder: DataFolder, stream: StreamMap) -> Ctl:
         try:
-            ctl = self._ctl_if_current()
-            if ctl is not None:
-                return ctl
-            self._have_recovered(folder, stream)
-            ctl = self._ctl_if_current()
-            return ctl if ctl is not None else self._ctl_as_it_is()
+            deadline = time.monotonic() + _RECOVERY_WAIT_S
+            while True:
+                ctl = self._ctl_if_current()
+                if ctl is not None:
+                    return ctl
+                if self._durable_only or time.monotonic() > deadline:
+                    return self._ctl_as_it_is()
+                self._have_recovered(folder, stream)
         except OSError as error:
             raise storage_error(error, f"open {self._name}") from error
 
@@ -72,10 +76,10 @@ class ShardReader:
     def _have_recovered(self, folder: DataFolder, stream: StreamMap) -> None:
         """The machine was restarted since this shard was written: have it recovered, unless the folder is read-only."""
         try:
-            with writing(folder, timeout_s=_RECOVERY_WAIT_S) as log:
+            with writing(folder, timeout_s=_RECOVERY_PAUSE_S) as log:
                 log.shard(stream, self._index)
         except DataFolderBusy:
-            return  # a node holds the lock for its life, and has recovered all shards before its first append
+            return  # a node holds the lock for its life, and recovers all shards before its first append: look again
         except StorageError as error:
             cause = error.__cause__
             if not isinstance(cause, OSError) or cause.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):

@@ -183,10 +183,8 @@ def rewrite_poisoned(folder: str, files: Files, ctl: Ctl, *, stream_id: int, sha
     """
     words = ctl.words
     durable, tail = words[DURABLE], words[TAIL]
-    found = segment.bases(folder, files)
-    for base, following in zip(found, [*found[1:], _EVERYTHING], strict=True):
-        if following > durable and base < tail:
-            _rewrite(folder, files, base, max(base, durable), min(following, tail), stream_id=stream_id, shard=shard)
+    for base, following in segment.spans(folder, files, durable, tail):
+        _rewrite(folder, files, base, max(base, durable), min(following, tail), stream_id=stream_id, shard=shard)
     files.sync_folder(folder)
     remaining = [base for base in segment.bases(folder, files) if base < tail]
     if words[SEGMENT] <= tail and remaining:
@@ -212,7 +210,7 @@ def _rewrite(folder: str, files: Files, base: int, begin: int, end: int, *, stre
             shard=shard,
             created_ms=old.created_ms,
             first_counter=first.first_counter,
-            arrival_ms=old.arrival_ms,
+            arrival_ms=max([old.arrival_ms, *(header.arrival_ms for header in segment.scan(old, files, base, begin))]),
             content=lambda seed: _blocks(old, files, begin, end, seed),
             sync=True,
         )

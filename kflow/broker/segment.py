@@ -11,6 +11,7 @@ answer.
 
 from __future__ import annotations
 
+import itertools
 import os
 import struct
 from collections.abc import Callable, Iterable, Iterator
@@ -82,6 +83,16 @@ def index_path(path: str) -> str:
 def bases(folder: str, files: Files) -> list[int]:
     """Bases of the segments of a shard, ascending."""
     return sorted(int(name[:20]) for name in files.listdir(folder) if name.endswith(".seg") and len(name) == 24)
+
+
+def spans(folder: str, files: Files, begin: int, end: int) -> list[tuple[int, int]]:
+    """The segments that overlap [begin, end), ascending: base of each, and of the one after it (`end` for the last)."""
+    found = bases(folder, files)
+    return [
+        (base, following)
+        for base, following in itertools.zip_longest(found, found[1:], fillvalue=end)
+        if base < end and following > begin
+    ]
 
 
 def create(

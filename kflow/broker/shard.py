@@ -259,13 +259,13 @@ class Shard:
                     self._files.ftruncate(opened.fd, end)
                 elif size < end and words[SEGMENT] <= tail:
                     raise Damaged(f"{opened.path} ends {end - size} bytes before the tail of {self._name}")
-            if words[SEGMENT] > tail:
-                self._drop()  # it goes on far above, after power loss
-            else:
+            if words[SEGMENT] <= tail:  # above: where it goes on after power loss
                 words[SEGMENT] = kept[-1] if kept else tail
             words[DIRTY] = 0
         except OSError as error:
             raise storage_error(error, f"recover {self._name}") from error
+        finally:
+            self._drop()
         log.info("recovered shard=%s tail=%d", self._name, words[TAIL])
 
     def close(self) -> None:

@@ -78,11 +78,8 @@ class SyncTask:
 
     def _sync(self, durable: int, noted: int) -> None:
         files = self._files
-        found = segments.bases(self._folder, files)
         made = False
-        for base, following in zip(found, [*found[1:], noted], strict=True):
-            if base >= noted or following <= durable:
-                continue
+        for base, _ in segments.spans(self._folder, files, durable, noted):
             fd = files.open(segments.segment_path(self._folder, base), os.O_RDONLY | os.O_CLOEXEC)
             try:
                 files.fdatasync(fd)

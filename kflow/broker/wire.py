@@ -1,4 +1,4 @@
-"""Frames between producers, tools and the node: a unix stream socket, fixed headers, blocks that travel as they are stored.
+"""Frames between producers, tools and the node, over a unix stream socket; blocks travel as they are stored.
 
     frame    | bytes after this header u32 | request u32 | kind u16 | count u16 |            little endian, 12 bytes
     HELLO    JSON of `Hello`, first in both directions
@@ -6,7 +6,7 @@
     RESEND   as PUT, with count x RESENT instead of the BLOCKs
     BLOCK    | shard u32 | records u32 | body bytes u32 | body CRC32C u32 | flags u16 | reserved u16 |
     RESENT   BLOCK | tail u64 |      the shard's tail that the producer knew before it first sent the block
-    ANSWER   count x | first counter u64 | arrival ms u64 | tail u64 | status u64 |, then JSON errors of the failed blocks
+    ANSWER   count x | first counter u64 | arrival ms u64 | tail u64 | status u64 |, then JSON errors of failed blocks
     CONTROL  JSON {"op": ...}; answered by CONTROL_ANSWER, JSON {"ok": ...} or {"error": {"type", "message"}}
 
 A request's number is the producer's frame number: together with the producer's id and the block's place in the frame it
@@ -163,7 +163,15 @@ def frame(kind: int, request: int, payload: bytes, count: int = 0) -> bytes:
 
 
 def put_one(
-    request: int, stream_id: int, generation: int, seen: int, shard: int, records: int, body: bytes, crc: int, flags: int
+    request: int,
+    stream_id: int,
+    generation: int,
+    seen: int,
+    shard: int,
+    records: int,
+    body: bytes,
+    crc: int,
+    flags: int,
 ) -> bytes:
     """A whole PUT frame of one block: one pack instead of four."""
     size = len(body)

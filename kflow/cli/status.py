@@ -15,6 +15,18 @@ if TYPE_CHECKING:
     from kflow.runtime.survey import ConsumerSurvey, LaneSurvey, StreamSurvey
 
 
+def _handler(consumer: ConsumerSurvey) -> dict[str, Any]:
+    return {
+        "function": consumer.function,
+        "stream": consumer.stream,
+        "processed": consumer.processed,
+        "redelivered": consumer.redelivered,
+        "parked": consumer.parked,
+        "behind": consumer.behind,
+        "lanes": msgspec.to_builtins(consumer.lanes),
+    }
+
+
 def status(arguments: Arguments, terminal: Terminal) -> int:
     """Show all of it, from the files; what only the runtime knows is asked of it."""
     from kflow.broker.parked import ParkedStore
@@ -31,7 +43,7 @@ def status(arguments: Arguments, terminal: Terminal) -> int:
                 "data_dir": str(folder.path),
                 "runtime": node,
                 "streams": [_stream(each) for each in streams],
-                "handlers": [msgspec.to_builtins(each) for each in consumers],
+                "handlers": [_handler(each) for each in consumers],
                 "parked": sum(len(entry.records) for entry in parked),
             }
         )

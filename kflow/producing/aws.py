@@ -27,9 +27,7 @@ _PAUSE_S = (0.1, 2.0)
 _RETRIED = frozenset({"ProvisionedThroughputExceededException", "InternalFailure"})
 """Source: documented: PutRecords, the only codes of single records."""
 
-_BY_CODE = {
-    kind.code: kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, AwsError)
-}
+_BY_CODE = {kind.code: kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, AwsError)}
 
 
 class RemoteStream:
@@ -107,7 +105,9 @@ class RemoteStream:
         pause, longest = _PAUSE_S
         while indexes:
             try:
-                answer = _translated(self._client.put_records, **self._by, Records=[records[index] for index in indexes])
+                answer = _translated(
+                    self._client.put_records, **self._by, Records=[records[index] for index in indexes]
+                )
             except KflowError as error:
                 failures.update(dict.fromkeys(indexes, _failure(error)))
                 return
@@ -148,7 +148,9 @@ def _new_client(target: Target) -> Any:
     try:
         boto3 = importlib.import_module("boto3")
     except ImportError as error:
-        raise UsageError(f"puts go to {target.where or 'AWS'} ({target.why}), which takes boto3: pip install boto3") from error
+        raise UsageError(
+            f"puts go to {target.where or 'AWS'} ({target.why}), which takes boto3: pip install boto3"
+        ) from error
     if target.kind == "endpoint":
         return boto3.client("kinesis", endpoint_url=target.where)
     return boto3.client("kinesis", region_name=target.where or None)

@@ -8,9 +8,9 @@
               connect and send again what has no answer; or, where no node runs, append it here
               under the writer lock, after a look for what an earlier writer may have stored
 
-A frame keeps its number however often it is sent. With the producer's id and a block's place in the frame it stands in the
-stored block's header, and the frame names the tail that each shard had before it was first sent: so whoever writes next
-finds what was stored, and a kill of the node neither loses nor doubles a put.
+A frame keeps its number however often it is sent. With the producer's id and a block's place in the frame it stands in
+the stored block's header, and the frame names the tail that each shard had before it was first sent: so whoever writes
+next finds what was stored, and a kill of the node neither loses nor doubles a put.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ class Failure(NamedTuple):
     """Why one part of a frame has no place.
 
     Attributes:
-        status: `stale` (routed by a map that is no longer valid: nothing is stored, route it again), `refused` (nothing is
-            stored) or `unknown` (it may be stored).
+        status: `stale` (routed by a map that is no longer valid: nothing is stored, route it again), `refused` (nothing
+            is stored) or `unknown` (it may be stored).
         error: what happened.
     """
 
@@ -145,7 +145,13 @@ class Channel:
         link = self._link
         tails = self._tails.get(stream.id)
         shard, _, count, body, crc, flags = part
-        if link is None or tails is None or len(body) > _ONE_BYTES or shard >= len(tails) or self._number == _LAST_NUMBER:
+        if (
+            link is None
+            or tails is None
+            or len(body) > _ONE_BYTES
+            or shard >= len(tails)
+            or self._number == _LAST_NUMBER
+        ):
             frame = Frame(stream, (part,))
             self.submit(frame)
             self.wait_for(frame)
@@ -373,9 +379,7 @@ class Channel:
             return error
         return None
 
-    def _append(
-        self, log: Log, frame: Frame, failed: dict[int, KflowError]
-    ) -> list[tuple[int, int] | KflowError]:
+    def _append(self, log: Log, frame: Frame, failed: dict[int, KflowError]) -> list[tuple[int, int] | KflowError]:
         """Append what of a frame is not stored yet; `failed` are shards where an earlier frame failed."""
         stream, parts = frame.stream, frame.parts
         if frame.sent or failed:

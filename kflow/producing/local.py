@@ -93,12 +93,30 @@ def put_all(path: str, name: str, entries: Entries) -> list[Placed]:
     Raises:
         PutFailed: some are not; names each.
     """
+    placed, failures = put_each(path, name, entries)
+    if failures:
+        raise put_failed(name, len(placed), failures)
+    return placed  # type: ignore[return-value]  # complete, for nothing failed
+
+
+def put_each(path: str, name: str, entries: Entries) -> tuple[list[Placed | None], dict[int, Failure]]:
+    """Put the records of one call and wait for all.
+
+    Returns:
+        Where each record is, None where it failed; and why it did, by its place in the call.
+    """
     where = home(path)
     try:
-        return _put_all(where, name, entries)
-    except (StorageError, PutFailed) as error:
+        placed, failures = _put_each(where, name, entries)
+    except StorageError as error:
         where = _replaced(path, where, error)
-        return _put_all(where, name, entries)
+        return _put_each(where, name, entries)
+    if failures and all(failure.status == "refused" for failure in failures.values()) and not any(placed):
+        try:
+            where.folder.recheck()
+        except StorageError:  # another folder lies there by now, and the failures were about the old one
+            return _put_each(_replaced(path, where, put_failed(name, len(placed), failures)), name, entries)
+    return placed, failures
 
 
 def _replaced(path: str, where: Home, error: KflowError) -> Home:
@@ -127,19 +145,25 @@ def _put_one(where: Home, name: str, data: bytes, key: str, hash_key: int | None
         channel.close()
         raise
     where.give(channel)
-    if type(answer) is Frame:
+    if isinstance(answer, Frame):
         failure = answer.failures[0] if answer.failures else None
         if failure is not None and failure.status == "stale":
             where.refresh(name)
-            return _put_all(where, name, Entries((key,), (data,), None if hash_key is None else (hash_key,)))[0]
+            entries = Entries((key,), (data,), None if hash_key is None else (hash_key,))
+            placed, failures = _put_each(where, name, entries)
+            if placed[0] is None:
+                raise put_failed(name, 1, failures)
+            return placed[0]
         if failure is not None:
             raise put_failed(name, 1, {0: failure})
-        answer = answer.answers[0]
+        counter, arrival_ms = answer.answers[0]
+    else:
+        counter, arrival_ms = answer
     index = part.shard
-    return Placed(shard_id(index), number(stream.shards[index].created_s, index, *answer))
+    return Placed(shard_id(index), number(stream.shards[index].created_s, index, counter, arrival_ms))
 
 
-def _put_all(where: Home, name: str, entries: Entries) -> list[Placed]:
+def _put_each(where: Home, name: str, entries: Entries) -> tuple[list[Placed | None], dict[int, Failure]]:
     total = len(entries.keys)
     channel = where.take()
     try:
@@ -153,9 +177,7 @@ def _put_all(where: Home, name: str, entries: Entries) -> list[Placed]:
         channel.close()
         raise
     where.give(channel)
-    if pipeline.failures:
-        raise put_failed(name, total, pipeline.failures)
-    return pipeline.placed  # type: ignore[return-value]  # complete, for nothing failed
+    return pipeline.placed, pipeline.failures
 
 
 def _push_chunks(pipeline: Pipeline, entries: Entries, total: int) -> None:

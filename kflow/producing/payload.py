@@ -34,7 +34,9 @@ def as_bytes(data: Any) -> bytes:
     try:
         return _encode(data)
     except (TypeError, OverflowError, RecursionError) as error:
-        raise UsageError(f"data of type {type(data).__name__} cannot be put: {error}; pass bytes, str or JSON") from error
+        raise UsageError(
+            f"data of type {type(data).__name__} cannot be put: {error}; pass bytes, str or JSON"
+        ) from error
 
 
 def all_as_bytes(datas: Iterable[Any]) -> list[bytes]:

@@ -1,7 +1,8 @@
 """Records of one stream through one channel: encoded by the chunk, up to four frames in flight, never out of order.
 
-A key's records never overtake each other. When an answer brings a failure, nothing more is sent before all that is under
-way has been answered; what was routed by an old map then goes first, and what stood behind a refused record is refused too.
+A key's records never overtake each other. When an answer brings a failure, nothing more is sent before all that is
+under way has been answered; what was routed by an old map then goes first, and what stood behind a refused record is
+refused too.
 """
 
 from __future__ import annotations

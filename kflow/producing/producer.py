@@ -79,9 +79,9 @@ class Outlet(Protocol):
 class Producer:
     """Puts without waiting for each; what failed is raised by `flush` and `close`.
 
-    Records of a key keep their order. Each record is sent when 500 records or 1 MiB have gathered, or after `linger_ms`.
-    Up to four frames are in flight; then `put` waits, so memory is bounded. Any thread may use it. One thread of its own
-    sends what lingers. In a forked child it begins empty: what the parent gathered is the parent's to send.
+    Records of a key keep their order. Records are sent when 500 of them or 1 MiB have gathered, or after `linger_ms`.
+    Up to four frames are in flight; then `put` waits, so memory is bounded. Any thread may use it. One thread of its
+    own sends what lingers. In a forked child it begins empty: what the parent gathered is the parent's to send.
 
     Use it in a `with` block, or `close` it; an interpreter that exits flushes what is open and logs what failed.
     """

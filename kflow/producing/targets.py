@@ -40,7 +40,7 @@ class Target(NamedTuple):
 
 _runtime: ContextVar[Path | None] = ContextVar("kflow_runtime", default=None)
 _process_runtime: list[Path] = []
-"""The data folder of the worker that this process is. A list, for the variable above does not reach a user's threads."""
+"""The data folder of the worker this process is. Not a context variable: those do not reach the user's own threads."""
 
 _VARIABLES = (
     "KFLOW_TARGET",
@@ -84,12 +84,12 @@ def target(given: str | None = None) -> Target:
     seen = tuple(map(_environ.get, _KEYS))
     inside = _runtime.get() or (_process_runtime[0] if _process_runtime else None)
     known = _remembered.get(given or "")
-    if known is not None and known[0] == seen and known[1] == inside and (not known[2] or known[2] == os.getcwd()):
+    if known is not None and known[0] == seen and known[1] == inside and (not known[2] or known[2] == os.getcwd()):  # noqa: PTH109  # text
         return known[3]
     found, by_folder = _decide(given, inside)
     if len(_remembered) > 64:
         _remembered.clear()
-    _remembered[given or ""] = (seen, inside, os.getcwd() if by_folder else "", found)
+    _remembered[given or ""] = (seen, inside, os.getcwd() if by_folder else "", found)  # noqa: PTH109  # text
     return found
 
 
@@ -109,10 +109,10 @@ def _decide(given: str | None, inside: Path | None) -> tuple[Target, bool]:
     found = _home()
     if found is None:
         raise UsageError(
-            "nothing says where to put: pass target= or set KFLOW_TARGET to `local`, `aws` or a URL, set KFLOW_DATA_DIR, "
-            "or work in a project ([tool.kflow] in pyproject.toml, or kflow.toml)"
+            "nothing says where to put: pass target= or set KFLOW_TARGET to `local`, `aws` or a URL, set "
+            "KFLOW_DATA_DIR, or work in a project ([tool.kflow] in pyproject.toml, or kflow.toml)"
         )
-    return found, True
+    return found, _moves()
 
 
 def _named(named: str, by: str, inside: Path | None) -> tuple[Target, bool]:
@@ -122,12 +122,17 @@ def _named(named: str, by: str, inside: Path | None) -> tuple[Target, bool]:
         found = _home()
         if found is None:
             raise UsageError(f"{by} is `local`, and nothing says which data: set KFLOW_DATA_DIR, or work in a project")
-        return found._replace(why=f"{by}, {found.why}"), True
+        return found._replace(why=f"{by}, {found.why}"), _moves()
     if named == "aws":
         return Target("aws", os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION", ""), by), False
     if named.startswith(("http://", "https://")):
         return Target("endpoint", named, by), False
     raise UsageError(f"{by} must be `local`, `aws` or a URL, not {named!r}{settings.nearest(named, ('local', 'aws'))}")
+
+
+def _moves() -> bool:
+    """Whether another working folder may mean other data: a look at it costs a system call a put."""
+    return not os.path.isabs(os.environ.get("KFLOW_DATA_DIR", ""))  # noqa: PTH117  # text, no file
 
 
 def _home() -> Target | None:

@@ -148,7 +148,7 @@ class Appender:
         return result
 
     def queue(self, stream: StreamMap, job: Job, done: Done) -> None:
-        """Append in the shard's thread; `done` is called with what came of it, on the loop, in the order of queueing."""
+        """Append in the shard's thread; `done` is called with what came of it, on the loop, in order."""
         lane = self._lane(stream, job.block.shard)
         lane.waiting += 1
         with lane.condition:

@@ -1,8 +1,8 @@
 """One connection to the node's socket: frames in, answers out, nothing ever waited for.
 
-What a receive brought is worked through in slices, so that one producer never delays a lease. Answers that the kernel does
-not take wait in the outbox, and a connection with too much unanswered is not read until it has caught up: so a producer is
-slowed down by its own backlog, never by refusal.
+What a receive brought is worked through in slices, so that one producer never delays a lease. Answers that the kernel
+does not take wait in the outbox, and a connection with too much unanswered is not read until it has caught up: so a
+producer is slowed down by its own backlog, never by refusal.
 """
 
 from __future__ import annotations

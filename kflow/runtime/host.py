@@ -5,12 +5,11 @@ from __future__ import annotations
 import gc
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Self
 
 from kflow.broker import wire
-from kflow.broker.checkpoints import SlotFile
 from kflow.broker.folder import DataFolder
 from kflow.broker.locks import FileLock
 from kflow.broker.log import Log
@@ -19,7 +18,7 @@ from kflow.clock import SystemClock
 from kflow.errors import DataFolderBusy, UsageError
 from kflow.interfaces import RuntimeInfo
 from kflow.plugins.manager import PluginManager
-from kflow.runtime import environment, lifeline, loader, starting
+from kflow.runtime import environment, lifeline, loader, starting, survey
 from kflow.runtime.control import Control
 from kflow.runtime.feed import HandlerSummary, Listener, ReadyInfo, Summary
 from kflow.runtime.ingest import Ingest
@@ -187,12 +186,16 @@ class _Running:
             node.start_drain(ends)
             if timeout_s is not None:
                 self.loop.call_later(timeout_s, self._drain_timed_out)
+        else:
+            node.dispatch()
         if on_ready is not None:
             self.loop.call_later(0, lambda: on_ready(node))
         self.loop.run()
         node.feed.publish(lambda: self.plugins.call("runtime_stopping", reason=node.reason))
         summary = Summary(
-            seconds=time.monotonic() - begin, handlers=summarise(self.folder, node), dropped_lines=node.feed.dropped
+            seconds=time.monotonic() - begin,
+            handlers=summarise(self.folder, node.functions),
+            dropped_lines=node.feed.dropped,
         )
         node.feed.publish(lambda: self.listener.stopped(summary))
         return node.code
@@ -233,25 +236,19 @@ class _Running:
         )
 
 
-def summarise(folder: DataFolder, node: Node) -> tuple[HandlerSummary, ...]:
+def summarise(folder: DataFolder, functions: Iterable[str]) -> tuple[HandlerSummary, ...]:
     """Totals per handler, out of the slots: they outlive any process."""
+    found = survey.consumers(folder)
     summaries = []
-    for name, plan in node.functions.items():
-        processed = redelivered = parked = lost = 0
-        for stream, trigger in zip(plan.maps, plan.handler.triggers, strict=True):
-            if not trigger.enabled:
-                continue
-            slots = SlotFile.open(folder.path, name, stream.id, files=folder.files)
-            try:
-                for shard, lane in slots.keys():  # noqa: SIM118  # a method of ours, not of a dict
-                    slot = slots.load(shard, lane)
-                    processed += slot.succeeded
-                    redelivered += max(0, slot.delivered - slot.succeeded - slot.parked)
-                    parked += slot.parked
-                    lost += slot.lost
-            finally:
-                slots.close()
+    for name in functions:
+        mine = [each for each in found if each.function == name]
         summaries.append(
-            HandlerSummary(name=name, processed=processed, redelivered=redelivered, parked=parked, lost=lost)
+            HandlerSummary(
+                name=name,
+                processed=sum(each.processed for each in mine),
+                redelivered=sum(each.redelivered for each in mine),
+                parked=sum(each.parked for each in mine),
+                lost=sum(lane.lost for each in mine for lane in each.lanes),
+            )
         )
     return tuple(summaries)

@@ -88,7 +88,7 @@ class Ingest:
         self.appender.forget(stream_id)
 
     def retire(self, stream_id: int, then: Callable[[], None]) -> None:
-        """Append nothing more to a stream, and call `then` once no append to it is under way: now, or later on the loop.
+        """Append nothing more to a stream; call `then` once no append to it is under way: now, or later on the loop.
 
         For whoever is about to delete or reset it: until then its descriptors are in use. Producers that put to it are
         told to read its map again.

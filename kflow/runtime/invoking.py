@@ -55,7 +55,7 @@ class Environment:
         time.tzset()
         self._log = FunctionLog(Path(spec.data_dir), spec.handler.name, spec.memory_mb)
         self._log.take_over()
-        self.guard([self._log.fd(), 1, 2])
+        self.guard([self._log.fd()])
         producing.set_process_runtime(Path(spec.data_dir))
 
     # ------------------------------------------------------------------ what the engine needs
@@ -151,14 +151,17 @@ class Environment:
 
     def _check(self) -> None:
         """End at once where user code closed a descriptor of ours: its next `open` would get the number."""
-        guarded = self._guarded
-        if self._reader is not None:
-            guarded = guarded + self._reader.fds()
+        fstat = os.fstat
         try:
-            for fd, device, inode in guarded:
-                found = os.fstat(fd)
+            for fd, device, inode in self._guarded:
+                found = fstat(fd)
                 if found.st_ino != inode or found.st_dev != device:
                     os._exit(_FDS_TAKEN)
+            if self._reader is not None:
+                for fd, device, inode in self._reader.fds():
+                    found = fstat(fd)
+                    if found.st_ino != inode or found.st_dev != device:
+                        os._exit(_FDS_TAKEN)
         except OSError:
             os._exit(_FDS_TAKEN)
 

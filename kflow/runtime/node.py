@@ -119,11 +119,10 @@ class Node:
     # ------------------------------------------------------------------ life
 
     def start(self) -> None:
-        """Start the feed, the zygote and the timers; leases are granted from here on."""
+        """Start the feed, the zygote and the timers; leases are granted from the next `dispatch` on."""
         self.feed.start()
         self.supervisor.start()
         self.upkeep.start()
-        self.dispatch()
 
     def request_stop(self, reason: str, *, kill: bool = False) -> None:
         """Stop: politely first, so that running attempts end and are stored; a second time, or with `kill`, at once."""
@@ -272,6 +271,8 @@ class Node:
         if handle.broken:
             self.table.places[handle.id].state = PlaceState.STOPPING
         if self.drain is not None:
+            if lease is not None and lease.reason == "window":  # granted before the drain began
+                self.table.hurry(lease, now)
             self.drain.check(self.table)
         self.dispatch()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 import tempfile
@@ -170,7 +171,7 @@ class Log(RuleBasedStateMachine):
     def counters_and_arrivals_rise(self) -> None:
         found = self._records()
         assert found == self.model[self.expired :]
-        assert all(a[0] < b[0] and a[1] <= b[1] for a, b in zip(found, found[1:], strict=False))
+        assert all(a[0] < b[0] and a[1] <= b[1] for a, b in itertools.pairwise(found))
 
     @rule(data=st.data())
     def seek(self, data: st.DataObject) -> None:

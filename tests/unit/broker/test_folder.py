@@ -41,7 +41,9 @@ def test_a_new_folder_has_its_format_and_keeps_out_of_git(tmp_path: Path) -> Non
 
 
 def test_opening_again_finds_the_same_folder(tmp_path: Path) -> None:
-    first = DataFolder.open(tmp_path / "a/b/data", create=True, fsync="none", region="eu-west-1", account="000000000001")
+    first = DataFolder.open(
+        tmp_path / "a/b/data", create=True, fsync="none", region="eu-west-1", account="000000000001"
+    )
     second = DataFolder.open(tmp_path / "a/b/data")
     assert (second.id, second.fsync, second.region, second.account) == (first.id, "none", "eu-west-1", "000000000001")
 
@@ -55,14 +57,14 @@ def test_a_policy_that_is_asked_for_is_stored_with_the_data(tmp_path: Path) -> N
 
 
 def test_a_folder_that_is_not_there_is_not_made_by_accident(tmp_path: Path) -> None:
-    with pytest.raises(StorageError, match="no kflow data folder at .*`kflow streams create NAME`"):
+    with pytest.raises(StorageError, match=r"no kflow data folder at .*`kflow streams create NAME`"):
         DataFolder.open(tmp_path / "data")
     assert not (tmp_path / "data").exists()
 
 
 def test_a_folder_with_other_things_in_it_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("precious")
-    with pytest.raises(StorageError, match="holds 'thesis.tex'; name an empty or a new folder as data_dir"):
+    with pytest.raises(StorageError, match=r"holds 'thesis.tex'; name an empty or a new folder as data_dir"):
         DataFolder.open(tmp_path, create=True)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
@@ -122,7 +124,10 @@ def test_processes_that_make_it_at_once_agree(tmp_path: Path) -> None:
     )
     children = [
         subprocess.Popen(
-            [sys.executable, "-c", code, str(tmp_path / "data")], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [sys.executable, "-c", code, str(tmp_path / "data")],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
         )
         for _ in range(4)
     ]
@@ -151,11 +156,11 @@ def test_an_unknown_stream_is_answered_with_the_nearest_and_the_line_that_makes_
     store = Store(tmp_path)
     with pytest.raises(
         ResourceNotFound,
-        match="Stream order under account 123456789012 not found. Did you mean orders\\? "
+        match=r"Stream order under account 123456789012 not found. Did you mean orders\? "
         "To create it: kflow streams create order --shards 1",
     ):
         store.folder.map("order")
-    with pytest.raises(ResourceNotFound, match="Stream billing under account 123456789012 not found. To create it"):
+    with pytest.raises(ResourceNotFound, match=r"Stream billing under account 123456789012 not found. To create it"):
         store.folder.map("billing")
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 
 from kflow.broker.hashkeys import HASH_KEY_END, LANES, digest, even_ranges
@@ -26,7 +28,7 @@ def test_ranges_cover_every_hash_key_once(count: int) -> None:
     assert len(ranges) == count
     assert ranges[0][0] == 0
     assert ranges[-1][1] == HASH_KEY_END
-    assert all(end + 1 == start for (_, end), (start, _) in zip(ranges, ranges[1:], strict=False))
+    assert all(end + 1 == start for (_, end), (start, _) in itertools.pairwise(ranges))
 
 
 @pytest.mark.parametrize("factor", range(1, 11))

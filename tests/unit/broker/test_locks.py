@@ -16,6 +16,8 @@ from kflow.broker.locks import FileLock
 from kflow.errors import DataFolderBusy, StorageError
 from tests.storing import FaultyFiles
 
+pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+
 
 @pytest.fixture
 def lock(tmp_path: Path) -> FileLock:
@@ -48,7 +50,8 @@ def test_a_refusal_names_the_holder(lock: FileLock) -> None:
 def test_the_holder_in_another_process_is_named(lock: FileLock) -> None:
     code = (
         "import sys; from kflow.broker.locks import FileLock; from kflow.broker.files import FILES\n"
-        "lock = FileLock(sys.argv[1], FILES); lock.acquire(0, announce=True); print('held', flush=True); sys.stdin.read()"
+        "lock = FileLock(sys.argv[1], FILES); lock.acquire(0, announce=True)\n"
+        "print('held', flush=True); sys.stdin.read()"
     )
     with subprocess.Popen(
         [sys.executable, "-c", code, lock.path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -197,5 +200,5 @@ def test_a_fork_while_another_thread_holds_it_leaves_the_child_free_to_wait(lock
 def test_a_folder_that_cannot_be_written_is_said_plainly(tmp_path: Path) -> None:
     files = FaultyFiles()
     files.errors["open"] = errno.EROFS
-    with pytest.raises(StorageError, match="cannot open the lock file .* is read-only for this user"):
+    with pytest.raises(StorageError, match=r"cannot open the lock file .* is read-only for this user"):
         FileLock(tmp_path / "writer.lock", files).acquire(0)

@@ -31,6 +31,8 @@ from kflow.errors import (
 )
 from tests.storing import FaultyFiles, Store, everything, held, open_descriptors, read_all
 
+pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+
 
 def words(store: Store, shard: int = 0) -> memoryview:
     return Ctl.open(os.fspath(store.folder.shard_dir(store.stream, shard)), store.files, write=True).words
@@ -39,6 +41,7 @@ def words(store: Store, shard: int = 0) -> memoryview:
 def test_a_stream_has_its_map_on_disk(tmp_path: Path) -> None:
     store = Store(tmp_path, shards=2)
     found = json.loads((store.folder.stream_dir(store.stream) / "map.json").read_text())
+    open_shard = {"parents": [], "created_s": 1_700_000_000, "closed": None}
     assert found == {
         "name": "orders",
         "id": f"{store.stream.id:016x}",
@@ -49,15 +52,15 @@ def test_a_stream_has_its_map_on_disk(tmp_path: Path) -> None:
         "max_record_bytes": 1048576,
         "mode": "PROVISIONED",
         "shards": [
-            {"index": 0, "start": "0" * 32, "end": "7" + "f" * 31, "parents": [], "created_s": 1700000000, "closed": None},
-            {"index": 1, "start": "8" + "0" * 31, "end": "f" * 32, "parents": [], "created_s": 1700000000, "closed": None},
+            {"index": 0, "start": "0" * 32, "end": "7" + "f" * 31, **open_shard},
+            {"index": 1, "start": "8" + "0" * 31, "end": "f" * 32, **open_shard},
         ],
     }
 
 
 def test_a_stream_that_exists_is_not_made_again(tmp_path: Path) -> None:
     store = Store(tmp_path)
-    with pytest.raises(ResourceInUse, match="Stream orders under account 123456789012 already exists."):
+    with pytest.raises(ResourceInUse, match=r"Stream orders under account 123456789012 already exists."):
         store.log.create_stream("orders", 3)
 
 
@@ -262,7 +265,8 @@ def test_the_catalogue_is_made_anew_from_the_maps(tmp_path: Path) -> None:
             ("billing", 1, "PROVISIONED"),
             ("orders", 2, "PROVISIONED"),
         ]
-        assert database.execute("SELECT shard_id, starting_hash_key FROM shards WHERE stream = 'orders'").fetchall() == [
+        shards = database.execute("SELECT shard_id, starting_hash_key FROM shards WHERE stream = 'orders'")
+        assert shards.fetchall() == [
             ("shardId-000000000000", "0"),
             ("shardId-000000000001", "170141183460469231731687303715884105728"),
         ]

@@ -25,7 +25,7 @@ def test_locks_that_do_not_exclude_are_noticed(tmp_path: Path) -> None:
         def flock(self, fd: int, operation: int) -> None:
             """Like a network file system mounted with `nolock`."""
 
-    with pytest.raises(StorageError, match="locks do not exclude in .*: name a data_dir on a local disk"):
+    with pytest.raises(StorageError, match=r"locks do not exclude in .*: name a data_dir on a local disk"):
         probe(tmp_path, Lockless())
     assert os.listdir(tmp_path) == []
 

@@ -28,9 +28,7 @@ def test_a_number_holds_creation_shard_counter_and_arrival() -> None:
 )
 def test_numbers_of_aws_come_apart_and_together_again(text: str, parsed: sequence.Parsed) -> None:
     assert sequence.parse(int(text)) == parsed
-    assert (
-        sequence.number(parsed.created_s, parsed.shard_index, parsed.counter, parsed.arrival_s * 1000) == int(text)
-    )
+    assert sequence.number(parsed.created_s, parsed.shard_index, parsed.counter, parsed.arrival_s * 1000) == int(text)
 
 
 def test_the_first_numbers_of_neighbouring_shards_differ_as_on_aws() -> None:

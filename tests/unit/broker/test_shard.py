@@ -69,8 +69,10 @@ def test_arrivals_never_go_back(tmp_path: Path, caplog: pytest.LogCaptureFixture
     store.put(b"4")
     assert [block.arrival_ms for block in store.reader().read(0)] == [1_700_000_000_000] * 4
     assert [record.getMessage() for record in caplog.records] == [
-        "the clock stands 90 s behind the last arrival: arrivals stand still until it has caught up, "
-        "shard=shard 0 of stream orders"
+        (
+            "the clock stands 90 s behind the last arrival: arrivals stand still until it has caught up, "
+            "shard=shard 0 of stream orders"
+        )
     ]
     store.clock.epoch_ms += 3_600_000
     store.put(b"5")
@@ -131,9 +133,7 @@ def test_a_short_write_is_a_full_disk_and_is_cut_off(tmp_path: Path, length: int
     assert store.datas() == [b"1", b"3"]
 
 
-def test_a_failure_while_rolling_leaves_the_old_segment_in_use(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_failure_while_rolling_leaves_the_old_segment_in_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "SEGMENT_BYTES", 300)
     files = FaultyFiles()
     store = Store(tmp_path, files=files)
@@ -158,7 +158,7 @@ def test_puts_are_refused_below_64_mib_free(tmp_path: Path) -> None:
     files.free = 63 << 20
     store.put(b"2")  # looked at within this second
     store.clock.advance(1000)
-    with pytest.raises(StorageFull, match="only 6[23] MiB are free below .*puts are refused below 64 MiB"):
+    with pytest.raises(StorageFull, match=r"only 6[23] MiB are free below .*puts are refused below 64 MiB"):
         store.put(b"3")
     with pytest.raises(StorageFull):
         store.put(b"3")
@@ -235,9 +235,7 @@ def test_a_closed_shard_takes_no_more(tmp_path: Path) -> None:
     assert store.reader().closed
 
 
-def test_an_index_that_cannot_be_written_costs_only_a_warning(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_an_index_that_cannot_be_written_costs_only_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     files = FaultyFiles()
     store = Store(tmp_path, files=files)
     store.put(bytes(300_000))

@@ -401,9 +401,7 @@ def test_a_partial_response_inside_a_piece_leaves_the_other_pieces_as_they_are()
             raise Raised
         return report(datas)
 
-    rig = Rig(
-        handler, maximum_retry_attempts=0, report_batch_item_failures=True, bisect_batch_on_function_error=True
-    )
+    rig = Rig(handler, maximum_retry_attempts=0, report_batch_item_failures=True, bisect_batch_on_function_error=True)
     box.append(rig)
     rig.put(*payloads(8))
     rig.run_waits()
@@ -469,9 +467,7 @@ def test_the_rest_of_a_batch_keeps_its_attempts_when_its_front_expires() -> None
 
 
 def test_a_piece_that_expires_whole_is_parked_and_the_next_piece_goes_on() -> None:
-    rig = Rig(
-        fails_on(b"1"), batch_size=2, maximum_record_age_in_seconds=60, bisect_batch_on_function_error=True
-    )
+    rig = Rig(fails_on(b"1"), batch_size=2, maximum_record_age_in_seconds=60, bisect_batch_on_function_error=True)
     rig.put(b"1")
     rig.clock.advance(30_000)
     rig.put(b"2")

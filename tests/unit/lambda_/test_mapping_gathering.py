@@ -212,9 +212,11 @@ def test_another_worker_is_told_that_the_window_is_over() -> None:
     rig = Rig(batch_size=5, maximum_batching_window_in_seconds=2)
     rig.put(b"1", b"2")
     rig.drop()
-    rig.grant(since_completion_ms=2_003, window_over=True)
-    rig.run()
+    rig.grant(since_completion_ms=2_003, window_due=True)
+    assert rig.run().kind is StepKind.IDLE
     assert rig.function.seen == [[b"1", b"2"]]
+    rig.put(b"3")
+    assert rig.run().reason == "window"
 
 
 def test_a_full_batch_does_not_wait_for_its_window() -> None:
@@ -254,6 +256,19 @@ def test_after_a_window_without_records_the_next_one_runs() -> None:
     rig.put(b"1")
     rig.grant(since_completion_ms=5_500)
     assert rig.step().due_in_ms == 500
+
+
+def test_each_batch_has_a_window_of_its_own() -> None:
+    rig = Rig(batch_size=5, maximum_batching_window_in_seconds=2)
+    rig.put(b"1")
+    rig.grant()
+    assert rig.run().due_in_ms == 2_000
+    rig.clock.advance(2_000)
+    rig.put(b"2")
+    assert rig.step().kind is StepKind.IDLE
+    rig.put(b"3")
+    assert rig.step().due_in_ms == 2_000
+    assert rig.function.seen == [[b"1", b"2"]]
 
 
 def test_a_drain_ends_windows_at_once() -> None:
@@ -306,16 +321,16 @@ def test_a_checkpoint_inside_a_block_that_is_gone_loses_only_what_was_not_settle
 
 
 def test_what_was_read_before_retention_passed_it_is_delivered_and_then_the_loss_is_told() -> None:
-    rig = Rig(batch_size=1)
-    rig.put(bytes(524_250), bytes(524_250))  # as much as one read takes
-    rig.put(b"3")
+    rig = Rig(batch_size=2)
+    rig.put(*[bytes(349_500)] * 3)  # as much as one read takes
     rig.put(b"4")
+    rig.put(b"5")
     rig.grant()
     rig.step()
     rig.shard.expire(2)
     rig.run()
-    assert [len(seen) for seen in rig.function.seen] == [1, 1, 1]
-    assert rig.function.seen[-1] == [b"4"]
+    assert [len(seen) for seen in rig.function.seen] == [2, 1, 1]
+    assert rig.function.seen[-1] == [b"5"]
     assert rig.results == ["ok", "ok", "lost", "ok"]
     assert rig.slot.lost == 1
 

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 import pytest
 
 from kflow.broker.checkpoints import SlotState
-from kflow.interfaces import FunctionError
+from kflow.interfaces import FunctionError, Invocation, Outcome
 from kflow.lambda_.mapping import Death, Grant, StepKind
-from tests.stepping import Killed, Raised, Rig, fails_on, payloads
+from kflow.lambda_.shapes import EventShape
+from tests.stepping import STREAM, Killed, Raised, Rig, fails_on, payloads
 
 EXIT = FunctionError(type="Runtime.ExitError", message="Runtime exited with error: exit status 1")
 TIMEOUT = FunctionError(type="Sandbox.Timedout", message="Task timed out after 1.00 seconds")
@@ -221,6 +224,27 @@ def test_the_same_engine_after_an_interruption_reads_the_batch_again() -> None:
     rig.run()
     assert rig.function.seen == [[b"1"], [b"1"]]
     assert rig.results == ["ok"]
+
+
+def test_an_interrupted_handler_that_changed_its_records_gets_them_as_they_were() -> None:
+    rig = Rig(shape=EventShape(STREAM.created_s, 0, arn="arn", region="r", role="role"))
+    events: list[int] = []
+
+    def invoke(invocation: Invocation) -> Outcome:
+        events.append(len(invocation.records))
+        records: Any = invocation.records
+        records.clear()
+        if len(events) == 1:
+            raise Killed
+        return Outcome()
+
+    rig.function.invoke = invoke  # type: ignore[method-assign]
+    rig.put(b"1", b"2")
+    rig.grant()
+    killed_inside(rig)
+    rig.grant()
+    rig.run()
+    assert events == [2, 2]
 
 
 # ---------------------------------------------------------------- other options

@@ -1,0 +1,421 @@
+"""The Kinesis client for local data. Absent: consumers, resharding, retention, tags, policies, encryption, queues."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import functools
+import inspect
+import time
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any, NoReturn
+
+import msgspec
+
+from kflow import limits
+from kflow.arn import stream_arn, stream_name
+from kflow.broker import wire
+from kflow.broker.folder import DataFolder
+from kflow.broker.log import writing
+from kflow.broker.reader import ShardReader
+from kflow.broker.sequence import parse, shard_id, shard_index
+from kflow.broker.streammap import ShardInfo, StreamMap
+from kflow.client import iterators, shapes
+from kflow.client.faults import Exceptions, metadata, raise_as_client_error, raise_invalid
+from kflow.client.parameters import blob, check, check_record, hash_key
+from kflow.client.reading import read_page
+from kflow.errors import (
+    InvalidArgument,
+    KflowError,
+    NoNode,
+    ResourceNotFound,
+    ValidationFailed,
+)
+from kflow.producing import local
+from kflow.producing.pipeline import Entries
+from kflow.records import Position
+
+_DESCRIBED = 100
+_LISTED = 1000
+_TYPES = ("AT_SEQUENCE_NUMBER", "AFTER_SEQUENCE_NUMBER", "TRIM_HORIZON", "LATEST", "AT_TIMESTAMP")
+
+Answer = dict[str, Any]
+Body = Callable[["KinesisClient", Mapping[str, Any]], Answer]
+
+
+def _operation(body: Body) -> Callable[..., Answer]:
+    """A client method: parameters checked, our errors raised as boto3's, `ResponseMetadata` added."""
+    name = "".join(word.capitalize() for word in body.__name__.split("_"))
+
+    @functools.wraps(body)
+    def method(self: KinesisClient, **parameters: Any) -> Answer:
+        check(name, parameters)
+        try:
+            answer = body(self, parameters)
+        except KflowError as error:
+            raise_as_client_error(error, name)
+        answer["ResponseMetadata"] = metadata()
+        return answer
+
+    return method
+
+
+class KinesisClient:
+    """boto3's Kinesis client over a data folder. Any thread may use it.
+
+    Attributes:
+        exceptions: error classes by AWS's code, as boto3 has them.
+    """
+
+    def __init__(self, data_dir: str) -> None:
+        self._path = Path(data_dir)
+        self.exceptions = Exceptions()
+
+    def __getattr__(self, name: str) -> NoReturn:
+        there = ", ".join(
+            sorted(known for known, _ in inspect.getmembers(type(self), inspect.isfunction) if known[0] != "_")
+        )
+        raise AttributeError(f"kflow's local Kinesis client has no {name!r}; it has {there}")
+
+    def close(self) -> None:
+        """Nothing is kept open; boto3's clients have this method."""
+
+    @_operation
+    def put_record(self, given: Mapping[str, Any]) -> Answer:
+        """Put one record. Source: documented: PutRecord."""
+        name = self._name(given)
+        if "SequenceNumberForOrdering" in given:
+            self._check_ordering(name, given["SequenceNumberForOrdering"])
+        data = blob(given["Data"], "Data")
+        key = _key(given, "partitionKey")
+        try:
+            placed = local.put_one(str(self._path), name, data, key, hash_key(given.get("ExplicitHashKey")))
+        except ResourceNotFound as error:
+            raise self._missing(name) from error
+        return {"ShardId": placed.shard_id, "SequenceNumber": str(placed.sequence_number)}
+
+    @_operation
+    def put_records(self, given: Mapping[str, Any]) -> Answer:
+        """Put up to 500 records; those that fail are marked in the answer. Source: documented: PutRecords."""
+        name = self._name(given)
+        records = given["Records"]
+        if not 1 <= len(records) <= limits.PUT_RECORDS_ENTRIES:
+            bound = "greater than or equal to 1" if not records else "less than or equal to 500"
+            raise ValidationFailed(
+                "1 validation error detected: Value at 'records' failed to satisfy constraint: "
+                f"Member must have length {bound}"
+            )
+        for index, record in enumerate(records):
+            check_record(index, record)
+        datas = [blob(record["Data"], f"Records[{index}].Data") for index, record in enumerate(records)]
+        keys = [_key(record, f"records.{index + 1}.member.partitionKey") for index, record in enumerate(records)]
+        hash_keys = [hash_key(record.get("ExplicitHashKey")) for record in records]
+        if sum(map(len, datas)) + sum(len(key.encode()) for key in keys) > limits.PUT_RECORDS_BYTES:
+            raise InvalidArgument("Records size exceeds 10 MB limit")  # unverified text
+        explicit = None if hash_keys.count(None) == len(hash_keys) else hash_keys
+        try:
+            placed, failures = local.put_each(str(self._path), name, Entries(keys, datas, explicit))
+        except ResourceNotFound as error:
+            raise self._missing(name) from error
+        if len(failures) == len(records) and all(isinstance(f.error, ResourceNotFound) for f in failures.values()):
+            raise self._missing(name)
+        results = [
+            {"ErrorCode": "InternalFailure", "ErrorMessage": str(failures[index].error)}
+            if place is None
+            else {"SequenceNumber": str(place.sequence_number), "ShardId": place.shard_id}
+            for index, place in enumerate(placed)
+        ]
+        return {"FailedRecordCount": len(failures), "Records": results}
+
+    @_operation
+    def get_shard_iterator(self, given: Mapping[str, Any]) -> Answer:
+        """A token to read a shard from. Source: documented: GetShardIterator; recorded checks and texts."""
+        name = self._name(given)
+        kind = given["ShardIteratorType"]
+        if kind not in _TYPES:
+            raise ValidationFailed(
+                f"1 validation error detected: Value '{kind}' at 'shardIteratorType' failed to satisfy constraint: "
+                f"Member must satisfy enum value set: [{', '.join(_TYPES)}]"
+            )
+        stream, shard = self._shard(name, given["ShardId"])
+        reader = ShardReader(self._folder(), stream, shard.index)
+        try:
+            position = self._position(stream, shard, reader, given)
+        finally:
+            reader.close()
+        return {"ShardIterator": self._token(stream, shard.index, position)}
+
+    @_operation
+    def get_records(self, given: Mapping[str, Any]) -> Answer:
+        """The next records of a shard. Source: documented: GetRecords."""
+        folder = self._folder()
+        now_ms = time.time_ns() // 1_000_000
+        place = iterators.decode(folder.id, given["ShardIterator"], now_ms)
+        limit = given.get("Limit", limits.GET_RECORDS_ENTRIES)
+        if not 1 <= limit <= limits.GET_RECORDS_ENTRIES:
+            bound = "greater than or equal to 1" if limit < 1 else f"less than or equal to {limits.GET_RECORDS_ENTRIES}"
+            raise ValidationFailed(
+                f"1 validation error detected: Value '{limit}' at 'limit' failed to satisfy constraint: "
+                f"Member must have value {bound}"
+            )
+        try:
+            stream = folder.map_by_id(place.stream_id)
+        except ResourceNotFound as error:
+            raise ResourceNotFound(
+                f"Shard {shard_id(place.shard)} in stream under account {folder.account} does not exist"
+            ) from error
+        reader = ShardReader(folder, stream, place.shard)
+        try:
+            page = read_page(reader, stream.shards[place.shard], place.position, limit)
+            behind_ms = max(0, now_ms - page.arrival_ms) if page.is_behind else 0
+            ended = reader.closed and not page.is_behind
+        finally:
+            reader.close()
+        answer: Answer = {"Records": page.records, "MillisBehindLatest": behind_ms}
+        if ended:
+            answer["ChildShards"] = shapes.child_shards(stream, place.shard)
+        else:
+            answer["NextShardIterator"] = self._token(stream, place.shard, page.position)
+        return answer
+
+    @_operation
+    def list_shards(self, given: Mapping[str, Any]) -> Answer:
+        """The shards of a stream. Source: documented: ListShards; recorded texts."""
+        start = given.get("ExclusiveStartShardId")
+        kept = given.get("ShardFilter") or {}
+        name = given.get("StreamName") or stream_name(given.get("StreamARN", ""))
+        if "NextToken" in given:
+            for other in ("StreamName", "StreamARN", "ExclusiveStartShardId"):
+                if other in given:
+                    raise InvalidArgument(f"NextToken and {other} cannot be provided together.")
+            name, start, kept = _next_token(given["NextToken"])
+        elif not name:
+            raise InvalidArgument("Either NextToken or StreamName should be provided.")
+        stream = self._stream(name)
+        found = shapes.filtered(stream, kept, time.time_ns() // 1_000_000)
+        if start is not None:
+            after = self._index(stream, start)
+            found = [shard for shard in found if shard.index > after]
+        size = min(given.get("MaxResults", _LISTED), _LISTED)
+        answer: Answer = {"Shards": [shapes.shard(shard) for shard in found[:size]]}
+        if len(found) > size:
+            answer["NextToken"] = _token_of_list(name, shard_id(found[size - 1].index), kept)
+        return answer
+
+    @_operation
+    def describe_stream(self, given: Mapping[str, Any]) -> Answer:
+        """A stream and up to 100 of its shards. Source: documented: DescribeStream."""
+        stream = self._stream(self._name(given))
+        start = given.get("ExclusiveStartShardId")
+        after = -1 if start is None else self._index(stream, start)
+        found = [shard for shard in stream.shards if shard.index > after]
+        size = min(given.get("Limit", _DESCRIBED), _DESCRIBED)
+        description = self._described(stream)
+        description["Shards"] = [shapes.shard(shard) for shard in found[:size]]
+        description["HasMoreShards"] = len(found) > size
+        return {"StreamDescription": description}
+
+    @_operation
+    def describe_stream_summary(self, given: Mapping[str, Any]) -> Answer:
+        """A stream without its shards. Source: documented: DescribeStreamSummary."""
+        stream = self._stream(self._name(given))
+        summary = self._described(stream)
+        summary["OpenShardCount"] = len(stream.open_shards)
+        summary["ConsumerCount"] = 0
+        summary["MaxRecordSizeInKiB"] = stream.max_record_bytes // limits.KIB
+        return {"StreamDescriptionSummary": summary}
+
+    @_operation
+    def list_streams(self, given: Mapping[str, Any]) -> Answer:
+        """All streams by name, up to 100 a call. Source: documented: ListStreams."""
+        after = given.get("NextToken") or given.get("ExclusiveStartStreamName") or ""
+        found = [stream for stream in self._folder().maps() if stream.name > after]
+        size = min(given.get("Limit", _DESCRIBED), _DESCRIBED)
+        page = found[:size]
+        answer: Answer = {
+            "StreamNames": [stream.name for stream in page],
+            "HasMoreStreams": len(found) > size,
+            "StreamSummaries": [
+                shapes.without(self._described(stream), "RetentionPeriodHours", "EnhancedMonitoring", "EncryptionType")
+                for stream in page
+            ],
+        }
+        if len(found) > size:
+            answer["NextToken"] = page[-1].name
+        return answer
+
+    @_operation
+    def create_stream(self, given: Mapping[str, Any]) -> Answer:
+        """Create a stream; it is ACTIVE at once. Source: documented: CreateStream."""
+        mode = given.get("StreamModeDetails", {}).get("StreamMode", "PROVISIONED")
+        if mode != "PROVISIONED":
+            raise InvalidArgument(f"StreamMode {mode} is not built yet: create the stream with a ShardCount")
+        if "ShardCount" not in given:
+            raise ValidationFailed("ShardCount must not be null for a stream in PROVISIONED mode.")  # unverified text
+        folder = DataFolder.open(self._path, create=True)
+        name, shards = given["StreamName"], given["ShardCount"]
+        record_bytes = given.get("MaxRecordSizeInKiB", limits.RECORD_BYTES // limits.KIB) * limits.KIB
+        try:
+            wire.call(folder.path, "create_stream", name=name, shards=shards, max_record_bytes=record_bytes)
+        except NoNode:
+            with writing(folder) as log:
+                log.create_stream(name, shards, max_record_bytes=record_bytes)
+        return {}
+
+    @_operation
+    def delete_stream(self, given: Mapping[str, Any]) -> Answer:
+        """Delete a stream with its records. Source: documented: DeleteStream."""
+        name = self._name(given)
+        self._stream(name)
+        folder = self._folder()
+        try:
+            wire.call(folder.path, "delete_stream", name=name)
+        except NoNode:
+            with writing(folder) as log:
+                log.delete_stream(name)
+        return {}
+
+    def _folder(self) -> DataFolder:
+        return local.home(str(self._path)).folder
+
+    def _name(self, given: Mapping[str, Any]) -> str:
+        """The stream that is meant; name and ARN must agree where both are given."""
+        name, arn = given.get("StreamName"), given.get("StreamARN")
+        if arn is not None:
+            named = stream_name(arn)
+            if name is not None and name != named:
+                raise InvalidArgument(f"StreamName {name} and StreamARN {arn} do not name the same stream.")
+            return named
+        if name is None:
+            raise InvalidArgument("Neither StreamName nor StreamARN was provided.")  # unverified text
+        return str(name)
+
+    def _missing(self, name: str) -> ResourceNotFound:
+        return ResourceNotFound(f"Stream {name} under account {self._folder().account} not found.")
+
+    def _stream(self, name: str) -> StreamMap:
+        try:
+            return self._folder().map(name)
+        except ResourceNotFound as error:
+            raise self._missing(name) from error
+
+    def _index(self, stream: StreamMap, given: str) -> int:
+        try:
+            return shard_index(given)
+        except ValueError as error:
+            account = self._folder().account
+            raise ResourceNotFound(
+                f"Could not find shard {given} in stream {stream.name} under account {account}."
+            ) from error
+
+    def _shard(self, name: str, given: str) -> tuple[StreamMap, ShardInfo]:
+        account = self._folder().account
+        try:
+            index = shard_index(given)
+        except ValueError as error:
+            raise ResourceNotFound(f"Could not find shard {given} in stream {name} under account {account}.") from error
+        absent = f"Shard {shard_id(index)} in stream {name} under account {account} does not exist"
+        try:
+            stream = self._folder().map(name)
+        except ResourceNotFound as error:
+            raise ResourceNotFound(absent) from error
+        if index >= len(stream.shards):
+            raise ResourceNotFound(absent)
+        return stream, stream.shards[index]
+
+    def _position(self, stream: StreamMap, shard: ShardInfo, reader: ShardReader, given: Mapping[str, Any]) -> Position:
+        kind = given["ShardIteratorType"]
+        by_number = kind in ("AT_SEQUENCE_NUMBER", "AFTER_SEQUENCE_NUMBER")
+        if by_number is not ("StartingSequenceNumber" in given) and kind != "AT_TIMESTAMP":
+            with_number = "no" if by_number else "also a"
+            raise InvalidArgument(
+                "Must either specify (1) AT_SEQUENCE_NUMBER or AFTER_SEQUENCE_NUMBER and StartingSequenceNumber or (2) "
+                "TRIM_HORIZON or LATEST and no StartingSequenceNumber. "
+                f"Request specified {kind} and {with_number} StartingSequenceNumber."
+            )
+        if kind == "TRIM_HORIZON":
+            return Position(0, 0)  # resolved when it is read
+        if kind == "LATEST":
+            return Position(reader.tail, 0)
+        if kind == "AT_TIMESTAMP":
+            return reader.seek_time(_timestamp(given))
+        counter = self._counter(stream, shard, given["StartingSequenceNumber"])
+        return reader.seek_counter(counter + (kind == "AFTER_SEQUENCE_NUMBER"))
+
+    def _counter(self, stream: StreamMap, shard: ShardInfo, text: str) -> int:
+        where = f"on shard {shard_id(shard.index)} in stream {stream.name} under account {self._folder().account}"
+        invalid = f"StartingSequenceNumber {text} used in GetShardIterator {where} is invalid"
+        try:
+            found = parse(int(text))
+        except ValueError as error:
+            raise InvalidArgument(f"{invalid}.") from error
+        if found.shard_index != shard.index:
+            raise InvalidArgument(
+                f"Invalid StartingSequenceNumber. It encodes {shard_id(found.shard_index)}, "
+                f"while it was used in a call to a shard with {shard_id(shard.index)}"
+            )
+        if found.created_s != shard.created_s:
+            raise InvalidArgument(f"{invalid} because it did not come from this stream.")
+        return found.counter
+
+    def _check_ordering(self, name: str, text: str) -> None:
+        try:
+            fine = parse(int(text)).arrival_s <= time.time()
+        except ValueError:
+            fine = False
+        if not fine:
+            raise InvalidArgument(
+                f"ExclusiveMinimumSequenceNumber {text} used in PutRecord on stream {name} "
+                f"under account {self._folder().account} is invalid."
+            )
+
+    def _token(self, stream: StreamMap, shard: int, position: Position) -> str:
+        return iterators.encode(self._folder().id, stream.id, shard, position, time.time_ns() // 1_000_000)
+
+    def _described(self, stream: StreamMap) -> Answer:
+        folder = self._folder()
+        return shapes.description(stream, stream_arn(folder.region, folder.account, stream.name))
+
+
+def _key(given: Mapping[str, Any], path: str) -> str:
+    key = given.get("PartitionKey")
+    if not isinstance(key, str):
+        raise ValidationFailed(
+            f"1 validation error detected: Value null at '{path}' failed to satisfy constraint: Member must not be null"
+        )
+    return key
+
+
+def _timestamp(given: Mapping[str, Any]) -> int:
+    """`Timestamp` in milliseconds since the epoch: a datetime, seconds, or ISO 8601 text, as botocore takes them."""
+    value = given.get("Timestamp")
+    if value is None:
+        raise InvalidArgument(
+            "Must specify timestampInMillis parameter for iterator of type AT_TIMESTAMP. "
+            "Current request has no timestamp parameter."
+        )
+    try:
+        moment = datetime.fromisoformat(value) if isinstance(value, str) else value
+        seconds = moment.timestamp() if isinstance(moment, datetime) else float(moment)
+    except (TypeError, ValueError) as error:
+        raise_invalid([f"Invalid type for parameter Timestamp, value: {value}, type: {type(value)}: {error}"])
+    epoch_ms, now_ms = int(seconds * 1000), time.time_ns() // 1_000_000
+    if epoch_ms > now_ms:
+        raise InvalidArgument(
+            "The timestampInMillis parameter cannot be greater than the currentTimestampInMillis. "
+            f"timestampInMillis: {epoch_ms}, currentTimestampInMillis: {now_ms}"
+        )
+    return epoch_ms
+
+
+def _token_of_list(name: str, start: str, kept: Mapping[str, Any]) -> str:
+    return base64.b64encode(msgspec.json.encode([name, start, kept])).decode()
+
+
+def _next_token(token: str) -> tuple[str, str, dict[str, Any]]:
+    try:
+        return msgspec.json.decode(base64.b64decode(token, validate=True), type=tuple[str, str, dict[str, Any]])
+    except (binascii.Error, ValueError) as error:
+        raise InvalidArgument("Invalid NextToken.") from error
