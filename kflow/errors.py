@@ -1,7 +1,7 @@
 """The one exception tree.
 
-Every error that kflow raises on purpose descends from `KflowError`. Engines raise them; the command line prints them and
-chooses the exit code; the wire (where there is one) prints `AwsError`s in AWS's own words.
+Every error that kflow raises on purpose descends from `KflowError`. Engines raise them; the command line prints them
+and chooses the exit code; the wire (where there is one) prints `AwsError`s in AWS's own words.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class HandlerError(KflowError):
 
 
 class DecodeFailed(HandlerError):
-    """A record's data does not decode to the `T` of `Record[T]`; the text names the record and what is wrong with it."""
+    """A record's data does not decode to the `T` of `Record[T]`; the text names the record and what is wrong."""
 
 
 class PluginError(KflowError):

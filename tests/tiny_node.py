@@ -34,6 +34,8 @@ from kflow.runtime.ingest import Connection, Ingest
 from kflow.runtime.lifeline import die_with_parent
 from kflow.runtime.loop import Loop
 
+ATTACHED = 3
+"""With `--overlap` a node waits for this many producers before the next one begins to listen."""
 KILLS = ("before", "torn", "written", "committed", "anytime")
 
 
@@ -42,7 +44,8 @@ class DeadlyFiles(Files):
 
     Attributes:
         end: the kind of end.
-        left: how many writes are let through first.
+        left: how many writes are let through first,
+        armed: once this is set.
         slow: a write to a file in this folder takes at least 20 ms, and does not return before the file `gate` exists;
             while it waits, there is a file `gate`.stuck.
     """
@@ -52,9 +55,10 @@ class DeadlyFiles(Files):
         self.left = left
         self.slow = slow
         self.gate = gate
+        self.armed = True
 
     def pwritev(self, fd: int, buffers: Sequence[Any], offset: int) -> int:
-        self.left -= 1
+        self.left -= self.armed
         if self.left <= 0 and self.end in ("before", "torn"):
             whole = b"".join(buffers)
             if self.end == "torn":
@@ -77,14 +81,20 @@ def die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def serve(data_dir: Path, end: str, left: int, slow: str, gate: str) -> None:
-    """One life of a node."""
+def serve(data_dir: Path, end: str, left: int, slow: str, gate: str, marker: Path | None) -> None:
+    """One life of a node; with a marker, it makes that file and begins to count only when all producers are here."""
     files = DeadlyFiles(end, left, slow, gate)
+    files.armed = marker is None
     folder = DataFolder.open(data_dir, files=files)
     loop = Loop()
     store = Log(folder)
 
     def appended(*_: object) -> None:
+        if marker is not None and not files.armed and len(ingest.producers) >= ATTACHED:
+            files.armed = True
+            marker.touch()
+        if not files.armed:
+            return
         files.left -= end in ("committed", "stop")
         if files.left <= 0 and end == "committed":
             die()
@@ -100,10 +110,10 @@ def serve(data_dir: Path, end: str, left: int, slow: str, gate: str) -> None:
     ingest.listen(folder.make_socket_path())
     lock = folder.writer_lock()
     lock.acquire(30, announce=True)
-    if end == "anytime":
+    if end == "anytime" and marker is None:
         signal.setitimer(signal.ITIMER_REAL, 0.0005 * left)
     store.recover_all()
-    print("ready", flush=True)
+    os.write(1, b"ready\n")
     loop.run()
     ingest.close()
     store.sync()
@@ -123,18 +133,21 @@ def main(arguments: list[str]) -> int:
     die_with_parent(os.getppid())
     chance = random.Random(chosen.seed)
     lives: list[tuple[int, str]] = []
-    for _ in range(chosen.lives):
+    for number in range(chosen.lives):
         end = chance.choice(chosen.ends.split(","))
-        lives.append((begin(chosen, end, chance.choice((1, 2, 5, 20, 60))), end))
-        if not chosen.overlap or len(lives) > 1:
+        marker = Path(f"{chosen.data_dir}.attached-{number}") if chosen.overlap else None
+        lives.append((begin(chosen, end, chance.choice((1, 2, 5, 20, 60)), marker), end))
+        if len(lives) > 1 or marker is None:
             await_end(*lives.pop(0))
             time.sleep(chance.choice((0, 0, 0.002, 0.02)))
+        while marker is not None and number < chosen.lives - 1 and not marker.exists():
+            time.sleep(0.001)
     for life in lives:
         await_end(*life)
     return 0
 
 
-def begin(chosen: argparse.Namespace, end: str, left: int) -> int:
+def begin(chosen: argparse.Namespace, end: str, left: int, marker: Path | None) -> int:
     """Fork one life; its pid."""
     keeper = os.getpid()
     pid = os.fork()
@@ -142,7 +155,7 @@ def begin(chosen: argparse.Namespace, end: str, left: int) -> int:
         die_with_parent(keeper)
         code = 1
         try:
-            serve(chosen.data_dir, end, left, *chosen.slow)
+            serve(chosen.data_dir, end, left, *chosen.slow, marker)
             code = 0
         finally:
             os._exit(code)
@@ -152,7 +165,7 @@ def begin(chosen: argparse.Namespace, end: str, left: int) -> int:
 def await_end(pid: int, end: str) -> None:
     """Wait for a life's end and say of which kind it was."""
     os.waitpid(pid, 0)
-    print(end, flush=True)
+    os.write(1, f"{end}\n".encode())
 
 
 if __name__ == "__main__":

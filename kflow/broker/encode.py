@@ -180,7 +180,8 @@ class Encoder:
                 if not 1 <= len(key) <= longest:
                     _check_records(None, keys, datas, self._record_bytes)
                 hashed, size = md5(encoded).digest(), len(encoded)
-                known[key] = pack(shards[bisect_left(ends, hashed)], size >> 8, size & 255, whole(hashed, "big") % LANES)
+                shard = shards[bisect_left(ends, hashed)]
+                known[key] = pack(shard, size >> 8, size & 255, whole(hashed, "big") % LANES)
         return tuple([known[key] for key in keys])
 
     def _route_explicit(self, entries: Sequence[bytes], hash_keys: Sequence[int | None]) -> tuple[bytes, ...]:

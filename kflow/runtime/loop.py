@@ -18,7 +18,7 @@ from collections.abc import Callable
 READ = selectors.EVENT_READ
 WRITE = selectors.EVENT_WRITE
 
-Callback = Callable[[int], None]
+Callback = Callable[[int], object]
 
 
 class Timer:
@@ -26,9 +26,9 @@ class Timer:
 
     __slots__ = ("call", "due")
 
-    def __init__(self, due: float, call: Callable[[], None]) -> None:
+    def __init__(self, due: float, call: Callable[[], object]) -> None:
         self.due = due
-        self.call: Callable[[], None] | None = call
+        self.call: Callable[[], object] | None = call
 
     def cancel(self) -> None:
         """Make sure that it never fires. Cancelling twice, or after it fired, does nothing."""
@@ -42,7 +42,7 @@ class Loop:
         self._selector = selectors.DefaultSelector()
         self._timers: list[tuple[float, int, Timer]] = []
         self._order = itertools.count()
-        self._soon: deque[Callable[[], None]] = deque()
+        self._soon: deque[Callable[[], object]] = deque()
         self._stopped = False
         self._wake_read, self._wake_write = os.pipe()
         os.set_blocking(self._wake_read, False)
@@ -63,17 +63,17 @@ class Loop:
         """Stop watching `fd`, before it is closed."""
         self._selector.unregister(fd)
 
-    def call_at(self, due: float, call: Callable[[], None]) -> Timer:
+    def call_at(self, due: float, call: Callable[[], object]) -> Timer:
         """Call once when `time.monotonic()` has reached `due`."""
         timer = Timer(due, call)
         heapq.heappush(self._timers, (due, next(self._order), timer))
         return timer
 
-    def call_later(self, seconds: float, call: Callable[[], None]) -> Timer:
+    def call_later(self, seconds: float, call: Callable[[], object]) -> Timer:
         """Call once, `seconds` from now."""
         return self.call_at(time.monotonic() + seconds, call)
 
-    def call_soon_threadsafe(self, call: Callable[[], None]) -> None:
+    def call_soon_threadsafe(self, call: Callable[[], object]) -> None:
         """From any thread: call at the start of the next round."""
         self._soon.append(call)
         self.wake()

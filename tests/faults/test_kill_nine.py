@@ -12,7 +12,6 @@ import random
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -70,15 +69,13 @@ def acknowledged(shop: Project, name: str) -> int:
 
 def pause(shop: Project, chance: random.Random) -> None:
     """Let something happen: some appends, counted and not timed."""
-    before = sum(acknowledged(shop, path.name.removeprefix("acknowledged-")) for path in shop.folder.glob("acknowledged-*"))
-    wanted = before + chance.choice((1, 7, 50))
-    deadline = time.monotonic() + 20
 
-    def moved() -> bool:
+    def total() -> int:
         names = [path.name.removeprefix("acknowledged-") for path in shop.folder.glob("acknowledged-*")]
-        return sum(acknowledged(shop, name) for name in names) >= wanted or time.monotonic() > deadline
+        return sum(acknowledged(shop, name) for name in names)
 
-    eventually(moved, seconds=30)
+    wanted = total() + chance.choice((1, 7, 50))
+    eventually(lambda: total() >= wanted, seconds=30, what="producers to go on")
 
 
 def check(shop: Project, names: list[str]) -> None:

@@ -172,7 +172,7 @@ def test_kills_of_the_node_neither_lose_nor_double_nor_reorder_puts(folder: Data
 
 
 def test_what_a_killed_node_stored_is_found_by_the_next_one(folder: DataFolder) -> None:
-    ends = put_through(folder, 40, 4, ",".join(KILLS), "--overlap")
+    ends = put_through(folder, 40, 4, "before,torn,written,committed", "--overlap")
 
     assert len(ends) == 40
 

@@ -83,9 +83,11 @@ def test_a_cancelled_timer_never_fires(loop: Loop) -> None:
 
 
 def test_a_call_from_another_thread_ends_the_wait(loop: Loop) -> None:
-    threading.Thread(target=lambda: loop.call_soon_threadsafe(loop.stop)).start()
+    other = threading.Thread(target=lambda: loop.call_soon_threadsafe(loop.stop))
+    other.start()
 
     loop.run()  # without the wake-up this would never return
+    other.join()
 
 
 def test_writing_is_watched_only_when_asked_for(loop: Loop) -> None:
