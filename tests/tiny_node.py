@@ -22,6 +22,7 @@ import random
 import signal
 import sys
 import time
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -91,8 +92,8 @@ def serve(data_dir: Path, end: str, left: int, slow: str, gate: str, marker: Pat
 
     def appended(*_: object) -> None:
         if marker is not None and not files.armed and len(ingest.producers) >= ATTACHED:
-            files.armed = True
             marker.touch()
+            files.armed = True  # only now: a shard's thread may be about to write, and to die of it
         if not files.armed:
             return
         files.left -= end in ("committed", "stop")
@@ -157,6 +158,9 @@ def begin(chosen: argparse.Namespace, end: str, left: int, marker: Path | None) 
         try:
             serve(chosen.data_dir, end, left, *chosen.slow, marker)
             code = 0
+        except BaseException:
+            traceback.print_exc()
+            raise
         finally:
             os._exit(code)
     return pid

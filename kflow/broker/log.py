@@ -100,6 +100,11 @@ class Log:
             found = self._shards.get(key)
             if found is not None:
                 self._shards.move_to_end(key)
+        if found is not None and found.verified != self._turn:
+            if found.verify():
+                found.verified = self._turn
+            else:
+                found = None
         if found is None:
             found = self._open(stream, index)
             with self._lock:
@@ -110,9 +115,6 @@ class Log:
                     old, dropped = self._shards.popitem(last=False)
                     if self.folder.syncs:
                         self._evicted[old] = _Evicted(*dropped.place)
-        if found.verified != self._turn:
-            found.verify()
-            found.verified = self._turn
         return found
 
     def append(

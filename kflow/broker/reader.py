@@ -54,9 +54,8 @@ class ShardReader:
                 ctl = self._ctl_if_current()
                 if ctl is not None:
                     return ctl
-                if self._durable_only or time.monotonic() > deadline:
+                if self._have_recovered(folder, stream) or time.monotonic() > deadline:
                     return self._ctl_as_it_is()
-                self._have_recovered(folder, stream)
         except OSError as error:
             raise storage_error(error, f"open {self._name}") from error
 
@@ -73,18 +72,23 @@ class ShardReader:
             return None
         return ctl if ctl.is_current else None
 
-    def _have_recovered(self, folder: DataFolder, stream: StreamMap) -> None:
-        """The machine was restarted since this shard was written: have it recovered, unless the folder is read-only."""
+    def _have_recovered(self, folder: DataFolder, stream: StreamMap) -> bool:
+        """The machine was restarted since this shard was written: have it recovered, unless the folder is read-only.
+
+        Returns:
+            False where a node holds the lock, which recovers all shards before its first append: look again.
+        """
         try:
             with writing(folder, timeout_s=_RECOVERY_PAUSE_S) as log:
                 log.shard(stream, self._index)
         except DataFolderBusy:
-            return  # a node holds the lock for its life, and recovers all shards before its first append: look again
+            return False
         except StorageError as error:
             cause = error.__cause__
             if not isinstance(cause, OSError) or cause.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):
                 raise
             self._durable_only = True
+        return True
 
     @property
     def tail(self) -> int:

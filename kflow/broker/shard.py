@@ -20,7 +20,7 @@ from crc32c import crc32c
 from kflow import limits
 from kflow.broker import segment as segments
 from kflow.broker.block import HEADER_BYTES, MAGIC, VERSION, pack_checked, pack_crc
-from kflow.broker.ctl import ARRIVAL, CLOSED, COUNTER, DIRTY, DURABLE, POISONED, SEGMENT, TAIL, Ctl
+from kflow.broker.ctl import ARRIVAL, CLOSED, COUNTER, DIRTY, DURABLE, FILE_NAME, POISONED, SEGMENT, TAIL, Ctl
 from kflow.broker.files import Files, storage_error
 from kflow.broker.segment import INDEX_BYTES, SEGMENT_HEADER_BYTES, Point, Segment
 from kflow.broker.sync import SyncTask
@@ -213,11 +213,26 @@ class Shard:
             self._add_point(segment, Point(tail, counter, arrival_ms))
         return counter, arrival_ms
 
-    def verify(self) -> None:
-        """Check the descriptor against what was registered, after user code has run in this process.
+    def verify(self) -> bool:
+        """Look at everything remembered anew, after user code or another process may have touched it.
 
-        A file that was closed, replaced or removed is opened again.
+        A segment that was closed, replaced or removed is opened again. Must be called under `writer.lock`.
+
+        Returns:
+            Whether the control page is still the one at its path, and believable; if not, open the shard anew.
         """
+        try:
+            page = self._files.stat(f"{self._folder}/{FILE_NAME}")
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            raise storage_error(error, f"look at the control page of {self._name}") from error
+        if (page.st_dev, page.st_ino) != self._ctl.identity or not self._ctl.is_current:
+            return False
+        self._verify_segment()
+        return True
+
+    def _verify_segment(self) -> None:
         segment = self._segment
         if segment is None:
             return

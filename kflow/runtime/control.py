@@ -9,11 +9,12 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from kflow.broker.streammap import StreamMap
-from kflow.errors import UsageError
-from kflow.runtime.ingest import Connection
+from kflow.errors import KflowError, UsageError
+from kflow.runtime.admin import forget
+from kflow.runtime.connection import Connection
 from kflow.runtime.leases import Lease, LeaseState
 from kflow.runtime.node import Node
 
@@ -26,13 +27,25 @@ class _Waiting:
     offsets: dict[int, int]
 
 
+class Streams(Protocol):
+    """What appends to streams, as far as deleting one concerns it. `kflow.runtime.ingest.Ingest` is one."""
+
+    def retire(self, stream_id: int, then: Callable[[], None]) -> None:
+        """Append nothing more to a stream; call `then` once nothing is under way."""
+        ...
+
+    def forget(self, stream_id: int) -> None:
+        """The stream's map has changed, or is gone."""
+        ...
+
+
 class Control:
     """The operations of one node."""
 
-    def __init__(self, node: Node, forget_map: Callable[[int], None]) -> None:
+    def __init__(self, node: Node, streams: Streams) -> None:
         self._node = node
         self._parked = node.parked
-        self._forget_map = forget_map
+        self._streams = streams
         self._waiting: list[_Waiting] = []
         self._started = time.monotonic()
         self._operations: dict[str, Callable[..., Any]] = {
@@ -40,9 +53,13 @@ class Control:
             "stop": self.stop,
             "drain": self.drain,
             "create_stream": self.create_stream,
-            "delete_stream": self.delete_stream,
-            "reset": self.reset,
             "drop": self.drop,
+        }
+        self._later: dict[str, Callable[[Connection, int, dict[str, Any]], Any]] = {
+            "wait": self._wait,
+            "redrive": self._redrive,
+            "delete_stream": self._delete,
+            "reset": self._reset,
         }
         node.watch_appends(self._appended)
 
@@ -50,10 +67,9 @@ class Control:
         """Answer one request, or None where the answer follows later."""
         arguments = dict(message)
         name = arguments.pop("op", "")
-        if name == "wait":
-            return self._wait(connection, request, arguments)
-        if name == "redrive":
-            return self._redrive(connection, request, arguments)
+        later = self._later.get(name)
+        if later is not None:
+            return later(connection, request, arguments)
         operation = self._operations.get(name)
         if operation is None:
             raise UsageError(f"this runtime knows no operation {name!r}; it may be of an older version than the tool")
@@ -117,24 +133,55 @@ class Control:
         )
         return {"name": stream.name, "id": f"{stream.id:016x}", "shards": len(stream.shards)}
 
-    def delete_stream(self, *, name: str) -> dict[str, Any]:
-        """Delete a stream that no running handler reads."""
-        stream = self._node.folder.map(name)
+    def _delete(self, connection: Connection, request: int, arguments: dict[str, Any]) -> None:
+        """Delete a stream that no running handler reads, once no append to it is under way."""
+        stream = self._node.folder.map(str(arguments["name"]))
         self._refuse_if_read(stream, "delete")
-        self._node.log.delete_stream(name)
-        self._forget(stream)
-        return {"name": name}
 
-    def reset(self, *, stream: str | None = None) -> dict[str, Any]:
-        """Empty streams that no running handler reads."""
-        folder = self._node.folder
-        chosen = [folder.map(stream)] if stream else folder.maps()
+        def delete() -> None:
+            self._node.log.delete_stream(stream.name)
+            self._gone(stream)
+
+        self._retire([stream], delete, connection, request)
+
+    def _reset(self, connection: Connection, request: int, arguments: dict[str, Any]) -> None:
+        """Empty streams that no running handler reads, once no append to them is under way."""
+        folder, name = self._node.folder, arguments.get("stream")
+        chosen = [folder.map(str(name))] if name else folder.maps()
         for each in chosen:
             self._refuse_if_read(each, "reset")
-        for each in chosen:
-            self._node.log.reset_stream(each.name)
-            self._forget(each)
-        return {"streams": [each.name for each in chosen]}
+
+        def reset() -> None:
+            for each in chosen:
+                self._node.log.reset_stream(each.name)
+                self._gone(each)
+
+        self._retire(chosen, reset, connection, request)
+
+    def _retire(self, streams: list[StreamMap], then: Callable[[], None], connection: Connection, request: int) -> None:
+        """Do `then` when no stream has an append under way, and answer."""
+        left = len(streams)
+
+        def idle() -> None:
+            nonlocal left
+            left -= 1
+            if left > 0:
+                return
+            try:
+                then()
+            except KflowError as error:
+                connection.refuse(request, error)
+            else:
+                connection.answer(request, {"streams": [each.name for each in streams]})
+
+        for each in streams:
+            self._streams.retire(each.id, idle)
+        if not streams:
+            connection.answer(request, {"streams": []})
+
+    def _gone(self, stream: StreamMap) -> None:
+        self._streams.forget(stream.id)
+        forget(self._node.folder, stream)
 
     def _refuse_if_read(self, stream: StreamMap, what: str) -> None:
         readers = sorted({lease.function for lease in self._node.table.leases.values() if lease.stream_id == stream.id})
@@ -142,9 +189,6 @@ class Control:
             raise UsageError(
                 f"stream {stream.name} is read by {', '.join(readers)} just now: `kflow stop` first, then {what} it"
             )
-
-    def _forget(self, stream: StreamMap) -> None:
-        self._forget_map(stream.id)
 
     # ------------------------------------------------------------------ parked entries
 

@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from kflow.broker import wire
 from kflow.broker.folder import DataFolder
@@ -19,6 +19,7 @@ from kflow.errors import DataFolderBusy, UsageError
 from kflow.interfaces import RuntimeInfo
 from kflow.plugins.manager import PluginManager
 from kflow.runtime import environment, lifeline, loader, starting, survey
+from kflow.runtime.connection import Connection
 from kflow.runtime.control import Control
 from kflow.runtime.feed import HandlerSummary, Listener, ReadyInfo, Summary
 from kflow.runtime.ingest import Ingest
@@ -142,14 +143,14 @@ class _Running:
             plugins=self.plugins,
             loop=self.loop,
         )
-        self.control = Control(self.node, self._forget_map)
         self.ingest = Ingest(
             self.store,
             loop=self.loop,
             on_append=self.node.on_append,
-            on_control=self.control.handle,
+            on_control=self._control,
             hello=wire.own_hello(folder.id),
         )
+        self.control = Control(self.node, self.ingest)
         # First the socket, then the lock: a producer that waits for the lock finds the node on its next try.
         self.ingest.listen(folder.make_socket_path())
         self.writer = folder.writer_lock()
@@ -210,8 +211,8 @@ class _Running:
             self.epochs.ended()
         self.loop.close()
 
-    def _forget_map(self, stream_id: int) -> None:
-        self.ingest.forget(stream_id)
+    def _control(self, connection: Connection, request: int, message: dict[str, Any]) -> Any:
+        return self.control.handle(connection, request, message)
 
     def _drain_timed_out(self) -> None:
         node = self.node

@@ -359,6 +359,23 @@ def test_writing_trusts_no_map_that_has_changed(tmp_path: Path) -> None:
         log.append(store.stream, [part])
 
 
+def test_writing_opens_a_shard_anew_whose_page_was_made_anew(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    part = store.encoder.encode_one(b"1", "k")
+    with writing(store.folder) as log:
+        log.append(store.stream, [part])
+    (store.shard_path / "ctl").unlink()
+    other = Log(DataFolder.open(tmp_path))
+    other.append(store.stream, [part])
+    with writing(store.folder) as log:
+        log.append(store.stream, [part])
+    assert store.datas() == [b"1", b"1", b"1"]
+    (store.shard_path / "ctl").unlink()
+    with writing(store.folder) as log:
+        log.append(store.stream, [part])
+    assert len(store.datas()) == 4
+
+
 def test_writing_notices_another_folder_in_its_place(tmp_path: Path) -> None:
     store = Store(tmp_path / "data")
     with writing(store.folder):
