@@ -379,6 +379,9 @@ class Link:
         """How long the node may be silent from now on."""
         _set_patience(self._socket, seconds)
 
+    def __del__(self) -> None:
+        self.close()  # a socket that is merely dropped would close its number, whoever has it by now
+
     def close(self) -> None:
         """Close the connection, unless its descriptor is somebody else's by now."""
         if self.is_intact():

@@ -37,9 +37,9 @@ class RemoteStream:
         name: as it was given, a name or an ARN.
     """
 
-    def __init__(self, name: str, target: Target) -> None:
+    def __init__(self, name: str, sdk: Any) -> None:
         self.name = name
-        self._client = client(target)
+        self._client = sdk
         self._by = {"StreamARN": name} if name.startswith("arn:") else {"StreamName": stream_name(name)}
 
     def put_one(self, data: bytes, key: str, hash_key: int | None) -> Placed:

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 from kflow.errors import UsageError
 from kflow.producing import local
-from kflow.producing.aws import RemoteStream
+from kflow.producing.aws import RemoteStream, client
 from kflow.producing.payload import all_as_bytes, as_bytes
 from kflow.producing.pipeline import Entries
 from kflow.producing.targets import target as find_target
@@ -41,7 +41,7 @@ def put(
         data = as_bytes(data)
     to = find_target(target)
     if to.kind != "local":
-        return RemoteStream(stream, to).put_one(data, partition_key, explicit_hash_key)
+        return RemoteStream(stream, client(to)).put_one(data, partition_key, explicit_hash_key)
     return local.put_one(to.where, stream, data, partition_key, explicit_hash_key)
 
 
@@ -71,7 +71,7 @@ def put_many(
     to = find_target(target)
     if to.kind == "local":
         return local.put_all(to.where, stream, entries)
-    placed, failures = RemoteStream(stream, to).put_all(entries, ordered=ordered)
+    placed, failures = RemoteStream(stream, client(to)).put_all(entries, ordered=ordered)
     if failures:
         raise local.put_failed(stream, len(placed), failures)
     return cast("list[Placed]", placed)

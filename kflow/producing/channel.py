@@ -100,6 +100,7 @@ class Channel:
         "_folder",
         "_link",
         "_number",
+        "_patience_s",
         "_producer",
         "_seen",
         "_socket_path",
@@ -107,8 +108,9 @@ class Channel:
         "unanswered",
     )
 
-    def __init__(self, folder: DataFolder) -> None:
+    def __init__(self, folder: DataFolder, *, patience_s: float = PATIENCE_S) -> None:
         self._folder = folder
+        self._patience_s = patience_s
         self._socket_path = folder.socket_path
         self._link: Link | None = None
         self._encoders: dict[str, Encoder] = {}
@@ -315,9 +317,9 @@ class Channel:
                 return
             now = time.monotonic()
             if not deadline:
-                deadline = now + PATIENCE_S
+                deadline = now + self._patience_s
             elif now > deadline:
-                self._give_up(StorageError(f"no writer within {PATIENCE_S:g} s: {busy}"))
+                self._give_up(StorageError(f"no writer within {self._patience_s:g} s: {busy}"))
                 return
             self._socket_path = self._folder.socket_path  # a long path is named only once a node has started
             time.sleep(pause * (0.5 + random.random()))  # noqa: S311  # spreads waiting producers, keeps no secret
@@ -325,7 +327,7 @@ class Channel:
 
     def _try_node(self, deadline: float) -> bool:
         """Connect and send everything unanswered, in order."""
-        patience_s = max(0.1, deadline - time.monotonic()) if deadline else PATIENCE_S
+        patience_s = max(0.1, deadline - time.monotonic()) if deadline else self._patience_s
         try:
             hello = wire.own_hello(self._folder.id, producer=self._producer)
             link = wire.connect(self._socket_path, hello, timeout_s=patience_s)
@@ -339,7 +341,7 @@ class Channel:
                 frame.sent = True
                 stream, blocks = frame.stream, [_block(part) for part in frame.parts]
                 link.send(*wire.put_many(frame.number, stream.id, stream.generation, self._seen, blocks, tails))
-            link.set_patience(PATIENCE_S)
+            link.set_patience(self._patience_s)
         except OSError:
             self.close()
             return False

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from kflow import limits
 from kflow.broker.encode import Encoder
 from kflow.errors import KflowError
-from kflow.producing.aws import RemoteStream
+from kflow.producing.aws import RemoteStream, client
 from kflow.producing.channel import Channel, Failure
 from kflow.producing.local import Home, home
 from kflow.producing.pipeline import Entries, Pipeline
@@ -78,7 +78,7 @@ class RemoteOutlet:
     def __init__(self, name: str, target: Target) -> None:
         self._name = name
         self._target = target
-        self._stream = RemoteStream(name, target)
+        self._stream = RemoteStream(name, client(target))
         self.failures: dict[int, Failure] = {}
         self.record_bytes = limits.RECORD_BYTES_MAX
 
@@ -103,7 +103,7 @@ class RemoteOutlet:
     def forget(self) -> None:
         """In a forked child: a client of its own."""
         self.failures = {}
-        self._stream = RemoteStream(self._name, self._target)
+        self._stream = RemoteStream(self._name, client(self._target))
 
     def close(self) -> None:
         """The client is shared, and stays."""

@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Any, Protocol, Self
 
 from kflow import limits
-from kflow.errors import KflowError, PutFailed, UsageError
+from kflow.errors import KflowError, StorageError, UsageError
 from kflow.producing.channel import Failure
 from kflow.producing.local import put_failed
 from kflow.producing.outlets import outlet
@@ -119,6 +119,7 @@ class Producer:
         self._count = 0
         self._reported = 0
         self._since = 0.0
+        self._sending: range | None = None
         self._resting = False
         self._thread: threading.Thread | None = None
 
@@ -156,8 +157,12 @@ class Producer:
             PutFailed: some records since the last flush are not; an entry's index counts the puts of this producer.
         """
         with self._lock:
+            interrupted, self._sending = self._sending, None
             self._send()
             self._outlet.settle()
+            if interrupted is not None:
+                doubt = Failure("unknown", StorageError("interrupted while it was being sent"))
+                self._outlet.failures.update(dict.fromkeys(interrupted, doubt))
             failures, self._outlet.failures = self._outlet.failures, {}
             total, self._reported = self._count - self._reported, self._count
         if failures:
@@ -215,12 +220,13 @@ class Producer:
             return
         entries = Entries(self._keys, self._datas, self._hash_keys)
         self._keys, self._datas, self._hash_keys, self._bytes = [], [], None, 0
-        numbers = range(self._count, self._count + len(entries.keys))
+        numbers = self._sending = range(self._count, self._count + len(entries.keys))
         self._count = numbers.stop
         try:
             self._outlet.push(numbers, entries)
         except KflowError as error:
             self._outlet.refuse(numbers, error)
+        self._sending = None
 
     def _linger(self) -> None:
         """The producer's thread."""
@@ -252,7 +258,7 @@ def _flush_at_exit() -> None:
     for producer in list(_PRODUCERS):
         try:
             producer.close()
-        except PutFailed as error:
+        except KflowError as error:
             log.error("records lost at exit: %s", error)  # noqa: TRY400  # the text says all
 
 

@@ -25,7 +25,7 @@ class Figure:
         unit: of the value and the limit.
         limit: what the machine needs at least (or can do at most) for the same work, measured in the same run; None for
             a figure that is judged by itself.
-        must: what has to be reached.
+        must: what has to be reached; None for a figure that is told and not judged.
         aim: what is hoped for; None where there is no more to hope for than `must`.
         more_is_better: whether a larger figure is a better one.
     """
@@ -34,7 +34,7 @@ class Figure:
     value: float
     unit: str
     limit: float | None = None
-    must: float
+    must: float | None
     aim: float | None
     more_is_better: bool = False
 
@@ -46,7 +46,7 @@ class Figure:
     @property
     def ok(self) -> bool:
         """Whether the must is reached."""
-        return self._reaches(self.must)
+        return self.must is None or self._reaches(self.must)
 
     def _reaches(self, bound: float) -> bool:
         judged = self.value if self.ratio is None else self.ratio
@@ -71,14 +71,16 @@ class Figure:
         """The figure as a row of the table that `HEADING` begins; not `judged` where it was measured too briefly."""
         sign = ">=" if self.more_is_better else "<="
         reached = self.aim is not None and self._reaches(self.aim)
-        verdict = "not judged" if not judged else "MISSED" if not self.ok else "aim" if reached else "ok"
+        verdict = (
+            "not judged" if not judged or self.must is None else "MISSED" if not self.ok else "aim" if reached else "ok"
+        )
         return _ROW.format(
             self.bench,
             _short(self.value),
             _short(self.limit),
             self.unit,
             _short(self.ratio),
-            f"{sign} {self.must:g}",
+            "-" if self.must is None else f"{sign} {self.must:g}",
             "-" if self.aim is None else f"{sign} {self.aim:g}",
             verdict,
         )

@@ -61,7 +61,7 @@ def _starter(folder: DataFolder, module: str) -> Iterator[Callable[[], float]]:
     """Starts one worker after the other; each call returns how long its first result took, nanoseconds."""
     port = environment.ClosedPort()
     variables = environment.safe_environment(os.environ, data_dir=folder.path, region=folder.region, endpoint=port.url)
-    (handler,) = loader.load(module, variables).handlers
+    (handler,) = loader.load(module, environment=variables).handlers
     spawner = ZygoteSpawner(variables, PRELOAD)
     try:
         spawner.wait_ready()

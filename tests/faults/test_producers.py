@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -258,6 +259,87 @@ def test_user_code_that_closes_all_descriptors_costs_nothing(folder: DataFolder,
         + ["many before", "many after"] * 3
     )
     assert [(work / f"mine-{i}").read_text() for i in range(40)] == [f"mine {i}" for i in range(40)]
+
+
+CROWD = """
+import sys, threading
+import kflow
+name = sys.argv[1]
+def put(thread):
+    for number in range(60):
+        kflow.put_many("orders", [(f"{name}-{thread} {number} {i}", f"{name}-{thread}", 0) for i in range(5)])
+        kflow.put("orders", f"{name}-{thread} {number} 5", partition_key=f"{name}-{thread}", explicit_hash_key=0)
+threads = [threading.Thread(target=put, args=(i,)) for i in range(8)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+"""
+
+
+@pytest.mark.parametrize("with_node", [True, False])
+def test_eight_threads_and_two_processes_put_to_one_shard(folder: DataFolder, with_node: bool) -> None:
+    def crowd() -> None:
+        for process in [script(folder, CROWD, name) for name in ("a", "b")]:
+            finished(process)
+
+    if with_node:
+        with node(folder):
+            crowd()
+    else:
+        crowd()
+
+    found: dict[str, list[str]] = {}
+    for data in stored(folder)[0]:
+        who, rest = data.split(" ", 1)
+        found.setdefault(who, []).append(rest)
+    everything = [f"{number} {i}" for number in range(60) for i in range(6)]
+    assert found == {f"{name}-{thread}": everything for name in ("a", "b") for thread in range(8)}
+
+
+WAITING = """
+import sys
+from pathlib import Path
+from kflow.broker.encode import Encoder
+from kflow.broker.folder import DataFolder
+from kflow.producing.channel import Channel, Frame
+folder = DataFolder.open(Path(sys.argv[1]))
+channel = Channel(folder, patience_s=0.3)
+stream = folder.map("orders")
+def put(data):
+    frame = Frame(stream, [Encoder(stream).encode_one(data, "k")])
+    channel.submit(frame)
+    channel.wait_for(frame)
+    return frame.failures[0].status if frame.failures else "stored"
+print(put(b"one"), flush=True)
+sys.stdin.readline()
+print(put(b"two"), flush=True)
+print(put(b"three"), flush=True)
+"""
+
+
+def test_without_a_sign_of_the_writer_a_put_is_unknown_if_it_was_sent_and_else_refused(folder: DataFolder) -> None:
+    with keeper(folder) as nodes:
+        assert nodes.stdout is not None
+        assert nodes.stdout.readline() == "ready\n"
+        pid = call(folder.path, "who")["pid"]
+        process = subprocess.Popen(
+            [sys.executable, "-c", WAITING, str(folder.path)],
+            env=environment(folder),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert process.stdout is not None
+        assert process.stdin is not None
+        with process, process.stdin, process.stdout:
+            assert process.stdout.readline() == "stored\n"
+            os.kill(pid, signal.SIGSTOP)
+            process.stdin.write("go on\n")
+            process.stdin.flush()
+            assert process.stdout.readline() == "unknown\n"
+            assert process.stdout.readline() == "refused\n"
+        os.kill(pid, signal.SIGKILL)
 
 
 GATED = """
