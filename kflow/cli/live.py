@@ -216,6 +216,8 @@ def failure_text(outcome: BatchOutcome) -> str:
     """What became of a batch that did not succeed as a whole."""
     if outcome.result is BatchResult.LOST:
         return "past retention, LOST"
+    if outcome.result is BatchResult.PARKED and not outcome.attempt:
+        return f"never sent, PARKED #{outcome.parked}"
     if outcome.result is BatchResult.EXPIRED:
         return f"too old, PARKED #{outcome.parked}"
     of = f" {outcome.attempt} of {outcome.attempts_allowed}" if outcome.attempts_allowed > 0 else ""

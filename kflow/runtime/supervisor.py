@@ -16,6 +16,7 @@ from typing import Protocol
 
 import msgspec
 
+from kflow.errors import UsageError
 from kflow.lambda_ import payloads
 from kflow.runtime import messages
 from kflow.runtime.loop import READ, WRITE, Loop
@@ -87,6 +88,8 @@ class Supervisor:
     def start(self) -> None:
         """Start what starts workers, and wait until it can."""
         way = self._options.worker_start
+        if way == "zygote" and sys.platform != "linux":
+            raise UsageError('worker_start = "zygote" needs Linux: use "auto" or "spawn"')
         if way == "zygote" or (way == "auto" and sys.platform == "linux"):
             zygote = ZygoteSpawner(self._options.environment, self._options.preload)
             zygote.wait_ready()

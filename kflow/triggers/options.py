@@ -85,7 +85,7 @@ def environment(place: Place, value: object) -> dict[str, str] | None:
 def unknown(place: Place, decorator: str, names: Iterable[str], known: Iterable[str]) -> UsageError:
     """The error for an option that the decorator does not have, with the nearest name that it has."""
     name = next(iter(names))
-    score, near = max((_likeness(name, option), option) for option in known)
+    (score, _), near = max((_likeness(name, option), option) for option in known)
     hint = f"did you mean {near}?" if score >= _LIKE else f"it has {', '.join(sorted(known))}"
     return UsageError(f"{place}: {decorator} has no option {name}: {hint}")
 
@@ -94,8 +94,12 @@ _LIKE = 0.6
 """From this likeness on a name is proposed; below it the list is shown."""
 
 
-def _likeness(given: str, option: str) -> float:
-    """How near two names are: as wholes, or (`retries` for `maximum_retry_attempts`) in one of their words."""
+def _likeness(given: str, option: str) -> tuple[float, float]:
+    """How near two names are: as wholes, or (`retries` for `maximum_retry_attempts`) in one of their words.
+
+    Returns:
+        The nearness, and that of the wholes, which decides among equals.
+    """
     # Needed for a mistake alone.
     from difflib import SequenceMatcher
 
@@ -104,4 +108,5 @@ def _likeness(given: str, option: str) -> float:
 
     given = given.lower()
     words = max(ratio(one, other) for one in given.split("_") for other in option.split("_") if len(other) > 2)
-    return max(ratio(given, option), 0.9 * words)
+    whole = ratio(given, option)
+    return max(whole, 0.9 * words), whole

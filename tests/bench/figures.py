@@ -71,9 +71,12 @@ class Figure:
         """The figure as a row of the table that `HEADING` begins; not `judged` where it was measured too briefly."""
         sign = ">=" if self.more_is_better else "<="
         reached = self.aim is not None and self._reaches(self.aim)
-        verdict = (
-            "not judged" if not judged or self.must is None else "MISSED" if not self.ok else "aim" if reached else "ok"
-        )
+        if not judged or self.must is None:
+            verdict = "not judged"
+        elif not self.ok:
+            verdict = "MISSED"
+        else:
+            verdict = "aim" if reached else "ok"
         return _ROW.format(
             self.bench,
             _short(self.value),

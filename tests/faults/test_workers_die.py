@@ -210,6 +210,24 @@ def test_killing_the_node_in_mid_batch_leaves_no_process_and_parks_nobody(shop: 
     assert parked(shop) == []
 
 
+def test_a_batch_that_was_there_at_three_deaths_of_the_node_waits_and_then_runs_alone(shop: Project) -> None:
+    go = waiting_shop(shop)
+    for death in range(1, 4):
+        process = shop.start()
+        shop.wait_for(lambda death=death: len(shop.seen(what="begin")) == death)
+        process.kill()
+        process.wait()
+
+    process = shop.start()
+    shop.wait_for(lambda: "SUSPECT" in shop.run("status").stdout, "status to say SUSPECT")
+    go.touch()
+    shop.wait_for(lambda: len(numbers(shop)) == 10)
+
+    assert shop.stop(process) == 130
+    assert numbers(shop) == list(range(1, 11))
+    assert parked(shop) == []
+
+
 def test_a_polite_stop_lets_the_running_batch_end_and_keeps_its_checkpoint(shop: Project) -> None:
     go = waiting_shop(shop)
     process = shop.start()

@@ -138,6 +138,7 @@ def test_warnings_go_to_standard_error_and_notices_to_output() -> None:
         (BatchResult.FAILED, {"attempt": 2, "attempts_allowed": 3}, "failed 2 of 3"),
         (BatchResult.FAILED, {}, "failed"),
         (BatchResult.EXPIRED, {"parked": 4}, "too old, PARKED #4"),
+        (BatchResult.PARKED, {"parked": 5, "attempt": 0}, "never sent, PARKED #5"),
         (BatchResult.LOST, {}, "past retention, LOST"),
         (BatchResult.PARTIAL, {"succeeded": 4}, "4 ok, failed"),
     ],

@@ -160,6 +160,7 @@ def test_a_wrong_value_is_refused_with_its_range(tmp_path, monkeypatch, argument
     ("option", "hint"),
     [
         ("batchsize", "did you mean batch_size?"),
+        ("batch_siez", "did you mean batch_size?"),
         ("retries", "did you mean maximum_retry_attempts?"),
         ("window", "did you mean tumbling_window_in_seconds?"),
         ("bisect", "did you mean bisect_batch_on_function_error?"),
