@@ -9,9 +9,9 @@ The keeper forks one node after the other. Each ends its own life, by the kind t
     anytime    killed by a timer                      stop     stopped politely
     never      only with --lives 1: runs until it is told to stop
 
-Between two lives there is no node for a moment, so producers append by themselves. With `--overlap` the next node listens
-already while the one before it holds the writer lock, so producers turn to it. Says `ready` at the beginning of each life
-and the kind of each end after it.
+Between two lives there is no node for a moment, so producers append by themselves. With `--overlap` the next node
+listens already while the one before it holds the writer lock, so producers turn to it. Says `ready` at the beginning of
+each life and the kind of each end after it.
 """
 
 from __future__ import annotations

@@ -44,6 +44,8 @@ RESENT = struct.Struct("<IIIIH2xQ")
 ANSWER = struct.Struct("<QQQQ")
 _ONE = struct.Struct("<IIHHQIIIIIIH2x")
 _ANSWER_ONE = struct.Struct("<IIHHQQQQ")
+PUT_ONE = struct.Struct("<QIIIIIIH2x")
+"""`PUT_HEAD` and one `BLOCK`."""
 
 HELLO, PUT, RESEND, ANSWERED, CONTROL, CONTROL_ANSWER = 1, 2, 3, 4, 5, 6
 
@@ -177,6 +179,11 @@ def put_one(
     size = len(body)
     length = _ONE.size - FRAME.size + size
     return _ONE.pack(length, request, PUT, 1, stream_id, generation, seen, shard, records, size, crc, flags) + body
+
+
+def answer_one(request: int, first_counter: int, arrival_ms: int, tail: int) -> bytes:
+    """The whole answer to a frame of one block that was stored."""
+    return _ANSWER_ONE.pack(ANSWER.size, request, ANSWERED, 1, first_counter, arrival_ms, tail, OK)
 
 
 def put_many(

@@ -13,7 +13,7 @@ from typing import Any
 from kflow import errors
 from kflow.arn import stream_name
 from kflow.errors import AwsError, KflowError, StorageError, UsageError
-from kflow.producing.channel import Failure
+from kflow.producing.frames import Failure
 from kflow.producing.pipeline import Entries
 from kflow.producing.targets import Target
 from kflow.records import Placed

@@ -9,7 +9,7 @@ from kflow.errors import UsageError
 from kflow.producing import local
 from kflow.producing.aws import RemoteStream, client
 from kflow.producing.payload import all_as_bytes, as_bytes
-from kflow.producing.pipeline import Entries
+from kflow.producing.pipeline import CHUNK_RECORDS, Entries
 from kflow.producing.targets import target as find_target
 from kflow.records import Placed
 
@@ -70,7 +70,17 @@ def put_many(
         return []
     to = find_target(target)
     if to.kind == "local":
-        return local.put_all(to.where, stream, entries)
+        if len(entries.keys) > CHUNK_RECORDS or type(entries.datas[0]) is not bytes:
+            entries = _all_bytes(entries)
+        try:
+            return local.put_all(to.where, stream, entries)
+        except UsageError:
+            # Nothing of a mixed call was sent; to look at each type first would cost a twentieth of a call of bytes.
+            converted = _all_bytes(entries)
+            if converted is entries:
+                raise
+            return local.put_all(to.where, stream, converted)
+    entries = _all_bytes(entries)
     placed, failures = RemoteStream(stream, client(to)).put_all(entries, ordered=ordered)
     if failures:
         raise local.put_failed(stream, len(placed), failures)
@@ -88,12 +98,17 @@ def _columns(records: Iterable[tuple[Any, str]]) -> Entries:
         datas, keys = zip(*rows, strict=True)
     except (TypeError, ValueError):
         datas, keys, hash_keys = _columns_of_three(rows)
-    if not _ALL_BYTES.issuperset(map(type, datas)):
-        datas = all_as_bytes(datas)
     return Entries(keys, datas, hash_keys)
 
 
-_ALL_BYTES = frozenset({bytes})
+def _all_bytes(entries: Entries) -> Entries:
+    """The same with every payload as bytes; the same object where they are."""
+    if _BYTES.issuperset(map(type, entries.datas)):
+        return entries
+    return entries._replace(datas=all_as_bytes(entries.datas))
+
+
+_BYTES = frozenset({bytes})
 
 
 def _columns_of_three(rows: list[Any]) -> tuple[list[Any], list[str], list[int | None]]:

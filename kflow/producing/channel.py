@@ -20,18 +20,18 @@ import random
 import time
 import weakref
 from collections import deque
-from collections.abc import Sequence
-from typing import NamedTuple
 
 import msgspec
 
 from kflow.broker import wire
 from kflow.broker.encode import Encoder, Part
 from kflow.broker.folder import DataFolder
-from kflow.broker.log import Log, writing
+from kflow.broker.log import writing
 from kflow.broker.streammap import StreamMap
 from kflow.broker.wire import Link
 from kflow.errors import DataFolderBusy, KflowError, NoNode, ResourceNotFound, StaleMap, StorageError
+from kflow.producing.direct import append_here
+from kflow.producing.frames import Failure, Frame
 
 PATIENCE_S = 10.0
 """How long a put waits for a writer, and for a sign of life of the node it is connected to."""
@@ -41,50 +41,6 @@ _PAUSE_S = (0.001, 0.02)
 _LAST_NUMBER = (1 << 32) - 1
 _ONE_BYTES = 64 << 10
 """A single put with a larger body goes the way of frames: a socket may take it in pieces."""
-
-
-class Failure(NamedTuple):
-    """Why one part of a frame has no place.
-
-    Attributes:
-        status: `stale` (routed by a map that is no longer valid: nothing is stored, route it again), `refused` (nothing
-            is stored) or `unknown` (it may be stored).
-        error: what happened.
-    """
-
-    status: str
-    error: KflowError
-
-
-class Frame:
-    """Some blocks on their way.
-
-    Attributes:
-        stream: the map they were routed by.
-        parts: the blocks.
-        number: given by `submit`.
-        sent: whether a node may have received it.
-        tails: each part's shard's tail, as known before it was first sent.
-        answers: first counter and arrival of each part; (0, 0) where it failed. Empty until answered.
-        failures: by place of the part; None where nothing failed.
-    """
-
-    __slots__ = ("answers", "failures", "number", "parts", "sent", "stream", "tails")
-
-    def __init__(self, stream: StreamMap, parts: Sequence[Part]) -> None:
-        self.stream = stream
-        self.parts = parts
-        self.number = 0
-        self.sent = False
-        self.tails: Sequence[int] = ()
-        self.answers: list[tuple[int, int]] = []
-        self.failures: dict[int, Failure] | None = None
-
-    def fail(self, part: int, failure: Failure) -> None:
-        """Note that a part has no place."""
-        if self.failures is None:
-            self.failures = {}
-        self.failures[part] = failure
 
 
 class Channel:
@@ -178,7 +134,7 @@ class Channel:
         frame = Frame(stream, (part,))
         frame.number = self._number
         frame.sent = True
-        _note_tails(frame, self._tails[stream.id])
+        frame.note_tails(self._tails[stream.id])
         self.unanswered.append(frame)
         if isinstance(error, TimeoutError):
             self._give_up(StorageError(str(error)))
@@ -205,7 +161,7 @@ class Channel:
             if link is None or tails is None:
                 self._renew()
             else:
-                _note_tails(frame, tails)
+                frame.note_tails(tails)
                 self._send(link, frame)
         except BaseException:
             self.close()  # half a frame may be out: whoever goes on begins with a new connection
@@ -215,7 +171,7 @@ class Channel:
         """Wait until a frame that was submitted here has its answers."""
         while not frame.answers:
             if not self.unanswered:  # an interrupt came before it was submitted
-                self._fail(frame, Failure("refused", StorageError("interrupted before it was sent")))
+                frame.fail_all(Failure("refused", StorageError("interrupted before it was sent")))
                 return
             self._receive(wait=True)
 
@@ -237,15 +193,15 @@ class Channel:
         self._become_new()
 
     def _send(self, link: Link, frame: Frame) -> None:
-        stream, parts = frame.stream, frame.parts
+        stream = frame.stream
         frame.sent = True
         try:
-            if len(parts) == 1:
-                block = _block(parts[0])
+            if len(frame.parts) == 1:
+                (block,) = frame.blocks()
                 message = wire.put_one(frame.number, stream.id, stream.generation, self._seen, *block)
                 link.send((message,), len(message))
             else:
-                blocks = [_block(part) for part in parts]
+                blocks = frame.blocks()
                 link.send(*wire.put_many(frame.number, stream.id, stream.generation, self._seen, blocks))
         except TimeoutError as error:
             self._give_up(StorageError(str(error)))
@@ -285,7 +241,8 @@ class Channel:
             frame.parts, wire.ANSWER.iter_unpack(payload[: count * wire.ANSWER.size]), strict=True
         ):
             if status == wire.OK:
-                _raise_tail(tails, part[0], tail)
+                if part[0] < len(tails):
+                    tails[part[0]] = tail
             else:
                 failed.append((len(answers), status))
             answers.append((first_counter, arrival_ms))
@@ -339,7 +296,7 @@ class Channel:
             for frame in self.unanswered:
                 tails = frame.tails if frame.sent else None
                 frame.sent = True
-                stream, blocks = frame.stream, [_block(part) for part in frame.parts]
+                stream, blocks = frame.stream, frame.blocks()
                 link.send(*wire.put_many(frame.number, stream.id, stream.generation, self._seen, blocks, tails))
             link.set_patience(self._patience_s)
         except OSError:
@@ -356,10 +313,10 @@ class Channel:
                 try:
                     self._tails[stream.id] = link.ask(0, "tails", {"stream_id": stream.id})
                 except ResourceNotFound as error:
-                    self._fail(frame, Failure("stale", error))
+                    frame.fail_all(Failure("stale", error))
                     continue
             if not frame.sent:
-                _note_tails(frame, self._tails[stream.id])
+                frame.note_tails(self._tails[stream.id])
             kept.append(frame)
         self.unanswered = kept
 
@@ -369,92 +326,18 @@ class Channel:
             with writing(self._folder, timeout_s=DIRECT_PATIENCE_S) as log:
                 failed: dict[int, KflowError] = {}
                 while self.unanswered:
-                    frame = self.unanswered[0]
-                    try:
-                        answers = self._append(log, frame, failed)
-                    except (StaleMap, ResourceNotFound) as error:
-                        self._fail(frame, Failure("stale", error))
-                    else:
-                        _note(frame, answers, failed)
+                    append_here(log, self.unanswered[0], self._producer, failed)
                     self.unanswered.popleft()
         except DataFolderBusy as error:
             return error
         return None
 
-    def _append(self, log: Log, frame: Frame, failed: dict[int, KflowError]) -> list[tuple[int, int] | KflowError]:
-        """Append what of a frame is not stored yet; `failed` are shards where an earlier frame failed."""
-        stream, parts = frame.stream, frame.parts
-        if frame.sent or failed:
-            return self._append_missing(log, frame, failed)
-        # noted first: should an interrupt end this call between the append and its answer, the next try looks for it
-        frame.tails = [log.shard(stream, part[0]).tail for part in parts]
-        frame.sent = True
-        return log.append_each(stream, parts, self._producer, frame.number)
-
-    def _append_missing(
-        self, log: Log, frame: Frame, failed: dict[int, KflowError]
-    ) -> list[tuple[int, int] | KflowError]:
-        stream = frame.stream
-        stale = log.folder.current(stream).generation != stream.generation
-        answers: list[tuple[int, int] | KflowError] = []
-        for place, part in enumerate(frame.parts):
-            try:
-                shard = log.shard(stream, part.shard)
-                found = None
-                if frame.sent:
-                    found = log.find(stream, part.shard, self._producer, frame.number, place, frame.tails[place])
-                if found is None:
-                    if stale:
-                        raise StaleMap(f"the shards of stream {stream.name} have changed")
-                    if part.shard in failed:
-                        raise failed[part.shard]
-                    found = shard.append(
-                        part.body, part.count, part.crc, part.flags, self._producer, frame.number, place
-                    )
-                answers.append(found)
-            except KflowError as error:
-                failed.setdefault(part.shard, error)
-                answers.append(error)
-        return answers
-
     def _give_up(self, error: KflowError) -> None:
         """Nobody took or answered it in time: refused where it was never sent, else unknown."""
         self.close()
         while self.unanswered:
-            frame = self.unanswered[0]
-            self._fail(frame, Failure("unknown" if frame.sent else "refused", error))
-            self.unanswered.popleft()
-
-    def _fail(self, frame: Frame, failure: Failure) -> None:
-        frame.answers = [(0, 0)] * len(frame.parts)
-        frame.failures = dict.fromkeys(range(len(frame.parts)), failure)
-
-
-def _note(frame: Frame, answers: Sequence[tuple[int, int] | KflowError], failed: dict[int, KflowError]) -> None:
-    """Make what `Log` said of each part the frame's answers."""
-    placed: list[tuple[int, int]] = []
-    for place, answer in enumerate(answers):
-        if isinstance(answer, KflowError):
-            frame.fail(place, Failure("stale" if isinstance(answer, StaleMap) else "refused", answer))
-            failed.setdefault(frame.parts[place].shard, answer)
-            placed.append((0, 0))
-        else:
-            placed.append(answer)
-    frame.answers = placed
-
-
-def _block(part: Part) -> tuple[int, int, bytes, int, int]:
-    return part[0], part[2], part[3], part[4], part[5]
-
-
-def _note_tails(frame: Frame, tails: Sequence[int]) -> None:
-    """Note where to look for each part, should its answer be lost; a shard that is newer is looked through from 0."""
-    frame.tails = [tails[part[0]] if part[0] < len(tails) else 0 for part in frame.parts]
-
-
-def _raise_tail(tails: list[int], shard: int, tail: int) -> None:
-    if shard < len(tails):
-        tails[shard] = tail
+            frame = self.unanswered.popleft()
+            frame.fail_all(Failure("unknown" if frame.sent else "refused", error))
 
 
 _CHANNELS: weakref.WeakSet[Channel] = weakref.WeakSet()

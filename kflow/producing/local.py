@@ -11,7 +11,8 @@ from kflow.broker.folder import DataFolder
 from kflow.broker.sequence import number, shard_id
 from kflow.broker.streammap import StreamMap
 from kflow.errors import AwsError, FailedEntry, KflowError, PutFailed, ResourceNotFound, StorageError, UsageError
-from kflow.producing.channel import Channel, Failure, Frame
+from kflow.producing.channel import Channel
+from kflow.producing.frames import Failure, Frame
 from kflow.producing.pipeline import CHUNK_RECORDS, Entries, Pipeline, Sources
 from kflow.records import Placed
 

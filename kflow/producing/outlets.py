@@ -8,7 +8,8 @@ from kflow import limits
 from kflow.broker.encode import Encoder
 from kflow.errors import KflowError
 from kflow.producing.aws import RemoteStream, client
-from kflow.producing.channel import Channel, Failure
+from kflow.producing.channel import Channel
+from kflow.producing.frames import Failure
 from kflow.producing.local import Home, home
 from kflow.producing.pipeline import Entries, Pipeline
 from kflow.producing.targets import Target

@@ -15,7 +15,8 @@ from typing import NamedTuple
 from kflow.broker.encode import Part
 from kflow.broker.streammap import StreamMap
 from kflow.errors import KflowError, StorageError
-from kflow.producing.channel import PATIENCE_S, Channel, Failure, Frame
+from kflow.producing.channel import PATIENCE_S, Channel
+from kflow.producing.frames import Failure, Frame
 from kflow.records import Placed
 
 CHUNK_RECORDS = 1000

@@ -14,7 +14,7 @@ from typing import Any, Protocol, Self
 
 from kflow import limits
 from kflow.errors import KflowError, StorageError, UsageError
-from kflow.producing.channel import Failure
+from kflow.producing.frames import Failure
 from kflow.producing.local import put_failed
 from kflow.producing.outlets import outlet
 from kflow.producing.payload import as_bytes

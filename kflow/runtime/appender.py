@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections import deque
 from collections.abc import Callable
+from time import perf_counter
 from typing import NamedTuple, Protocol
 
 from crc32c import crc32c
@@ -35,14 +35,8 @@ LINGER_S = 10.0
 """A queue's thread ends when it had nothing to do for this long."""
 
 
-class Stored(NamedTuple):
-    """Where a block was stored, and the shard's tail after it."""
-
-    first_counter: int
-    arrival_ms: int
-    tail: int
-
-
+Stored = tuple[int, int, int]
+"""Where a block was stored: first counter, arrival in milliseconds, the shard's tail after it."""
 Result = Stored | KflowError
 
 
@@ -124,7 +118,11 @@ class Appender:
         frame: int,
         part: int,
         seen: int,
-        block: tuple[int, int, memoryview, int, int],
+        index: int,
+        records: int,
+        body: memoryview,
+        crc: int,
+        flags: int,
     ) -> Result | None:
         """Append one block in place, if that is certain to be quick.
 
@@ -134,17 +132,24 @@ class Appender:
             frame: the producer's number of the frame.
             part: the block's place in the frame.
             seen: as in `Job`.
-            block: shard, records, body, CRC, flags.
+            index: of the shard.
+            records: how many are in it.
+            body: the block's body.
+            crc: CRC32C of the body.
+            flags: of the block.
 
         Returns:
             What came of it; None where the block must be queued.
         """
-        lane = self._lanes.get((stream.id, block[0])) or self._lane(stream, block[0])
-        if lane.waiting or lane.slow or len(block[2]) > INLINE_BYTES:
+        lane = self._lanes.get((stream.id, index))
+        if lane is None:
+            lane = self._lane(stream, index)
+        if lane.waiting or lane.slow or len(body) > INLINE_BYTES:
             return None
-        began = time.perf_counter()
-        result = self._append(stream, sender, frame, part, seen, *block)
-        lane.slow = time.perf_counter() - began > SLOW_S
+        began = perf_counter()
+        result = self._append(stream, sender, frame, part, seen, index, records, body, crc, flags)
+        if perf_counter() - began > SLOW_S:
+            lane.slow = True
         return result
 
     def queue(self, stream: StreamMap, job: Job, done: Done) -> None:
@@ -199,7 +204,7 @@ class Appender:
             if job.resent:
                 found = self._log.find(stream, block.shard, sender.producer, job.frame, job.part, block.tail)
                 if found is not None:
-                    return Stored(found[0], found[1], self._log.shard(stream, block.shard).tail)
+                    return found[0], found[1], self._log.shard(stream, block.shard).tail
         except KflowError as error:
             return self._failed(stream, sender, job.frame, block.shard, error)
         if job.stale:
@@ -227,7 +232,7 @@ class Appender:
                 raise StorageError("the block was damaged on its way to the node")
             shard = self._log.shard(stream, index)
             first_counter, arrival_ms = shard.append(body, records, crc, flags, sender.producer, frame, part)
-            return Stored(first_counter, arrival_ms, shard.tail)
+            return first_counter, arrival_ms, shard.tail  # noqa: TRY300  # an `else` would say no more
         except KflowError as error:
             return self._failed(stream, sender, frame, index, error)
         except Exception as error:  # a broken promise must fail this block, not end the node or silence the shard
@@ -251,9 +256,9 @@ class Appender:
                         lane.thread = None
                         return
                 job, done = lane.jobs.popleft()
-            began = time.perf_counter()
+            began = perf_counter()
             result = self._run(lane.stream, job)
-            lane.slow = time.perf_counter() - began > SLOW_S
+            lane.slow = perf_counter() - began > SLOW_S
             self._results.append((lane, done, result))
             if not self._called:
                 self._called = True

@@ -21,8 +21,9 @@ from kflow.broker import wire
 from kflow.broker.log import Log
 from kflow.broker.streammap import StreamMap
 from kflow.errors import InternalError, KflowError, ResourceNotFound, StaleMap, UsageError
-from kflow.runtime.appender import Appender, Job, Result, Stored
+from kflow.runtime.appender import Appender, Job, Result
 from kflow.runtime.loop import READ, WRITE, Loop
+from kflow.runtime.pending import REFUSED, STALE, Pending
 
 log = logging.getLogger(__name__)
 
@@ -41,8 +42,7 @@ OnControl = Callable[["Connection", int, dict[str, Any]], Any]
 _FRAME_BYTES = wire.FRAME.size
 _HEAD_BYTES = wire.PUT_HEAD.size
 _BLOCK_BYTES = wire.BLOCK.size
-_STALE = wire.ANSWER.pack(0, 0, 0, wire.STALE)
-_REFUSED = wire.ANSWER.pack(0, 0, 0, wire.REFUSED)
+_ONE_BYTES = wire.PUT_ONE.size
 
 
 class Service(Protocol):
@@ -75,40 +75,6 @@ class Service(Protocol):
     def forget(self, stream_id: int) -> None:
         """Read the map of a stream again before it is used."""
         ...
-
-
-class Pending:
-    """One PUT frame whose answer is not sent yet.
-
-    Attributes:
-        request: the frame's number.
-        size: bytes of the frame.
-        answers: one a block, in order; empty where not known yet.
-        errors: why blocks were refused, by their place.
-        missing: how many answers are not known yet.
-    """
-
-    __slots__ = ("answers", "errors", "missing", "request", "size")
-
-    def __init__(self, request: int, size: int, count: int) -> None:
-        self.request = request
-        self.size = size
-        self.answers: list[bytes] = [b""] * count
-        self.errors: dict[int, KflowError] = {}
-        self.missing = count
-
-    def settle(self, part: int, answer: bytes) -> None:
-        """Note the answer of one block."""
-        self.answers[part] = answer
-        self.missing -= 1
-
-    def encoded(self) -> bytes:
-        """The answer frame."""
-        body = b"".join(self.answers)
-        if self.errors:
-            ordered = [wire.error_as_json(self.errors[part]) for part in sorted(self.errors)]
-            body += msgspec.json.encode(ordered)
-        return wire.frame(wire.ANSWERED, self.request, body, len(self.answers))
 
 
 class Connection:
@@ -225,7 +191,9 @@ class Connection:
     def _ready(self, mask: int) -> None:
         if mask & WRITE:
             self.writable()
-        if mask & READ and self.reading and not self.closed:
+            if self.closed:
+                return
+        if mask & READ and self.reading:
             self.readable()
 
     def _work(self) -> None:
@@ -248,7 +216,10 @@ class Connection:
                     deadline = time.perf_counter() + SLICE_S
                 at = end
                 if kind == wire.PUT and self.producer:
-                    self._put(request, count, view[begin:end])
+                    if count == 1:
+                        self._put_one(request, view[begin:end])
+                    else:
+                        self._put(request, count, view[begin:end])
                 else:
                     self._serve(kind, request, count, view[begin:end])
         except (ValueError, struct.error) as error:
@@ -357,6 +328,27 @@ class Connection:
         store = self._service.store
         return [store.shard(stream, shard.index).tail for shard in stream.shards]
 
+    def _put_one(self, request: int, payload: memoryview) -> None:
+        """Append the one block of a frame: the way of single puts, with as few steps as there can be."""
+        stream_id, generation, seen, index, records, length, crc, flags = wire.PUT_ONE.unpack_from(payload)
+        service = self._service
+        stream = service.stream(stream_id)
+        result: Result | None = None
+        if (
+            stream is not None
+            and stream.generation == generation
+            and index < len(stream.shards)
+            and len(payload) == _ONE_BYTES + length
+            and not self._pending
+        ):
+            body = payload[_ONE_BYTES:]
+            result = service.appender.append_now(stream, self, request, 0, seen, index, records, body, crc, flags)
+            if type(result) is tuple:
+                service.on_append(stream, index)
+                self._outbox += wire.answer_one(request, *result)
+                return
+        self._put_later(request, 1, payload, resent=False, result=result)
+
     def _put(self, request: int, count: int, payload: memoryview) -> None:
         """Append the blocks of a frame; those that need not wait are answered at once."""
         stream_id, generation, seen = wire.PUT_HEAD.unpack_from(payload)
@@ -365,25 +357,26 @@ class Connection:
         if stream is None or stream.generation != generation:
             self._put_later(request, count, payload, resent=False)
             return
-        at = wire.PUT_HEAD.size + count * wire.BLOCK.size
-        shards = len(stream.shards)
+        at = _HEAD_BYTES + count * _BLOCK_BYTES
+        shards, size = len(stream.shards), len(payload)
+        append = service.appender.append_now
         answers: list[bytes] = []
-        for index, records, length, crc, flags in wire.BLOCK.iter_unpack(payload[wire.PUT_HEAD.size : at]):
+        result: Result | None = None
+        for index, records, length, crc, flags in wire.BLOCK.iter_unpack(payload[_HEAD_BYTES:at]):
             end = at + length
-            if index >= shards or end > len(payload):
+            if index >= shards or end > size:
                 break
-            block = (index, records, payload[at:end], crc, flags)
-            result = service.appender.append_now(stream, self, request, len(answers), seen, block)
-            if type(result) is not Stored:
-                if result is not None:
-                    self._put_later(request, count, payload, resent=False, begun=answers, result=result)
-                    return
+            body = payload[at:end]
+            result = append(stream, self, request, len(answers), seen, index, records, body, crc, flags)
+            if type(result) is not tuple:
                 break
+            first_counter, arrival_ms, tail = result
+            result = None
             service.on_append(stream, index)
-            answers.append(wire.ANSWER.pack(*result, wire.OK))
+            answers.append(wire.ANSWER.pack(first_counter, arrival_ms, tail, wire.OK))
             at = end
-        if len(answers) < count or at != len(payload) or self._pending:
-            self._put_later(request, count, payload, resent=False, begun=answers)
+        if len(answers) < count or at != size or self._pending:
+            self._put_later(request, count, payload, resent=False, begun=answers, result=result)
         else:
             self._outbox += wire.frame(wire.ANSWERED, request, b"".join(answers), count)
 
@@ -418,10 +411,10 @@ class Connection:
         for part, block in enumerate(blocks[len(begun) :], len(begun)):
             stale = stream is None or stream.generation != generation
             if stream is None or (stale and not resent) or block.shard >= len(stream.shards):
-                pending.settle(part, _STALE)
+                pending.settle(part, STALE)
                 continue
             if result is None and not resent:
-                result = service.appender.append_now(stream, self, request, part, seen, block[:5])
+                result = service.appender.append_now(stream, self, request, part, seen, *block[:5])
             if result is None:
                 if len(self._buffer) == BUFFER_BYTES:  # the next receive writes over it
                     block = block._replace(body=memoryview(bytes(block.body)))  # noqa: PLW2901
@@ -445,15 +438,15 @@ class Connection:
 
     def _note(self, stream: StreamMap, pending: Pending, part: int, shard: int, result: Result) -> None:
         """Write down what came of one block, and tell who waits for the shard."""
-        if type(result) is Stored:
+        if isinstance(result, tuple):
             pending.settle(part, wire.ANSWER.pack(result[0], result[1], result[2], wire.OK))
             self._service.on_append(stream, shard)
         elif isinstance(result, ResourceNotFound | StaleMap):
             self._service.forget(stream.id)
-            pending.settle(part, _STALE)
+            pending.settle(part, STALE)
         elif isinstance(result, KflowError):
             pending.errors[part] = result
-            pending.settle(part, _REFUSED)
+            pending.settle(part, REFUSED)
 
     def _answer_done(self) -> None:
         """Move answers that are complete to the outbox, in the order of their frames."""

@@ -145,25 +145,13 @@ class Environment:
 
     def guard(self, fds: Iterable[int]) -> None:
         """Descriptors that must still be the same files after user code ran."""
-        for fd in fds:
-            found = os.fstat(fd)
-            self._guarded.append((fd, found.st_dev, found.st_ino))
+        self._guarded += identities(fds)
 
     def _check(self) -> None:
         """End at once where user code closed a descriptor of ours: its next `open` would get the number."""
-        fstat = os.fstat
-        try:
-            for fd, device, inode in self._guarded:
-                found = fstat(fd)
-                if found.st_ino != inode or found.st_dev != device:
-                    os._exit(_FDS_TAKEN)
-            if self._reader is not None:
-                for fd, device, inode in self._reader.fds():
-                    found = fstat(fd)
-                    if found.st_ino != inode or found.st_dev != device:
-                        os._exit(_FDS_TAKEN)
-        except OSError:
-            os._exit(_FDS_TAKEN)
+        check_descriptors(self._guarded)
+        if self._reader is not None:
+            check_descriptors(self._reader.fds())
 
     # ------------------------------------------------------------------ redrive
 
@@ -185,3 +173,20 @@ class Environment:
 
 _FDS_TAKEN = 70
 """Exit status where user code closed kflow's descriptors (EX_SOFTWARE)."""
+
+
+def identities(fds: Iterable[int]) -> list[tuple[int, int, int]]:
+    """Which files descriptors are: (descriptor, device, inode)."""
+    return [(fd, found.st_dev, found.st_ino) for fd in fds for found in (os.fstat(fd),)]
+
+
+def check_descriptors(guarded: Iterable[tuple[int, int, int]]) -> None:
+    """End this process at once unless each descriptor is still the file that it was."""
+    fstat = os.fstat
+    try:
+        for fd, device, inode in guarded:
+            found = fstat(fd)
+            if found.st_ino != inode or found.st_dev != device:
+                os._exit(_FDS_TAKEN)
+    except OSError:
+        os._exit(_FDS_TAKEN)

@@ -17,6 +17,7 @@ import socket
 import sys
 import traceback
 from collections import deque
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NoReturn
 
@@ -30,7 +31,7 @@ from kflow.interfaces import BatchOutcome, BatchResult
 from kflow.lambda_.mapping import Death, EventSourceMapping, StepKind
 from kflow.lambda_.mapping import Grant as EngineGrant
 from kflow.runtime import messages
-from kflow.runtime.invoking import Environment
+from kflow.runtime.invoking import Environment, check_descriptors, identities
 from kflow.runtime.lifeline import WorkerLock
 from kflow.runtime.messages import Channel, WorkerSpec
 
@@ -80,7 +81,6 @@ class Worker:
         self._spec = spec
         self._channel = channel
         self._waiting: deque[messages.ToWorker] = deque(waiting)
-        self._live = Live(live, 0 if spec.every_batch else _SUM_MS)
         self._clock = SystemClock()
         self._folder = DataFolder.open(Path(spec.data_dir))
         self._lock = WorkerLock(self._folder.run_dir, spec.worker)
@@ -89,7 +89,8 @@ class Worker:
         self._slots: dict[int, SlotFile] = {}
         self._mappings: dict[tuple[int, int], tuple[EventSourceMapping, ShardReader]] = {}
         self._environment = Environment(spec, channel)
-        self._environment.guard([channel.fileno(), live.fileno(), self._lock.fd])
+        self._environment.guard([channel.fileno()])
+        self._live = Live(live, 0 if spec.every_batch else _SUM_MS, guarded=[live.fileno(), self._lock.fd])
 
     def serve(self) -> int:
         """Serve messages until told to stop, or until the node is gone."""
@@ -229,8 +230,17 @@ class Worker:
 class Live:
     """Outcomes for people, over a socket that may lose them: the node is never waited for."""
 
-    def __init__(self, sock: socket.socket, sum_ms: int) -> None:
+    def __init__(self, sock: socket.socket, sum_ms: int, *, guarded: Iterable[int] = ()) -> None:
+        """Tell over a socket.
+
+        Args:
+            sock: where to.
+            sum_ms: successes within this time are told as one; 0 tells of each.
+            guarded: descriptors that user code must not have touched; looked at before each message, which is less
+                often than after each batch.
+        """
         self._socket = sock
+        self._guarded = identities(guarded)
         self._sum_ms = sum_ms
         self._sum: BatchOutcome | None = None
         self._since = 0
@@ -258,6 +268,7 @@ class Live:
             self._sum = None
 
     def _send(self, outcome: BatchOutcome) -> None:
+        check_descriptors(self._guarded)
         try:
             self._socket.send(messages.encode(outcome), socket.MSG_DONTWAIT)
         except OSError:  # full, or the node is gone: the slot holds what matters

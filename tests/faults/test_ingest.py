@@ -5,6 +5,7 @@ The loop runs in the test's own thread, a round at a time, and the test speaks t
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import socket
@@ -102,10 +103,8 @@ class Speaker:
 
     def _taken(self) -> wire.Received | None:
         self.node.round()
-        try:
+        with contextlib.suppress(BlockingIOError):
             self.buffer += self.socket.recv(1 << 16)
-        except BlockingIOError:
-            pass
         if len(self.buffer) < wire.FRAME.size:
             return None
         length, request, kind, count = wire.FRAME.unpack_from(self.buffer)

@@ -217,7 +217,9 @@ def test_a_forked_child_puts_its_own_and_nothing_of_its_killed_parent(folder: Da
         fork()
 
     assert sorted(data for datas in stored(folder) for data in datas) == sorted(
-        [f"parent {i}" for i in range(20)] + [f"child {i}" for i in range(20)] + ["child through the inherited producer"]
+        [f"parent {i}" for i in range(20)]
+        + [f"child {i}" for i in range(20)]
+        + ["child through the inherited producer"]
     )
 
 
@@ -302,7 +304,8 @@ import sys
 from pathlib import Path
 from kflow.broker.encode import Encoder
 from kflow.broker.folder import DataFolder
-from kflow.producing.channel import Channel, Frame
+from kflow.producing.channel import Channel
+from kflow.producing.frames import Frame
 folder = DataFolder.open(Path(sys.argv[1]))
 channel = Channel(folder, patience_s=0.3)
 stream = folder.map("orders")

@@ -122,8 +122,10 @@ def test_iterators_begin_where_their_type_says(client: Any) -> None:
     latest = iterator(client, "LATEST")
     put(client, b"d")
 
-    assert read(client, iterator(client, "AT_SEQUENCE_NUMBER", StartingSequenceNumber=numbers[1]))[0] == [b"b", b"c", b"d"]
-    assert read(client, iterator(client, "AFTER_SEQUENCE_NUMBER", StartingSequenceNumber=numbers[1]))[0] == [b"c", b"d"]
+    at = iterator(client, "AT_SEQUENCE_NUMBER", StartingSequenceNumber=numbers[1])
+    assert read(client, at)[0] == [b"b", b"c", b"d"]
+    after = iterator(client, "AFTER_SEQUENCE_NUMBER", StartingSequenceNumber=numbers[1])
+    assert read(client, after)[0] == [b"c", b"d"]
     assert read(client, latest)[0] == [b"d"]
     past = datetime.now(UTC) - timedelta(hours=1)
     assert read(client, iterator(client, "AT_TIMESTAMP", Timestamp=past))[0] == [b"a", b"b", b"c", b"d"]
@@ -148,8 +150,7 @@ def test_a_shards_own_starting_number_is_a_place(client: Any) -> None:
         (
             {"ShardIteratorType": "AT_SEQUENCE_NUMBER", "StartingSequenceNumber": "17"},
             "InvalidArgumentException",
-            "StartingSequenceNumber 17 used in GetShardIterator on shard shardId-000000000000 in stream orders under "
-            "account 123456789012 is invalid.",
+            "StartingSequenceNumber 17 used in GetShardIterator on shard shardId-000000000000 in stream orders",
         ),
         ({"ShardIteratorType": "AT_TIMESTAMP"}, "InvalidArgumentException", "Must specify timestampInMillis parameter"),
         (
@@ -292,7 +293,7 @@ def test_errors_are_botocores_and_have_their_own_classes(client: Any) -> None:
         "Stream none under account 123456789012 not found."
     )
     assert raised.value.response["ResponseMetadata"]["HTTPStatusCode"] == 400
-    with pytest.raises(client.exceptions.ResourceInUseException, match="Stream orders .* already exists"):
+    with pytest.raises(client.exceptions.ResourceInUseException, match=r"Stream orders .* already exists"):
         client.create_stream(StreamName="orders", ShardCount=1)
     with pytest.raises(client.exceptions.ResourceNotFoundException):
         client.put_records(StreamName="none", Records=[{"Data": b"x", "PartitionKey": "k"}])
@@ -309,7 +310,7 @@ def test_errors_are_botocores_and_have_their_own_classes(client: Any) -> None:
         ([{"Data": b"x", "PartitionKey": ""}], "ValidationException", "records.1.member.partitionKey"),
         ([{"Data": bytes(1_048_577), "PartitionKey": "k"}], "ValidationException", "records.1.member.data"),
         ([{"Data": bytes(1_000_000), "PartitionKey": "k"}] * 11, "InvalidArgumentException", "exceeds 10 MB"),
-        ([{"Data": b"x", "PartitionKey": "k", "ExplicitHashKey": "-1"}], "InvalidArgumentException", "Specified value was -1"),
+        ([{"Data": b"", "PartitionKey": "k", "ExplicitHashKey": "-1"}], "InvalidArgumentException", "value was -1"),
     ],
 )
 def test_records_that_are_not_acceptable_fail_the_whole_call(

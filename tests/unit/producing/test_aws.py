@@ -88,7 +88,8 @@ def test_a_call_takes_500_records_and_5_mib(sdk: Any, stub: Stubber) -> None:
 def test_ordered_puts_name_the_number_before_them_of_their_key(sdk: Any, stub: Stubber) -> None:
     for number, key, after in ((1, "a", None), (2, "b", None), (3, "a", "1")):
         more = {} if after is None else {"SequenceNumberForOrdering": after}
-        stub.add_response("put_record", stored(number), {"StreamName": "orders", "Data": ANY, "PartitionKey": key, **more})
+        expected = {"StreamName": "orders", "Data": ANY, "PartitionKey": key, **more}
+        stub.add_response("put_record", stored(number), expected)
 
     placed, _ = RemoteStream("orders", sdk).put_all(Entries(["a", "b", "a"], [b"x"] * 3), ordered=True)
 

@@ -89,6 +89,12 @@ def test_large_records_go_in_several_blocks_and_frames(folder: DataFolder) -> No
     assert [data[0] for data in stored] == list(range(20))
 
 
+def test_a_call_may_mix_bytes_text_and_objects(folder: DataFolder) -> None:
+    put_many("orders", [(b"bytes", "k"), ("text", "k"), ({"id": 1}, "k"), (bytearray(b"array"), "k")])
+
+    assert datas(folder, 0) + datas(folder, 1) == [b"bytes", b"text", b'{"id":1}', b"array"]
+
+
 def test_no_records_are_no_call(folder: DataFolder) -> None:
     assert put_many("orders", []) == []
 
@@ -98,7 +104,7 @@ def test_an_unknown_stream_is_never_created_and_the_error_says_how(folder: DataF
         lambda: put("order", b"x", partition_key="k"),
         lambda: put_many("order", [(b"x", "k")]),
     ):
-        with pytest.raises(ResourceNotFound, match="Did you mean orders.*kflow streams create order --shards 1"):
+        with pytest.raises(ResourceNotFound, match=r"Did you mean orders.*kflow streams create order --shards 1"):
             call()
     assert [stream.name for stream in folder.maps()] == ["orders"]
 

@@ -47,7 +47,7 @@ def test_bytes_stay_text_is_utf8_and_the_rest_is_compact_json(data: object, enco
 
 
 def test_what_json_cannot_hold_is_refused_with_its_type() -> None:
-    with pytest.raises(UsageError, match="data of type Thing cannot be put: .*Thing"):
+    with pytest.raises(UsageError, match=r"data of type Thing cannot be put: .*Thing"):
         as_bytes(type("Thing", (), {})())
 
 
