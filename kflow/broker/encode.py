@@ -177,15 +177,19 @@ class Encoder:
             known.clear()
         ends, prefixes, sizes, lanes = self._ends, self._prefixes, _SIZES, _LANES
         whole, longest = int.from_bytes, limits.PARTITION_KEY_CHARACTERS
+        entries: list[bytes] = []
+        recall, add = known.get, entries.append
         for key in keys:
-            if key not in known:
+            entry = recall(key)
+            if entry is None:
                 encoded = key.encode()
                 if not 1 <= len(key) <= longest:
                     _check_records(None, keys, datas, self._record_bytes)
                 hashed = md5(encoded).digest()
-                lane = lanes[whole(hashed, "big") % LANES]
-                known[key] = prefixes[bisect_left(ends, hashed)] + sizes[len(encoded)] + lane
-        return tuple([known[key] for key in keys])
+                lane = lanes[whole(hashed) % LANES]
+                known[key] = entry = prefixes[bisect_left(ends, hashed)] + sizes[len(encoded)] + lane
+            add(entry)
+        return tuple(entries)
 
     def _route_explicit(self, entries: Sequence[bytes], hash_keys: Sequence[int | None]) -> tuple[bytes, ...]:
         routed = list(entries)

@@ -36,7 +36,7 @@ SLICE_S = 0.0005
 BUFFER_BYTES = 128 << 10
 """Receive buffer of a connection; a larger frame gets a buffer of its own, which its blocks then keep."""
 
-OnAppend = Callable[[StreamMap, int], None]
+OnAppend = Callable[[StreamMap, int, int, int], None]
 OnControl = Callable[["Connection", int, dict[str, Any]], Any]
 
 _FRAME_BYTES = wire.FRAME.size
@@ -344,7 +344,7 @@ class Connection:
             body = payload[_ONE_BYTES:]
             result = service.appender.append_now(stream, self, request, 0, seen, index, records, body, crc, flags)
             if type(result) is tuple:
-                service.on_append(stream, index)
+                service.on_append(stream, index, result[2], result[0] + records)
                 self._outbox += wire.answer_one(request, *result)
                 return
         self._put_later(request, 1, payload, resent=False, result=result)
@@ -372,7 +372,7 @@ class Connection:
                 break
             first_counter, arrival_ms, tail = result
             result = None
-            service.on_append(stream, index)
+            service.on_append(stream, index, tail, first_counter + records)
             answers.append(wire.ANSWER.pack(first_counter, arrival_ms, tail, wire.OK))
             at = end
         if len(answers) < count or at != size or self._pending:
@@ -440,7 +440,7 @@ class Connection:
         """Write down what came of one block, and tell who waits for the shard."""
         if isinstance(result, tuple):
             pending.settle(part, wire.ANSWER.pack(result[0], result[1], result[2], wire.OK))
-            self._service.on_append(stream, shard)
+            self._service.on_append(stream, shard, result[2], self._service.store.shard(stream, shard).next_counter)
         elif isinstance(result, ResourceNotFound | StaleMap):
             self._service.forget(stream.id)
             pending.settle(part, STALE)

@@ -36,8 +36,8 @@ class Ingest:
     Args:
         store: the log; its writer lock is held by the caller for as long as this object is open.
         loop: hosts the connections.
-        on_append: called with the stream's map and the shard's index after each append, before its answer is sent: so a
-            waiting lease is granted first.
+        on_append: called after each append with the stream's map, the shard's index, its tail and its next counter,
+            before the answer is sent: so a waiting lease is granted first.
         on_control: called for each control request with the connection, the request's number and the request; returns
             the answer, or None to answer later by `Connection.answer`; raises `KflowError` to refuse.
         hello: what the node says first.

@@ -279,6 +279,11 @@ class LeaseTable:
         if lease.state is LeaseState.DUE:
             self._make_ready(lease, now)
 
+    @property
+    def is_short(self) -> bool:
+        """Whether leases wait for a place: the slices of busy workers count then."""
+        return bool(self._ready)
+
     # ------------------------------------------------------------------ what to do
 
     def tick(self, now: float) -> None:

@@ -10,16 +10,16 @@ from __future__ import annotations
 import heapq
 import itertools
 import os
-import selectors
 import time
 from collections import deque
 from collections.abc import Callable
 
-READ = selectors.EVENT_READ
-WRITE = selectors.EVENT_WRITE
+from kflow.runtime.poller import READ, WRITE, make_poller
 
 LOOK_S = 50e-6
 """How long a loop whose last wait was short looks for more before it sleeps."""
+
+__all__ = ["READ", "WRITE", "Callback", "Loop", "Timer"]
 
 Callback = Callable[[int], object]
 
@@ -42,7 +42,8 @@ class Loop:
     """Single-threaded; every method but `call_soon_threadsafe` belongs to the thread that runs it."""
 
     def __init__(self) -> None:
-        self._selector = selectors.DefaultSelector()
+        self._poller = make_poller()
+        self._watched: dict[int, tuple[int, int, Callback]] = {}  # by descriptor: priority, mask, callback
         self._timers: list[tuple[float, int, Timer]] = []
         self._order = itertools.count()
         self._soon: deque[Callable[[], object]] = deque()
@@ -51,21 +52,24 @@ class Loop:
         self._wake_read, self._wake_write = os.pipe()
         os.set_blocking(self._wake_read, False)
         os.set_blocking(self._wake_write, False)
-        self._selector.register(self._wake_read, READ, (0, self._woken))
+        self.add(self._wake_read, self._woken, priority=0)
 
     def add(self, fd: int, callback: Callback, *, priority: int = 1, mask: int = READ) -> None:
         """Call `callback(mask)` whenever `fd` is ready; lower priorities are served first within a round."""
-        self._selector.register(fd, mask, (priority, callback))
+        self._poller.add(fd, mask)
+        self._watched[fd] = (priority, mask, callback)
 
     def modify(self, fd: int, mask: int) -> None:
         """Change what `fd` is watched for."""
-        key = self._selector.get_key(fd)
-        if key.events != mask:
-            self._selector.modify(fd, mask, key.data)
+        priority, before, callback = self._watched[fd]
+        if before != mask:
+            self._poller.modify(fd, mask)
+            self._watched[fd] = (priority, mask, callback)
 
     def remove(self, fd: int) -> None:
         """Stop watching `fd`, before it is closed."""
-        self._selector.unregister(fd)
+        self._poller.remove(fd)
+        del self._watched[fd]
 
     def call_at(self, due: float, call: Callable[[], object]) -> Timer:
         """Call once when `time.monotonic()` has reached `due`."""
@@ -105,36 +109,37 @@ class Loop:
         concludes that something did not.
         """
         ready = self._wait(self._timeout(limit_s))
+        watched = self._watched
         if len(ready) > 1:
-            ready.sort(key=_priority)
-        watched = self._selector.get_map()
-        for key, mask in ready:
-            if key.fd in watched:  # an earlier callback of this round may have removed it
-                key.data[1](mask)
+            ready.sort(key=lambda event: watched[event[0]][0])
+        for fd, mask in ready:
+            found = watched.get(fd)  # an earlier callback of this round may have removed it
+            if found is not None:
+                found[2](mask)
         while self._soon:
             self._soon.popleft()()
         self._fire()
 
-    def _wait(self, timeout: float | None) -> list[tuple[selectors.SelectorKey, int]]:
+    def _wait(self, timeout: float | None) -> list[tuple[int, int]]:
         """What is ready. Where the last wait was short, look for a moment before going to sleep.
 
         An answer is often followed by the next request within microseconds, and waking a sleeping process costs more
         than the look (`tests/bench` "put-single"); where waits are longer, looking would only cost.
         """
-        select = self._selector.select
+        poll = self._poller.poll
         begin = time.perf_counter()
         if self._brisk:
             end = begin + LOOK_S
             while time.perf_counter() < end:
-                if ready := select(0):
+                if ready := poll(0):
                     return ready
-        ready = select(timeout)
+        ready = poll(timeout)
         self._brisk = bool(ready) and time.perf_counter() - begin < 2 * LOOK_S
         return ready
 
     def close(self) -> None:
-        """Release the selector and the wake-up pipe."""
-        self._selector.close()
+        """Release the poller and the wake-up pipe."""
+        self._poller.close()
         os.close(self._wake_read)
         os.close(self._wake_write)
 
@@ -165,8 +170,3 @@ class Loop:
                 pass
         except BlockingIOError:
             return
-
-
-def _priority(event: tuple[selectors.SelectorKey, int]) -> int:
-    priority: int = event[0].data[0]
-    return priority

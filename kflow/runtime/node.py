@@ -159,11 +159,13 @@ class Node:
 
     # ------------------------------------------------------------------ appends
 
-    def on_append(self, stream: StreamMap, shard: int) -> None:
+    def on_append(self, stream: StreamMap, shard: int, tail: int, next_counter: int) -> None:
         """A block was committed: grant before the answer goes out."""
-        writer = self.log.shard(stream, shard)
-        if self.table.news(stream.id, shard, writer.tail, writer.next_counter, time.monotonic()):
-            self.dispatch()
+        now = time.monotonic()
+        if self.table.news(stream.id, shard, tail, next_counter, now):
+            for action in self.table.plan(now):
+                self._carry_out(action, now)
+            self._arm_by(now + SILENCE_S, now)
         for tell in self._appended:
             tell(stream, shard)
         self.upkeep.appended()
@@ -249,6 +251,12 @@ class Node:
                 return
             self._timer.cancel()
         self._timer = self.loop.call_at(due, self._on_time)
+
+    def _arm_by(self, due: float, now: float) -> None:
+        """Arm for what a grant brings, the earliest of which is `due`: nothing to do where the timer fires before."""
+        timer = self._timer
+        if timer is None or timer.call is None or timer.due > due or self.table.is_short:
+            self._arm(now)
 
     def _on_time(self) -> None:
         self.supervisor.kill_overdue(time.monotonic())

@@ -134,7 +134,7 @@ class TestNode:
         self.ingest = Ingest(
             self.log,
             loop=self.loop,
-            on_append=lambda stream, shard: self.appended.append(shard),
+            on_append=lambda stream, shard, tail, next_counter: self.appended.append(shard),
             on_control=self._control,
             hello=wire.own_hello(self.folder.id),
         )

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 import pytest
 
 from kflow.runtime.loop import READ, WRITE, Loop
+from kflow.runtime.poller import EpollPoller, SelectorPoller
 
 
 @pytest.fixture
@@ -88,6 +89,27 @@ def test_a_call_from_another_thread_ends_the_wait(loop: Loop) -> None:
 
     loop.run()  # without the wake-up this would never return
     other.join()
+
+
+@pytest.mark.parametrize("make", [EpollPoller, SelectorPoller])
+def test_both_pollers_tell_the_same(make: type[EpollPoller | SelectorPoller]) -> None:
+    poller = make()
+    ours, theirs = socket.socketpair()
+    poller.add(ours.fileno(), READ)
+    before = poller.poll(0)
+    theirs.send(b"x")
+    readable = poller.poll(0)
+    poller.modify(ours.fileno(), READ | WRITE)
+    both = poller.poll(0)
+    poller.remove(ours.fileno())
+
+    assert before == []
+    assert readable == [(ours.fileno(), READ)]
+    assert both == [(ours.fileno(), READ | WRITE)]
+    assert poller.poll(0) == []
+    poller.close()
+    ours.close()
+    theirs.close()
 
 
 def test_writing_is_watched_only_when_asked_for(loop: Loop) -> None:
