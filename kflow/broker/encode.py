@@ -24,7 +24,8 @@ from kflow.broker.streammap import StreamMap
 from kflow.errors import InvalidArgument, UsageError, ValidationFailed
 from kflow.records import Placed
 
-_CACHED_KEYS: Final = 100_000
+_CACHED_KEYS: Final = 32_768
+"""Keys remembered at most; many more would only push one another, and the records, out of the processor's caches."""
 _ONE: Final = words_u32(1).pack
 _SHARD: Final = struct.Struct("<I").unpack_from
 _SIZES: Final = tuple(bytes((size >> 8, size & 255)) for size in range(4 * limits.PARTITION_KEY_CHARACTERS + 1))

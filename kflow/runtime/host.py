@@ -234,6 +234,7 @@ class _Running:
             preload=(*PRELOAD, *used, *self.settings.preload),
             environment=self.variables,
             data_dir=self.folder.path,
+            run_dir=self.folder.run_dir,
         )
 
 

@@ -74,11 +74,16 @@ def _alive(pid: int) -> bool:
     return True
 
 
+def lock_path(run_dir: Path, worker: int) -> Path:
+    """The lock file of a worker."""
+    return run_dir / f"worker-{worker}.lock"
+
+
 class WorkerLock:
     """The lock file of a worker: held for its life, freed by the kernel, never handed to a child."""
 
     def __init__(self, run_dir: Path, worker: int) -> None:
-        self.path = run_dir / f"worker-{worker}.lock"
+        self.path = lock_path(run_dir, worker)
         self.fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         fcntl.flock(self.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         me = identify(os.getpid())

@@ -19,6 +19,7 @@ import msgspec
 from kflow.errors import UsageError
 from kflow.lambda_ import payloads
 from kflow.runtime import messages
+from kflow.runtime.lifeline import lock_path
 from kflow.runtime.loop import READ, WRITE, Loop
 from kflow.runtime.messages import Channel, DeathNote, WorkerSpec
 from kflow.runtime.output import log_path, report, request_id_text
@@ -67,6 +68,7 @@ class SupervisorOptions:
     preload: tuple[str, ...]
     environment: Mapping[str, str]
     data_dir: Path
+    run_dir: Path
 
 
 class Supervisor:
@@ -275,6 +277,7 @@ class Supervisor:
             self._by_pid.pop(handle.pid, None)
         self._unwatch(handle)
         handle.channel.close()
+        lock_path(self._options.run_dir, handle.id).unlink(missing_ok=True)  # nobody holds it any more
 
     def _unwatch(self, handle: WorkerHandle) -> None:
         if handle.watched:

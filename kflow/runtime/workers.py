@@ -19,6 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from kflow.errors import UsageError
 from kflow.runtime.lifeline import Process, identify, kill_group
 from kflow.runtime.messages import DECODERS, Born, Channel, Ended, Running, Spawn, WorkerSpec, encode
 
@@ -141,11 +142,14 @@ class ZygoteSpawner:
         """Wait until it has imported what it preloads.
 
         Raises:
-            ConnectionError: it ended instead; its own words are on standard error.
+            UsageError: it ended instead; its own words are on standard error.
         """
         data = self.socket.recv(_MESSAGE_BYTES)
         if not data:
-            raise ConnectionError(f"the zygote ended with exit status {self._process.wait()}")
+            raise UsageError(
+                f"the process that workers are forked from ended with exit status {self._process.wait()}, for what is "
+                'said above; look at the setting `preload`, or set worker_start = "spawn"'
+            )
 
     def start(self, handle: WorkerHandle, control: socket.socket, live: socket.socket) -> None:
         """Ask for a fork; the pid follows as a message."""

@@ -16,7 +16,6 @@ import socket
 import sys
 import threading
 
-from kflow.errors import InternalError
 from kflow.runtime import worker
 from kflow.runtime.lifeline import die_with_parent
 from kflow.runtime.messages import DECODERS, Born, Ended, encode
@@ -36,7 +35,10 @@ def main(argv: list[str]) -> int:
             importlib.import_module(name)
     if threading.active_count() != 1:
         names = ", ".join(thread.name for thread in threading.enumerate())
-        raise InternalError(f"preloaded modules started threads ({names}); take them out of the setting `preload`")
+        sys.stderr.write(
+            f"error: preloaded modules started threads ({names}): take them out of the setting `preload`\n"
+        )
+        return 1
     reaped, reaper = os.pipe()
     os.set_blocking(reaped, False)
     os.set_blocking(reaper, False)

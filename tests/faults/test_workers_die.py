@@ -349,5 +349,3 @@ def test_an_import_that_is_too_slow_is_run_again_inside_the_invocation(shop: Pro
 
     assert [note["attempts"] for note in shop.seen(what="called")] == [2]
     assert parked(shop) == []
-
-
