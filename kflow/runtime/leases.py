@@ -57,9 +57,12 @@ class Lease:
         read_offset: how far the last holder had read.
         want_counter: in a batching window, the next counter at which its batch is full.
         settled_at: when the last batch was settled, else when the lease was made.
+        reason: why the last holder returned it; empty while it is held.
+        window_due: it is granted because its batching window is over.
         ready_since: since when it waits for a worker.
         alone: it is to run while nothing else does.
         last_error: what its batch failed with last, for the next holder.
+        trouble: what the storage refused it, so that it is told once.
     """
 
     id: int
@@ -76,10 +79,12 @@ class Lease:
     want_counter: int = 0
     due: float | None = None
     reason: str = ""
+    window_due: bool = False
     ready_since: float = 0.0
     alone: bool = False
     death: DeathNote | None = None
     last_error: FunctionError | None = None
+    trouble: str = ""
 
 
 class PlaceState(enum.Enum):
@@ -401,6 +406,7 @@ class LeaseTable:
 
     def _grant(self, lease: Lease, place: Place, actions: list[Action], now: float) -> None:
         lease.state = LeaseState.GRANTED
+        lease.window_due, lease.reason = lease.reason == "window", ""
         lease.generation += 1
         lease.worker = lease.last_worker = place.id
         self._occupy(place, now)

@@ -138,6 +138,7 @@ class Returned(msgspec.Struct, frozen=True, array_like=True, tag=12):
         settled: whether a batch was settled under this grant.
         broken: the environment is to be thrown away (its import failed).
         last_error: what the batch at the checkpoint failed with last.
+        detail: for `storage`: what failed.
     """
 
     lease: int
@@ -149,12 +150,18 @@ class Returned(msgspec.Struct, frozen=True, array_like=True, tag=12):
     settled: bool = False
     broken: bool = False
     last_error: FunctionError | None = None
+    detail: str = ""
 
 
 class Alive(msgspec.Struct, frozen=True, array_like=True, tag=13):
-    """Worker to node: no invocation runs, and I am still at it (gathering, or waiting for the disk)."""
+    """Worker to node: no invocation runs, and I am still at it.
+
+    Attributes:
+        detail: what the storage refuses, where an outcome is held that cannot be written.
+    """
 
     generation: int
+    detail: str = ""
 
 
 class Redriven(msgspec.Struct, frozen=True, array_like=True, tag=14):

@@ -216,7 +216,7 @@ class Node:
             shard=lease.shard,
             since_completion_ms=int((now - lease.settled_at) * 1000),
             window_over=self.drain is not None,
-            window_due=lease.reason == "window",
+            window_due=lease.window_due,
             alone=lease.alone,
             death=death,
             last_error=lease.last_error,
@@ -276,6 +276,8 @@ class Node:
         lease = self.table.leases.get(message.lease)
         readable_end, next_counter = (0, 0) if lease is None else self.readable_end(lease)
         self.table.returned(handle.id, message, readable_end, next_counter, now)
+        if lease is not None:
+            self._trouble(lease, message.detail)
         if handle.broken:
             self.table.places[handle.id].state = PlaceState.STOPPING
         if self.drain is not None:
@@ -283,6 +285,23 @@ class Node:
                 self.table.hurry(lease, now)
             self.drain.check(self.table)
         self.dispatch()
+
+    def held(self, handle: WorkerHandle, detail: str) -> None:
+        """The worker holds an outcome that the storage refuses."""
+        lease = self.table.places[handle.id].lease
+        if lease is not None:
+            self._trouble(lease, detail)
+
+    def _trouble(self, lease: Lease, detail: str) -> None:
+        """Say what the storage refuses a lease, once; and when it is over."""
+        if detail == lease.trouble:
+            return
+        where = f"{lease.function} {self.functions[lease.function].maps[lease.trigger].name}/{lease.shard}"
+        if detail:
+            self.notice("error", f"{where} waits for the storage: {detail}")
+        else:
+            self.notice("info", f"{where} goes on, the storage works again")
+        lease.trouble = detail
 
     def redriven(self, handle: WorkerHandle, message: messages.Redriven, now: float) -> None:
         """A parked entry was sent to its function again."""

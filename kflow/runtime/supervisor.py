@@ -44,6 +44,10 @@ class Reports(Protocol):
         """The lease is given back."""
         ...
 
+    def held(self, handle: WorkerHandle, detail: str) -> None:
+        """The worker holds an outcome that the storage refuses; told again and again until it is written."""
+        ...
+
     def redriven(self, handle: WorkerHandle, message: messages.Redriven, now: float) -> None:
         """A parked entry was sent to its function again."""
         ...
@@ -216,6 +220,8 @@ class Supervisor:
             elif isinstance(message, messages.Alive):
                 handle.running = None
                 handle.deadline = now + SILENCE_S
+                if message.detail:
+                    self._reports.held(handle, message.detail)
             elif isinstance(message, messages.Redriven):
                 self._freed(handle, now, broken=message.broken)
                 self._reports.redriven(handle, message, now)

@@ -37,6 +37,8 @@ from kflow.runtime.messages import Channel, WorkerSpec
 
 _LOOK_MS = 5
 """Between batches a worker looks for a message at most this often: a look is a system call."""
+_SIGN_MS = 2_000
+"""A sign of life between invocations at least this often: parking thousands of records one by one takes its time."""
 _SUM_MS = 100
 """Successes within this time are told as one."""
 
@@ -126,9 +128,13 @@ class Worker:
             )
         )
         settled = False
-        look = self._clock.now().monotonic_ms + _LOOK_MS
+        signed = self._clock.now().monotonic_ms
+        look = signed + _LOOK_MS
         while True:
             now = self._clock.now()
+            if now.monotonic_ms - signed > _SIGN_MS:
+                signed = now.monotonic_ms
+                self._channel.send(messages.Alive(grant.generation))
             step = mapping.step(now)
             for outcome in step.outcomes:
                 self._live.tell(outcome, now.monotonic_ms)
@@ -140,8 +146,12 @@ class Worker:
                     continue
                 reason, due = "retired", None
             elif step.kind is StepKind.HOLD:
-                self._channel.send(messages.Alive(grant.generation))
+                self._channel.send(messages.Alive(grant.generation, step.detail))
                 select.select([self._channel], [], [], (due or 0) / 1000)
+                self._retired(grant.generation)  # takes in what came: else the next wait would end at once
+                if self._channel.closed:
+                    return
+                signed = now.monotonic_ms
                 continue
             elif step.kind is StepKind.IDLE:
                 reason, due = "idle", None
@@ -160,6 +170,7 @@ class Worker:
                 settled=settled,
                 broken=environment.broken,
                 last_error=mapping.last_error,
+                detail=step.detail,
             )
         )
 

@@ -109,6 +109,20 @@ def test_a_batching_window_ends_early_when_its_batch_is_full() -> None:
     assert grants(made.plan(3.0)) == [(1, 1)]
 
 
+def test_only_the_grant_after_a_window_says_that_it_is_over() -> None:
+    made = table({"bill": 1})
+    made.plan(0.0)
+    give_back(made, 1, reason="window", due_ms=1000, now=1.0)
+    made.tick(2.0)
+    made.plan(2.0)
+    first = made.leases[1].window_due
+    made.ended(1, None, 3.0, died=False)
+    made.plan(3.0)
+
+    assert first
+    assert not made.leases[1].window_due
+
+
 def test_a_message_of_an_earlier_generation_is_void() -> None:
     made = table({"bill": 1})
     made.plan(0.0)
