@@ -18,9 +18,9 @@ from kflow.broker.block import HEADER_BYTES, MAGIC, Block, unpack_header
 from kflow.broker.ctl import ARRIVAL, CLOSED, COUNTER, DURABLE, HORIZON, TAIL, Ctl
 from kflow.broker.files import storage_error
 from kflow.broker.folder import DataFolder
-from kflow.broker.log import writing
 from kflow.broker.segment import SEGMENT_HEADER_BYTES, Segment
 from kflow.broker.streammap import StreamMap
+from kflow.broker.writing import writing
 from kflow.errors import Damaged, DataFolderBusy, StorageError
 from kflow.records import Position
 

@@ -18,10 +18,10 @@ from kflow import limits
 from kflow.arn import stream_arn, stream_name
 from kflow.broker import wire
 from kflow.broker.folder import DataFolder
-from kflow.broker.log import writing
 from kflow.broker.reader import ShardReader
 from kflow.broker.sequence import parse, shard_id, shard_index
 from kflow.broker.streammap import ShardInfo, StreamMap
+from kflow.broker.writing import writing
 from kflow.client import iterators, shapes
 from kflow.client.faults import Exceptions, metadata, raise_as_client_error, raise_invalid
 from kflow.client.parameters import blob, check, check_record, hash_key

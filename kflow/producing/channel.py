@@ -26,9 +26,9 @@ import msgspec
 from kflow.broker import wire
 from kflow.broker.encode import Encoder, Part
 from kflow.broker.folder import DataFolder
-from kflow.broker.log import writing
 from kflow.broker.streammap import StreamMap
 from kflow.broker.wire import Link
+from kflow.broker.writing import writing
 from kflow.errors import DataFolderBusy, KflowError, NoNode, ResourceNotFound, StaleMap, StorageError
 from kflow.producing.direct import append_here
 from kflow.producing.frames import Failure, Frame

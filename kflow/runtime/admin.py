@@ -17,12 +17,12 @@ from kflow.broker.checkpoints import SlotFile, slots_path
 from kflow.broker.files import Files
 from kflow.broker.folder import DataFolder
 from kflow.broker.locks import FileLock
-from kflow.broker.log import writing
 from kflow.broker.parked import ParkedStore
 from kflow.broker.reader import ShardReader
 from kflow.broker.slots import Slot
 from kflow.broker.streammap import StreamMap
 from kflow.broker.wire import call
+from kflow.broker.writing import writing
 from kflow.errors import DataFolderBusy, NoNode, UsageError
 from kflow.records import Position
 from kflow.runtime.lifeline import identify

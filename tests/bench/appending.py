@@ -14,8 +14,9 @@ from pathlib import Path
 from kflow.broker.encode import Encoder, Part
 from kflow.broker.folder import DataFolder
 from kflow.broker.locks import FileLock
-from kflow.broker.log import Log, writing
+from kflow.broker.log import Log
 from kflow.broker.streammap import StreamMap
+from kflow.broker.writing import writing
 from tests.bench.figures import Figure, cpu_of_call_ns, interleave, median_pair
 from tests.bench.running import Record, data_folder, record_sets
 

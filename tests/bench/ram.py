@@ -21,7 +21,7 @@ from kflow.broker import streammap
 from kflow.broker.block import Block
 from kflow.broker.checkpoints import Slot
 from kflow.broker.folder import DataFolder
-from kflow.broker.log import writing
+from kflow.broker.writing import writing
 from kflow.declarations import Handler, HandlerForm
 from kflow.lambda_.mapping import EventSourceMapping
 from kflow.lambda_.shapes import Shape, shape_for

@@ -16,8 +16,8 @@ from types import TracebackType
 from typing import Self
 
 from kflow.broker.folder import DataFolder
-from kflow.broker.log import writing
 from kflow.broker.streammap import StreamMap
+from kflow.broker.writing import writing
 
 PATIENCE_S = 120.0
 """No step of a bench takes longer than this: whatever does, hangs."""

@@ -18,7 +18,7 @@ from kflow import settings
 from kflow.broker import streammap
 from kflow.broker.encode import Encoder
 from kflow.broker.folder import DataFolder
-from kflow.broker.log import writing
+from kflow.broker.writing import writing
 from kflow.declarations import Handler
 from kflow.runtime import environment, loader
 from kflow.runtime.host import PRELOAD

@@ -20,9 +20,10 @@ from kflow.broker import ctl
 from kflow.broker.encode import Encoder
 from kflow.broker.files import FILES, Files
 from kflow.broker.folder import DataFolder
-from kflow.broker.log import Log, writing
+from kflow.broker.log import Log
 from kflow.broker.reader import ShardReader
 from kflow.broker.streammap import StreamMap
+from kflow.broker.writing import writing
 from kflow.clock import ManualClock
 from kflow.errors import KflowError, StorageError
 from tests.storing import Store, everything, read_all

@@ -16,7 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from kflow import limits
 from kflow.broker import ctl
 from kflow.broker.ctl import Ctl
-from kflow.broker.log import writing
+from kflow.broker.writing import writing
 from kflow.errors import StorageError
 from kflow.records import BEGIN_COUNTER, Position
 from tests.storing import FaultyFiles, Store, everything

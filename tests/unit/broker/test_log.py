@@ -16,7 +16,8 @@ from kflow.broker import ctl
 from kflow.broker.ctl import Ctl
 from kflow.broker.encode import Encoder
 from kflow.broker.folder import DataFolder
-from kflow.broker.log import Log, writing
+from kflow.broker.log import Log
+from kflow.broker.writing import writing
 from kflow.clock import ManualClock
 from kflow.errors import (
     DataFolderBusy,

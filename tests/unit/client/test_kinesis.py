@@ -14,7 +14,7 @@ from botocore.exceptions import ClientError, ParamValidationError
 
 import kflow
 from kflow.broker.folder import DataFolder
-from kflow.broker.log import writing
+from kflow.broker.writing import writing
 from kflow.client import iterators
 from kflow.errors import ExpiredIterator, InvalidArgument, UsageError
 from kflow.producing import runtime

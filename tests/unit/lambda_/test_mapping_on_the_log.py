@@ -11,10 +11,10 @@ from kflow.broker.checkpoints import SlotFile, SlotState
 from kflow.broker.encode import Encoder
 from kflow.broker.files import Files
 from kflow.broker.folder import DataFolder
-from kflow.broker.log import writing
 from kflow.broker.parked import ParkedStore
 from kflow.broker.reader import ShardReader
 from kflow.broker.streammap import StreamMap
+from kflow.broker.writing import writing
 from kflow.clock import ManualClock
 from kflow.declarations import MappingOptions
 from kflow.lambda_.mapping import EventSourceMapping, Grant, StepKind

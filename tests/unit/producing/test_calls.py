@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from kflow.broker.folder import DataFolder
-from kflow.broker.log import writing
 from kflow.broker.reader import ShardReader
 from kflow.broker.sequence import STEP
+from kflow.broker.writing import writing
 from kflow.errors import (
     InvalidArgument,
     PutFailed,

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from kflow.broker.folder import DataFolder
-from kflow.broker.log import writing
 from kflow.broker.reader import ShardReader
+from kflow.broker.writing import writing
 from kflow.errors import PutFailed, ResourceNotFound, UsageError, ValidationFailed
 from kflow.producing import Producer, runtime
 from tests.deadline import eventually
