@@ -162,7 +162,7 @@ def test_a_partial_batch_response_settles_what_came_before_and_retries_the_rest(
     assert (entry["attempts"], entry["records"]) == (4, 1)
 
 
-def test_record_age_parks_what_is_too_old_without_calling_the_handler(shop: Project) -> None:
+def test_records_younger_than_their_age_limit_reach_the_handler(shop: Project) -> None:
     create(shop)
     shop.handler("""
         from kflow import Record, on_stream
