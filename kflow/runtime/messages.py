@@ -15,7 +15,7 @@ from kflow.declarations import Handler
 from kflow.interfaces import FunctionError
 
 _LENGTH = struct.Struct("<I")
-_READ_BYTES = 65536
+_READ_BYTES = 8192
 
 
 class WorkerSpec(msgspec.Struct, frozen=True, array_like=True, tag=5):
