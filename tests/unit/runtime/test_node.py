@@ -1,0 +1,98 @@
+"""What the node tells people: its parts are real, no process is started."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from kflow.broker.folder import DataFolder
+from kflow.broker.log import Log
+from kflow.broker.parked import ParkedStore
+from kflow.broker.writing import writing
+from kflow.declarations import Handler, HandlerForm
+from kflow.plugins.manager import PluginManager
+from kflow.runtime.leases import Lease
+from kflow.runtime.loop import Loop
+from kflow.runtime.node import FunctionPlan, Node, NodeOptions
+from kflow.runtime.supervisor import SupervisorOptions
+
+
+class Heard:
+    """A listener that remembers notices."""
+
+    def __init__(self) -> None:
+        self.notices: list[tuple[str, str]] = []
+
+    def ready(self, info: object) -> None: ...
+
+    def outcome(self, outcome: object) -> None: ...
+
+    def notice(self, level: str, text: str) -> None:
+        self.notices.append((level, text))
+
+    def stopped(self, summary: object) -> None: ...
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> Iterator[tuple[Node, Heard]]:
+    folder = DataFolder.open(tmp_path / "data", create=True)
+    with writing(folder) as log:
+        stream = log.create_stream("orders", 1)
+    heard = Heard()
+    loop = Loop()
+    node = Node(
+        Log(folder),
+        ParkedStore(folder.path, folder.files, folder.fsync),
+        options=NodeOptions(
+            region="us-east-1",
+            account="123456789012",
+            max_workers=1,
+            retry_backoff_scale=1.0,
+            epoch=1,
+            previous_epoch_clean=True,
+        ),
+        workers=SupervisorOptions(
+            worker_start="spawn", preload=(), environment={}, data_dir=folder.path, run_dir=folder.run_dir
+        ),
+        listener=heard,
+        plugins=PluginManager(),
+        loop=loop,
+    )
+    handler = Handler(
+        name="bill", file="app.py", line=1, root=".", module="app", qualname="bill", form=HandlerForm.EVENT
+    )
+    node.functions["bill"] = FunctionPlan(handler=handler, maps=(stream,), timeout_s=3, memory_mb=128, environment={})
+    node.table.add(Lease(1, "bill", stream.id, 0, 0, settled_at=0.0))
+    yield node, heard
+    node.close()
+    loop.close()
+
+
+def test_what_the_storage_refuses_is_told_once_and_so_is_its_end(made: tuple[Node, Heard]) -> None:
+    node, heard = made
+    node.table.plan(0.0)
+    worker = SimpleNamespace(id=1)
+
+    node.held(worker, "no space left")  # type: ignore[arg-type]  # only its number is looked at
+    node.held(worker, "no space left")  # type: ignore[arg-type]
+    node.held(worker, "")  # type: ignore[arg-type]
+    node.feed.start()
+    node.feed.close()
+
+    assert heard.notices == [
+        ("error", "bill orders/0 waits for the storage: no space left"),
+        ("info", "bill orders/0 goes on, the storage works again"),
+    ]
+
+
+def test_a_drain_of_nothing_stops_at_once(made: tuple[Node, Heard]) -> None:
+    node, _ = made
+    node.table.leases.clear()
+
+    node.start_drain({})
+    node.loop.run()  # would never return
+
+    assert node.reason == "drained"
