@@ -25,12 +25,12 @@ from kflow.errors import InvalidArgument, UsageError, ValidationFailed
 from kflow.records import Placed
 
 _CACHED_KEYS: Final = 32_768
-"""Keys remembered at most; many more would only push one another, and the records, out of the processor's caches."""
+"""Keys remembered at most: bounds the memory of a producer whose keys never repeat."""
 _ONE: Final = words_u32(1).pack
 _SHARD: Final = struct.Struct("<I").unpack_from
 _SIZES: Final = tuple(bytes((size >> 8, size & 255)) for size in range(4 * limits.PARTITION_KEY_CHARACTERS + 1))
 _LANES: Final = tuple(lane.to_bytes(2, "little") for lane in range(LANES))
-"""Parts of what is remembered of a key, ready made: `struct` would cost a never seen key a third more."""
+"""Parts of what is remembered of a key, ready made: `struct` would cost a never seen key a tenth more."""
 
 
 class Part(NamedTuple):

@@ -1,6 +1,6 @@
 """What happened, told to people and plugins from a thread of its own: a slow terminal never slows the node.
 
-The queue is bounded. What does not fit is dropped and counted, and the count is told as soon as there is room again.
+The queue is bounded. What does not fit is dropped and counted; `kflow status --json` and the summary tell the count.
 """
 
 from __future__ import annotations
@@ -123,6 +123,11 @@ class Feed:
                 return
             self._queue.append(call)
             self._ready.notify()
+
+    def lost(self, count: int) -> None:
+        """Count lines that were lost before they came here."""
+        with self._ready:
+            self.dropped += count
 
     def close(self) -> None:
         """Make the calls that are queued, then end the thread."""

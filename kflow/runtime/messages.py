@@ -139,6 +139,7 @@ class Returned(msgspec.Struct, frozen=True, array_like=True, tag=12):
         broken: the environment is to be thrown away (its import failed).
         last_error: what the batch at the checkpoint failed with last.
         detail: for `storage`: what failed.
+        dropped: lines for people that were lost since the last return, because the node was slow to read them.
     """
 
     lease: int
@@ -151,6 +152,7 @@ class Returned(msgspec.Struct, frozen=True, array_like=True, tag=12):
     broken: bool = False
     last_error: FunctionError | None = None
     detail: str = ""
+    dropped: int = 0
 
 
 class Alive(msgspec.Struct, frozen=True, array_like=True, tag=13):

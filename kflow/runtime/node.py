@@ -276,6 +276,7 @@ class Node:
         lease = self.table.leases.get(message.lease)
         readable_end, next_counter = (0, 0) if lease is None else self.readable_end(lease)
         self.table.returned(handle.id, message, readable_end, next_counter, now)
+        self.feed.lost(message.dropped)
         if lease is not None:
             self._trouble(lease, message.detail)
         if handle.broken:

@@ -171,6 +171,7 @@ class Worker:
                 broken=environment.broken,
                 last_error=mapping.last_error,
                 detail=step.detail,
+                dropped=self._live.take_dropped(),
             )
         )
 
@@ -255,7 +256,7 @@ class Live:
         self._sum_ms = sum_ms
         self._sum: BatchOutcome | None = None
         self._since = 0
-        self.dropped = 0
+        self._dropped = 0
 
     def tell(self, outcome: BatchOutcome, now_ms: int) -> None:
         """Tell of an outcome, or add it to a sum of successes that is told soon."""
@@ -278,12 +279,17 @@ class Live:
             self._send(self._sum)
             self._sum = None
 
+    def take_dropped(self) -> int:
+        """How many were lost since this was asked last."""
+        dropped, self._dropped = self._dropped, 0
+        return dropped
+
     def _send(self, outcome: BatchOutcome) -> None:
         check_descriptors(self._guarded)
         try:
             self._socket.send(messages.encode(outcome), socket.MSG_DONTWAIT)
         except OSError:  # full, or the node is gone: the slot holds what matters
-            self.dropped += 1
+            self._dropped += 1
 
 
 def add(first: BatchOutcome, second: BatchOutcome) -> BatchOutcome:

@@ -1,7 +1,8 @@
 """`append`: committing a block, over writing bytes that are ready.
 
-Judged is `Shard.append` with its commit, under the writer lock, which a node holds for its life. Told beside it is what
-a producer without a node pays: encoding known keys, and the lock taken and given back for each call.
+Judged is `Shard.append` with its commit, the writer lock taken and given back for each call. Told beside it: under a
+lock that is held, as a node holds it for its life; and with the encoding of known keys as well, which is what a
+producer without a node pays.
 """
 
 from __future__ import annotations
@@ -31,35 +32,35 @@ _SIZES = (
 
 
 def append(quick: bool) -> Iterator[Figure]:
-    """CPU of `Shard.append`, over os.write of the same ready bytes; then with encoding and the lock."""
+    """CPU of `Shard.append` with lock and commit, over os.write of the same ready bytes; also with less, and more."""
     with data_folder() as folder:
-        for alone in (True, False):
+        for kind in ("", ", lock held", ", encode and lock"):
             for count, size, calls, must, aim in _SIZES:
                 calls = max(1, calls // 20) if quick else calls  # noqa: PLW2901
-                appender = _Appender(folder, record_sets(8, count, size), calls, alone=alone)
+                appender = _Appender(folder, record_sets(8, count, size), calls, kind)
                 writer = _Writer(folder.path / "plain", appender.ready_bytes, calls)
                 appender.cpu_ns()
                 writer.cpu_ns()
                 pair = median_pair(interleave(appender.cpu_ns, writer.cpu_ns, 1 if quick else 15))
                 scale = 1e-3 / calls / count
                 yield Figure(
-                    bench=f"append {count} x {size} B" + ("" if alone else ", encode and lock"),
+                    bench=f"append {count} x {size} B{kind}",
                     value=pair.ours * scale,
                     limit=pair.limit * scale,
                     unit="us CPU/record",
-                    must=must if alone else None,
-                    aim=aim if alone else None,
+                    must=None if kind else must,
+                    aim=None if kind else aim,
                 )
 
 
 class _Appender:
     """Appends the same sets of records again and again, each repetition to a new stream."""
 
-    def __init__(self, folder: DataFolder, sets: Sequence[Sequence[Record]], calls: int, *, alone: bool) -> None:
+    def __init__(self, folder: DataFolder, sets: Sequence[Sequence[Record]], calls: int, kind: str) -> None:
         self._folder = folder
         self._name = f"s{len(sets[0])}-{len(sets[0][0][0])}"
         self._calls = calls
-        self._alone = alone
+        self._kind = kind
         self._columns = [tuple(zip(*records, strict=True)) for records in sets]
         self._stream = self._make()
         self.ready_bytes = [bytes(_HEADER_BYTES) + part.body for part in self._encoded(Encoder(self._stream))]
@@ -96,14 +97,23 @@ class _Appender:
                 put(part.body, part.count, part.crc, part.flags)
                 release()
 
-        def ready() -> None:
+        def locked() -> None:
+            for number in range(calls):
+                part = parts[number % sets]
+                acquire(_LOCK_S)
+                put(part.body, part.count, part.crc, part.flags)
+                release()
+
+        def held() -> None:
             for number in range(calls):
                 part = parts[number % sets]
                 put(part.body, part.count, part.crc, part.flags)
 
-        if self._alone:
+        if not self._kind:
+            spent = cpu_of_call_ns(locked)
+        elif self._kind == ", lock held":
             acquire(_LOCK_S)
-            spent = cpu_of_call_ns(ready)
+            spent = cpu_of_call_ns(held)
             release()
         else:
             spent = cpu_of_call_ns(many if len(columns[0][0]) > 1 else single)

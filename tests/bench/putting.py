@@ -1,7 +1,4 @@
-"""`put`, `put-node`, `producer`, `put-single`: producers, without a node and to a real one.
-
-With `fsync = "none"`: the limits write and do not sync, and what a sync costs is the disk's affair, not the path's.
-"""
+"""`put`, `put-node`, `producer`, `put-single`: producers, without a node and to a real one."""
 
 from __future__ import annotations
 
@@ -32,7 +29,7 @@ _STREAM = "bench"
 def put(quick: bool) -> Iterator[Figure]:
     """`put_many` without a node, 500 x 100 B on 4 shards: records per CPU second, keys seen before and never seen."""
     calls, rounds = (2, 1) if quick else (60, 15)
-    with data_folder(fsync="none") as folder:
+    with data_folder() as folder:
         create_stream(folder, _STREAM, _SHARDS)
         seen = record_sets(8)
         for call in seen:
@@ -56,7 +53,7 @@ def put(quick: bool) -> Iterator[Figure]:
 def put_node(quick: bool) -> Iterator[Figure]:
     """`put_many` to a node, 500 x 100 B on 4 shards: CPU of both processes over a bare hop of the bytes + 4 pwritev."""
     calls = 10 if quick else 300
-    with data_folder(fsync="none") as folder:
+    with data_folder() as folder:
         stream = create_stream(folder, _STREAM, _SHARDS)
         sets = record_sets(8)
         frame, answer = _frame_bytes(stream, sets)
@@ -82,7 +79,7 @@ def put_node(quick: bool) -> Iterator[Figure]:
 def producer(quick: bool) -> Iterator[Figure]:
     """`Producer` to a node, up to 4 frames in flight: records per CPU second of both processes."""
     calls, rounds = (10, 1) if quick else (200, 9)
-    with data_folder(fsync="none") as folder:
+    with data_folder() as folder:
         create_stream(folder, _STREAM, _SHARDS)
         sets = record_sets(8)
         with Node(folder) as node, Producer(_STREAM) as line:
@@ -109,7 +106,7 @@ def producer(quick: bool) -> Iterator[Figure]:
 def put_single(quick: bool) -> Iterator[Figure]:
     """One `put` after the other to an idle node over a round trip of as many bytes on a unix socket pair, p50."""
     count = 100 if quick else 3000
-    with data_folder(fsync="none") as folder:
+    with data_folder() as folder:
         stream = create_stream(folder, _STREAM, _SHARDS)
         sets = [[record] for record in records(256)]
         with RoundTrip(*_frame_bytes(stream, sets)) as trip, Node(folder):
