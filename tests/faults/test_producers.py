@@ -10,6 +10,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -101,10 +102,8 @@ def node(folder: DataFolder, *options: str) -> Iterator[None]:
 
 
 def script(folder: DataFolder, source: str, *arguments: str) -> subprocess.Popen[str]:
-    path = folder.path.parent / f"script-{abs(hash(source))}.py"
-    path.write_text(source)
     return subprocess.Popen(
-        [sys.executable, str(path), *arguments],
+        [sys.executable, "-c", source, *arguments],
         env=environment(folder),
         stderr=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -134,6 +133,18 @@ def stored(folder: DataFolder) -> list[list[str]]:
     return found
 
 
+def ended(nodes: subprocess.Popen[str], producers: list[subprocess.Popen[str]]) -> str:
+    """What the keeper printed; nodes may wait for producers, so one that ends before they do is told at once."""
+    deadline = time.monotonic() + 100
+    while time.monotonic() < deadline:
+        try:
+            return nodes.communicate(timeout=0.1)[0]
+        except subprocess.TimeoutExpired:
+            for process in producers:
+                assert process.poll() is None, f"a producer ended too early: {process.communicate()}"
+    raise AssertionError("the nodes did not end")
+
+
 def put_through(folder: DataFolder, lives: int, seed: int, ends: str, *options: str) -> list[str]:
     """Producers put while nodes live and die; checks the invariants, returns how the nodes ended."""
     work = folder.path.parent
@@ -141,7 +152,7 @@ def put_through(folder: DataFolder, lives: int, seed: int, ends: str, *options: 
     with keeper(folder, "--lives", str(lives), "--seed", str(seed), "--ends", ends, *options) as nodes:
         producers = [script(folder, PUTTING, name, way, str(work)) for name, way in ways.items()]
         try:
-            out, _ = nodes.communicate(timeout=100)
+            out = ended(nodes, producers)
             (work / "stop").touch()
             for process in producers:
                 finished(process)
