@@ -35,6 +35,10 @@ class HandlerForm(enum.StrEnum):
 class MappingOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Options of an event source mapping for a stream, with AWS's defaults and units.
 
+    Attributes:
+        filters: patterns in the EventBridge grammar, as JSON text; a record passes where any of them matches.
+        on_failure: where spent records go instead of the parked store; `drop` for nowhere.
+
     Source: documented: AWS Lambda API Reference, CreateEventSourceMapping.
     """
 
@@ -46,6 +50,10 @@ class MappingOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     maximum_record_age_in_seconds: int = -1
     bisect_batch_on_function_error: bool = False
     report_batch_item_failures: bool = False
+    parallelization_factor: int = 1
+    tumbling_window_in_seconds: int = 0
+    filters: tuple[str, ...] = ()
+    on_failure: str | None = None
 
 
 class StreamTrigger(msgspec.Struct, frozen=True, kw_only=True):
