@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from datetime import datetime
 from typing import NamedTuple, Protocol
 
 
@@ -52,3 +53,22 @@ class ManualClock:
         """Let time pass on both clocks."""
         self.monotonic_ms += milliseconds
         self.epoch_ms += milliseconds
+
+
+def utc_text(epoch_s: int) -> str:
+    """A moment as AWS writes it in events: UTC, whole seconds, `Z`."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(epoch_s))
+
+
+def utc_text_ms(epoch_ms: int) -> str:
+    """A moment as AWS writes it in failure documents: UTC, milliseconds, `Z`."""
+    return f"{utc_text(epoch_ms // 1000)[:-1]}.{epoch_ms % 1000:03d}Z"
+
+
+def utc_seconds(text: str) -> int:
+    """The moment of such a text, seconds since the epoch.
+
+    Raises:
+        ValueError: it is none.
+    """
+    return int(datetime.fromisoformat(text).timestamp())

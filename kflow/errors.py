@@ -54,8 +54,20 @@ class StaleMap(StorageError):
     """The stream's shards have changed since its map was read; nothing was stored. Read the map and route again."""
 
 
+class NotDurable(StorageError):
+    """Records are stored, and a sync of them failed: whether they survive a loss of power, nobody knows."""
+
+
 class Damaged(StorageError):
-    """Stored bytes fail their checksum. Names the file and the offset."""
+    """Stored bytes fail their checksum. Names the file and the offset.
+
+    Attributes:
+        offset: logical offset in the shard of the block that fails; None where what fails is no block.
+    """
+
+    def __init__(self, message: str, offset: int | None = None) -> None:
+        super().__init__(message)
+        self.offset = offset
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,10 @@ from typing import Any, Protocol
 
 import msgspec
 
+from kflow.records import Window
+
+__all__ = ["BatchOutcome", "BatchResult", "FunctionError", "Invocation", "Invoker", "Outcome", "RuntimeInfo", "Window"]
+
 
 class FunctionError(msgspec.Struct, frozen=True, kw_only=True):
     """Why an invocation failed, in the words of Lambda's error payload.
@@ -18,6 +22,7 @@ class FunctionError(msgspec.Struct, frozen=True, kw_only=True):
         trace: `stackTrace`; None where Lambda's payload has none.
         request_id: `requestId`; empty for a failure before the first invocation, None where the payload has none.
         file: the user's own innermost frame as `file:line`, for people; empty where unknown.
+        reported: whether the function returned and its response named the failure: Lambda's `functionError` is null.
 
     Source: recorded: spec of Lambda error payloads, section 9.6.
     """
@@ -27,6 +32,7 @@ class FunctionError(msgspec.Struct, frozen=True, kw_only=True):
     trace: tuple[str, ...] | None = None
     request_id: str | None = None
     file: str = ""
+    reported: bool = False
 
 
 class Outcome(msgspec.Struct, frozen=True):
@@ -52,11 +58,13 @@ class Invocation(msgspec.Struct, frozen=True):
 
     Attributes:
         request_id: UUID, 16 bytes; new for each attempt.
-        records: in the shape that the handler's form asks for (event records, or `Record`s), at least one.
+        records: in the shape that the handler's form asks for (event records, or `Record`s), at least one but for the
+            end of a tumbling window.
         stream: name of the stream.
         shard_id: the shard they come from.
         attempt: 1 for the first; for logs only, the handler never sees it.
         redrive: whether these are parked records that somebody sent again.
+        window: the tumbling window, with a state that is the handler's to change; None without windows.
     """
 
     request_id: bytes
@@ -65,6 +73,7 @@ class Invocation(msgspec.Struct, frozen=True):
     shard_id: str
     attempt: int = 1
     redrive: bool = False
+    window: Window | None = None
 
 
 class Invoker(Protocol):
@@ -84,6 +93,7 @@ class BatchResult(enum.StrEnum):
     BISECT = "bisect"
     PARKED = "parked"
     EXPIRED = "expired"
+    DROPPED = "dropped"
     LOST = "lost"
 
 
@@ -94,7 +104,8 @@ class BatchOutcome(msgspec.Struct, frozen=True, kw_only=True):
         function: name of the function.
         stream: name of the stream.
         shard_id: the shard.
-        records: how many the attempt was given (for `expired` and `lost`: how many expired, or were lost to retention).
+        records: how many the attempt was given (for `expired`, `dropped` and `lost`: how many expired, were given up
+            and kept nowhere, or were lost to retention or to damage).
         succeeded: how many it settled by success.
         result: how it ended.
         attempt: which attempt at this batch it was, from 1.

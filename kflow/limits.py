@@ -42,6 +42,9 @@ SHARDS_PER_STREAM: Final = 1000
 BLOCK_BYTES: Final = 1 * MIB
 SEGMENT_BYTES: Final = 64 * MIB
 FREE_BYTES: Final = 64 * MIB
+FILTERS: Final = 5
+FILTERS_MAX: Final = 10
+FILTER_CHARACTERS: Final = 4096
 
 LIMITS: Final[tuple[Limit, ...]] = (
     Limit("partition key", PARTITION_KEY_CHARACTERS, "characters", "documented: PutRecord"),
@@ -59,4 +62,7 @@ LIMITS: Final[tuple[Limit, ...]] = (
     Limit("body of a stored block", BLOCK_BYTES, "bytes, or one record", "chosen: one read serves one block"),
     Limit("segment file", SEGMENT_BYTES, "bytes", "chosen: retention deletes whole segments"),
     Limit("free space below which puts are refused", FREE_BYTES, "bytes", "chosen: checkpoints must go on"),
+    Limit("filters of an event source mapping", FILTERS, "filters", "documented: Lambda event filtering"),
+    Limit("filters of a mapping, after a quota increase", FILTERS_MAX, "filters", "documented: Lambda event filtering"),
+    Limit("filter pattern", FILTER_CHARACTERS, "characters", "documented: CreateEventSourceMapping"),
 )

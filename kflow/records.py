@@ -1,4 +1,4 @@
-"""What travels: `Record`, `Batch`, `Placed`, `Position`.
+"""What travels: `Record`, `Batch`, `Window`, `Placed`, `Position`.
 
 Frozen msgspec structs where millions are made (150 ns each, against 950 ns for a frozen dataclass).
 """
@@ -75,21 +75,48 @@ class Record(msgspec.Struct, Generic[T], frozen=True, gc=False, eq=True):
         return msgspec.json.decode(self.data)
 
 
+class Window(msgspec.Struct, frozen=True, kw_only=True):
+    """The tumbling window that an invocation belongs to: of records that arrived from `start_s` on and before `end_s`.
+
+    Attributes:
+        start_s: seconds since the epoch.
+        end_s: likewise.
+        state: what the last invocation of the window returned; `{}` for the first.
+        is_final: the window ends with this invocation, which has no records.
+        is_terminated_early: it ends because its state grew too large; the same window goes on with a fresh one.
+        source_arn: the mapping's event source ARN; empty where the handler's form does not show it.
+    """
+
+    start_s: int
+    end_s: int
+    state: dict[str, Any] = {}
+    is_final: bool = False
+    is_terminated_early: bool = False
+    source_arn: str = ""
+
+
 class Batch(Generic[T]):
     """The records of one invocation, all of one shard, in order.
 
     Attributes:
-        records: the records.
+        records: the records; none at the end of a tumbling window.
         stream: name of the stream.
         shard_id: `shardId-` and twelve digits.
+        window: the tumbling window that they belong to; None for a mapping without windows.
+        state: the window's state, from one invocation to the next: change it, or set another one. It is returned by
+            itself, as JSON; at most 1 MiB of it.
     """
 
-    __slots__ = ("_failed", "records", "shard_id", "stream")
+    __slots__ = ("_failed", "records", "shard_id", "state", "stream", "window")
 
-    def __init__(self, records: Sequence[Record[T]], stream: str, shard_id: str) -> None:
+    def __init__(
+        self, records: Sequence[Record[T]], stream: str, shard_id: str, *, window: Window | None = None
+    ) -> None:
         self.records = records
         self.stream = stream
         self.shard_id = shard_id
+        self.window = window
+        self.state: dict[str, Any] = {} if window is None else window.state
         self._failed: list[int] = []
 
     def __iter__(self) -> Iterator[Record[T]]:

@@ -17,6 +17,11 @@ settings.register_profile("ci", settings.get_profile("desk"), derandomize=True, 
 settings.load_profile("ci" if os.environ.get("CI") else "desk")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--full`: what takes minutes, and is run before a release rather than with each change."""
+    parser.addoption("--full", action="store_true", help="simulate 10,000 seeds instead of a few hundred")
+
+
 @pytest.fixture
 def eventually() -> Eventually:
     """`eventually(condition, seconds=10, what="...")`: see `tests.deadline`."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import msgspec
@@ -15,8 +15,10 @@ from kflow.broker.streammap import ShardInfo, StreamMap
 from kflow.clock import ManualClock
 from kflow.declarations import MappingOptions
 from kflow.interfaces import BatchOutcome, FunctionError, Invocation, Outcome
+from kflow.lambda_.batching import Floor
 from kflow.lambda_.mapping import Death, EventSourceMapping, Grant, Step, StepKind
 from kflow.lambda_.shapes import RecordShape, Shape
+from kflow.lambda_.sources import Source
 
 STREAM = StreamMap(
     name="orders",
@@ -37,14 +39,16 @@ class MemoryShard:
         self.horizon = 0
         self.next_counter = 1
         self.closed = False
+        self.skipped: list[range] = []
         self.reads = 0
         self.broken: Exception | None = None
         self._clock = clock
         self._encoder = Encoder(STREAM)
 
-    def append(self, datas: Sequence[bytes], key: str = "k") -> Block:
+    def append(self, datas: Sequence[bytes], keys: str | Sequence[str] = "k") -> Block:
         """One block, or more where the payloads are large; returns the last."""
-        for part in self._encoder.encode_many([key] * len(datas), list(datas)):
+        of_each = [keys] * len(datas) if isinstance(keys, str) else list(keys)
+        for part in self._encoder.encode_many(of_each, list(datas)):
             end = self.tail + HEADER_BYTES + len(part.body)
             arrival_ms = self._clock.epoch_ms
             block = Block(self.tail, end, self.next_counter, arrival_ms, part.count, part.flags, part.body)
@@ -58,6 +62,10 @@ class MemoryShard:
         for block in self.blocks[:blocks]:
             self.horizon = block.end
         del self.blocks[:blocks]
+
+    def issued(self, first: int, stop: int) -> int:
+        """As `ShardReader.issued`."""
+        return sum(not any(counter in gap for gap in self.skipped) for counter in range(first, stop))
 
     def read(self, offset: int, max_bytes: int = 1 << 20) -> list[Block]:
         """As `ShardReader.read`."""
@@ -82,6 +90,7 @@ class MemorySlots:
 
     def __init__(self, slot: Slot | None = None) -> None:
         self.slot = slot or Slot()
+        self.previous: Slot | None = None
         self.stored: list[Slot] = []
         self.refuse: Callable[[Slot], bool] = lambda slot: False
         self.unreadable = False
@@ -94,8 +103,32 @@ class MemorySlots:
     def store(self, shard: int, lane: int, slot: Slot) -> None:
         if self.refuse(slot):
             raise OSError(28, "No space left on device")
+        self.previous = self.slot
         self.slot = slot
         self.stored.append(slot)
+
+    def before(self, shard: int, lane: int = 0) -> Slot | None:
+        return self.previous
+
+
+class MemoryWindows:
+    """States of windows by number; can refuse them."""
+
+    def __init__(self) -> None:
+        self.states: dict[int, bytes] = {}
+        self.refuse = False
+
+    def put(self, function: str, stream_id: int, shard: int, number: int, state: bytes) -> None:
+        if self.refuse:
+            raise OSError(28, "No space left on device")
+        self.states[number] = state
+
+    def get(self, function: str, stream_id: int, shard: int, number: int) -> bytes | None:
+        return self.states.get(number)
+
+    def prune(self, function: str, stream_id: int, shard: int, keep: Iterable[int]) -> None:
+        kept = set(keep)
+        self.states = {number: state for number, state in self.states.items() if number in kept}
 
 
 class MemoryParking:
@@ -162,12 +195,37 @@ def _data(record: Any) -> bytes:
 class Rig:
     """One lease with everything around it."""
 
-    def __init__(self, handler: Handler = lambda datas: None, *, shape: Shape | None = None, **options: Any) -> None:
-        self.clock = ManualClock()
-        self.shard = MemoryShard(self.clock)
+    def __init__(
+        self,
+        handler: Handler = lambda datas: None,
+        *,
+        shape: Shape | None = None,
+        lane: int = 0,
+        beside: Rig | None = None,
+        source: Source | None = None,
+        floor: Floor | None = None,
+        **options: Any,
+    ) -> None:
+        """Make it.
+
+        Args:
+            handler: what the function does.
+            shape: how records are shown; `Record`s where it is not given.
+            lane: which lane of the shard.
+            beside: a rig of another lane of the same shard, whose clock, shard, parking and function are shared.
+            source: what the engine reads; the shard where it is not given.
+            floor: the least checkpoint of the lanes.
+            options: of the mapping.
+        """
+        self.clock = ManualClock() if beside is None else beside.clock
+        self.shard = MemoryShard(self.clock) if beside is None else beside.shard
         self.slots = MemorySlots()
-        self.parking = MemoryParking()
-        self.function = MemoryFunction(handler, self.clock)
+        self.windows = MemoryWindows()
+        self.parking = MemoryParking() if beside is None else beside.parking
+        self.function = MemoryFunction(handler, self.clock) if beside is None else beside.function
+        self.lane = lane
+        self.source = source
+        self.floor = floor
         self.shape = shape or RecordShape(STREAM.created_s, 0)
         self.options = MappingOptions(**options)
         self.scale = 1.0
@@ -184,17 +242,24 @@ class Rig:
             stream="orders",
             stream_id=STREAM.id,
             shard=0,
-            source=self.shard,
+            source=self.source or self.shard,
             slots=self.slots,
             invoker=self.function,
             parking=self.parking,
             shape=self.shape,
+            lane=self.lane,
+            floor=self.floor,
+            windows=self.windows,
             retry_backoff_scale=self.scale,
         )
 
-    def put(self, *datas: bytes) -> Block:
+    def put(self, *datas: bytes, key: str = "k") -> Block:
         """One block."""
-        return self.shard.append(datas)
+        return self.shard.append(datas, key)
+
+    def put_keyed(self, *records: tuple[str, bytes]) -> Block:
+        """One block of records with keys of their own."""
+        return self.shard.append([data for _, data in records], [key for key, _ in records])
 
     def grant(self, **changes: Any) -> None:
         """Hand the lease out."""
@@ -227,12 +292,12 @@ class Rig:
                 return step
         raise AssertionError(f"no end after {limit} steps")
 
-    def run_waits(self, limit: int = 1000) -> Step:
-        """Run until all is settled; what is to be waited for, is."""
+    def run_waits(self, limit: int = 1000, *, until: str = "") -> Step:
+        """Run until all is settled, or what is to be waited for has the reason `until`; what else is, is waited for."""
         self.grant()
         for _ in range(limit):
             step = self.run()
-            if step.kind is StepKind.IDLE:
+            if step.kind is StepKind.IDLE or (until and step.reason == until):
                 return step
             assert step.due_in_ms is not None
             self.clock.advance(step.due_in_ms)

@@ -1,6 +1,7 @@
 """The catalogue: the streams as SQLite tables, for administration and for curious people. Never on the data path.
 
-It is a copy: rebuilt from the maps whenever they change, and thrown away where it cannot be read.
+It is a copy: rebuilt from the maps whenever they change, and thrown away where it cannot be read. Because it is one, a
+map that is damaged together with its twin can be had from it.
 """
 
 from __future__ import annotations
@@ -11,8 +12,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 from kflow.broker.files import Files
-from kflow.broker.sequence import shard_id
-from kflow.broker.streammap import StreamMap
+from kflow.broker.sequence import shard_id, shard_index
+from kflow.broker.streammap import ShardInfo, StreamMap, StreamMode
 
 if TYPE_CHECKING:
     import sqlite3
@@ -48,6 +49,64 @@ def rebuild(path: str | os.PathLike[str], maps: Sequence[StreamMap], files: File
             raise
         files.discard(target)
         _fill(target, maps)
+
+
+def difference(path: str | os.PathLike[str], maps: Sequence[StreamMap]) -> str:
+    """How the catalogue differs from the maps, in a few words; empty where it does not."""
+    import sqlite3  # as above
+
+    target = os.path.join(path, FILE_NAME)
+    try:
+        with contextlib.closing(sqlite3.connect(f"file:{target}?mode=ro", uri=True)) as connection:
+            (found,) = connection.execute("PRAGMA integrity_check").fetchone()
+            if found != "ok":
+                return "it is damaged"
+            kept = [
+                sorted(map(tuple, connection.execute("SELECT * FROM streams"))),
+                sorted(map(tuple, connection.execute("SELECT * FROM shards"))),
+            ]
+    except (sqlite3.Error, UnicodeDecodeError) as error:
+        return f"it cannot be read: {error}"
+    wanted = [sorted(map(_stream, maps)), sorted(row for found in maps for row in _shards(found))]
+    return "" if kept == wanted else "it says something else than the maps"
+
+
+def recall(path: str | os.PathLike[str], stream_id: int) -> StreamMap | None:
+    """The map of a stream as the catalogue has it; None where it has none, or none that can be one."""
+    import sqlite3  # as above
+
+    target = os.path.join(path, FILE_NAME)
+    try:
+        with contextlib.closing(sqlite3.connect(f"file:{target}?mode=ro", uri=True)) as connection:
+            row = connection.execute("SELECT * FROM streams WHERE id = ?", (f"{stream_id:016x}",)).fetchone()
+            if row is None:
+                return None
+            rows = connection.execute("SELECT * FROM shards WHERE stream = ? ORDER BY shard_index", row[:1]).fetchall()
+        made = StreamMap(
+            name=row[0],
+            id=stream_id,
+            created_s=int(row[2]),
+            generation=int(row[3]),
+            mode=StreamMode(row[4]),
+            retention_hours=int(row[5]),
+            max_record_bytes=int(row[6]),
+            shards=tuple(_shard(each) for each in rows),
+        )
+    except (sqlite3.Error, ValueError, TypeError):
+        return None
+    return made if made.is_whole and len(made.open_shards) == row[7] else None
+
+
+def _shard(row: Sequence[object]) -> ShardInfo:
+    _, index, _, start, end, parents, created_s, closed = map(str, row)
+    return ShardInfo(
+        index=int(index),
+        start=int(start),
+        end=int(end),
+        parents=tuple(map(shard_index, parents.split(","))) if parents else (),
+        created_s=int(created_s),
+        closed=None if row[7] is None else int(closed),
+    )
 
 
 def _fill(target: str, maps: Sequence[StreamMap]) -> None:

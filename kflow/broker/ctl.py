@@ -12,11 +12,9 @@ and what was mapped then may never have reached the disk.
 from __future__ import annotations
 
 import functools
-import mmap
 import os
 import struct
-import sys
-from typing import Any, Final
+from typing import Final
 
 from kflow.broker.files import Files, temporary_name
 from kflow.errors import StorageError
@@ -43,11 +41,13 @@ DURABLE: Final = 16
 """Logical offset up to which all bytes have been synced. Stored by the thread that syncs."""
 POISONED: Final = 17
 """Not 0 after a failed sync. Stored by the thread that syncs."""
+DURABLE_COUNTER: Final = 18
+"""Counter of the first record at or behind the durable tail. Stored by the thread that syncs."""
 HORIZON: Final = 24
 """Logical offset below which records have expired. Stored by the thread that retains."""
 
 _WORDS = PAGE_BYTES // 8
-_abandoned: list[mmap.mmap] = []
+_abandoned: list[memoryview] = []
 
 
 class Ctl:
@@ -58,11 +58,10 @@ class Ctl:
         identity: (device, inode) of the file.
     """
 
-    __slots__ = ("_map", "identity", "words")
+    __slots__ = ("identity", "words")
 
-    def __init__(self, mapped: mmap.mmap, identity: tuple[int, int]) -> None:
-        self._map = mapped
-        self.words = memoryview(mapped).cast("Q")
+    def __init__(self, page: memoryview, identity: tuple[int, int]) -> None:
+        self.words = page.cast("Q")
         self.identity = identity
 
     @classmethod
@@ -86,10 +85,10 @@ class Ctl:
             found = files.fstat(fd)
             if found.st_size != PAGE_BYTES:
                 raise StorageError(f"{path} has {found.st_size} bytes instead of {PAGE_BYTES}")
-            mapped = _map(fd, write=write)
+            page = files.map_page(fd, PAGE_BYTES, write)
         finally:
             files.close(fd)
-        ctl = cls(mapped, (found.st_dev, found.st_ino))
+        ctl = cls(page, (found.st_dev, found.st_ino))
         words = ctl.words
         if words[MAGIC] != MAGIC_WORD or (owner is not None and (words[STREAM], words[SHARD]) != owner):
             raise StorageError(f"{path} is not the control page of this shard")
@@ -108,10 +107,23 @@ class Ctl:
         arrival_ms: int = 0,
         horizon: int = 0,
         dirty: bool = False,
+        believed: bool = True,
     ) -> None:
         """Write a complete page for the shard in `folder`, replacing one that is there.
 
         Not synced: after power loss a page is not believed, and one that is missing is made anew.
+
+        Args:
+            folder: of the shard.
+            files: file calls.
+            stream_id: of the stream.
+            shard: index of the shard.
+            offset: logical offset where the shard begins.
+            counter: of its first record.
+            arrival_ms: arrivals begin here.
+            horizon: logical offset below which there is nothing.
+            dirty: whether who opens it must recover first.
+            believed: False where recovery is to fill it in: until `adopt` nobody takes it for current.
         """
         path = os.path.join(folder, FILE_NAME)
         temporary = temporary_name(path)
@@ -121,11 +133,12 @@ class Ctl:
                 found = files.fstat(fd)
                 words = [0] * _WORDS
                 words[MAGIC] = MAGIC_WORD
-                words[BOOT] = boot_id()
+                words[BOOT] = boot_id() if believed else 0
                 words[DEVICE], words[INODE] = found.st_dev, found.st_ino
                 words[STREAM], words[SHARD] = stream_id, shard
                 words[TAIL] = words[SEGMENT] = words[DURABLE] = offset
-                words[COUNTER], words[ARRIVAL], words[HORIZON] = counter, arrival_ms, horizon
+                words[COUNTER] = words[DURABLE_COUNTER] = counter
+                words[ARRIVAL], words[HORIZON] = arrival_ms, horizon
                 words[DIRTY] = int(dirty)
                 files.write_all(fd, struct.pack(f"={_WORDS}Q", *words), 0)
             finally:
@@ -153,13 +166,7 @@ class Ctl:
         Before Python 3.13 a map holds a descriptor that it closes with itself; by now its number may be the user's
         file.
         """
-        _abandoned.append(self._map)
-
-
-def _map(fd: int, *, write: bool) -> mmap.mmap:
-    options: dict[str, Any] = {"trackfd": False} if sys.version_info >= (3, 13) else {}
-    access = mmap.ACCESS_WRITE if write else mmap.ACCESS_READ
-    return mmap.mmap(fd, PAGE_BYTES, access=access, **options)
+        _abandoned.append(self.words)
 
 
 @functools.cache

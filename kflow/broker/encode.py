@@ -197,6 +197,8 @@ class Encoder:
         for index, hash_key in enumerate(hash_keys):
             if hash_key is None:
                 continue
+            if not isinstance(hash_key, int):
+                raise UsageError(f"an explicit hash key is an int from 0 to 2**128 - 1, not {hash_key!r}")
             if not 0 <= hash_key <= HASH_KEY_END:
                 raise InvalidArgument(
                     "Invalid ExplicitHashKey. ExplicitHashKey must be in the range: [0, 2^128-1]. "

@@ -4,13 +4,19 @@ Nothing in `kflow.broker` calls `os` for a file by itself: tests subclass `Files
 short writes. The plain calls are the functions of `os` themselves, so that the object costs an attribute look-up.
 """
 
+# ruff: noqa: D102  # the plain calls are those of `os`, described there
+
 from __future__ import annotations
 
 import errno
 import fcntl
 import itertools
+import mmap
 import os
+import stat
 import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from kflow.errors import StorageError, StorageFull
 
@@ -27,35 +33,88 @@ class Files:
 
     __slots__ = ()
 
-    open = staticmethod(os.open)
-    close = staticmethod(os.close)
-    pread = staticmethod(os.pread)
-    pwrite = staticmethod(os.pwrite)
-    fstat = staticmethod(os.fstat)
-    stat = staticmethod(os.stat)
-    statvfs = staticmethod(os.statvfs)
-    ftruncate = staticmethod(os.ftruncate)
-    rename = staticmethod(os.rename)
-    replace = staticmethod(os.replace)
-    link = staticmethod(os.link)
-    unlink = staticmethod(os.unlink)
-    mkdir = staticmethod(os.mkdir)
-    rmdir = staticmethod(os.rmdir)
-    listdir = staticmethod(os.listdir)
-    flock = staticmethod(fcntl.flock)
+    if TYPE_CHECKING:  # what whoever takes their place must take, which is less than what `os` takes
 
-    pwritev = staticmethod(os.pwritev)
+        def open(self, path: Path, flags: int, mode: int = 0o777, /) -> int: ...
+        def close(self, fd: int, /) -> None: ...
+        def pread(self, fd: int, length: int, offset: int, /) -> bytes: ...
+        def pwrite(self, fd: int, content: bytes, offset: int, /) -> int: ...
+        def pwritev(self, fd: int, buffers: Sequence[bytes | memoryview], offset: int, /) -> int: ...
+        def fstat(self, fd: int, /) -> os.stat_result: ...
+        def stat(self, path: Path, /) -> os.stat_result: ...
+        def lstat(self, path: Path, /) -> os.stat_result: ...
+        def statvfs(self, path: Path, /) -> os.statvfs_result: ...
+        def ftruncate(self, fd: int, length: int, /) -> None: ...
+        def rename(self, source: Path, target: Path, /) -> None: ...
+        def replace(self, source: Path, target: Path, /) -> None: ...
+        def link(self, source: Path, target: Path, /) -> None: ...
+        def unlink(self, path: Path, /) -> None: ...
+        def mkdir(self, path: Path, mode: int = 0o777, /) -> None: ...
+        def rmdir(self, path: Path, /) -> None: ...
+        def listdir(self, path: Path, /) -> list[str]: ...
+        def flock(self, fd: int, operation: int, /) -> None: ...
+        def fsync(self, fd: int, /) -> None: ...
+        def fdatasync(self, fd: int, /) -> None: ...
 
-    if sys.platform == "darwin":  # pragma: no cover
-
-        def fsync(self, fd: int) -> None:
-            """Make the file durable; on macOS that takes F_FULLFSYNC, for fsync stops at the drive's cache."""
-            fcntl.fcntl(fd, _FULL_SYNC)
-
-        fdatasync = fsync
     else:
-        fsync = staticmethod(os.fsync)
-        fdatasync = staticmethod(os.fdatasync)
+        open = staticmethod(os.open)
+        close = staticmethod(os.close)
+        pread = staticmethod(os.pread)
+        pwrite = staticmethod(os.pwrite)
+        pwritev = staticmethod(os.pwritev)
+        fstat = staticmethod(os.fstat)
+        stat = staticmethod(os.stat)
+        lstat = staticmethod(os.lstat)
+        statvfs = staticmethod(os.statvfs)
+        ftruncate = staticmethod(os.ftruncate)
+        rename = staticmethod(os.rename)
+        replace = staticmethod(os.replace)
+        link = staticmethod(os.link)
+        unlink = staticmethod(os.unlink)
+        mkdir = staticmethod(os.mkdir)
+        rmdir = staticmethod(os.rmdir)
+        listdir = staticmethod(os.listdir)
+        flock = staticmethod(fcntl.flock)
+
+        if sys.platform == "darwin":  # pragma: no cover
+
+            def fsync(self, fd: int) -> None:
+                """Make the file durable; on macOS that takes F_FULLFSYNC, for fsync stops at the drive's cache."""
+                fcntl.fcntl(fd, _FULL_SYNC)
+
+            fdatasync = fsync
+        else:
+            fsync = staticmethod(os.fsync)
+            fdatasync = staticmethod(os.fdatasync)
+
+    def map_page(self, fd: int, length: int, write: bool) -> memoryview:
+        """Map the first `length` bytes of a file that is no shorter: every process sees what is stored, at once.
+
+        The view does not need the descriptor, and holds the mapping for as long as it lives. Before Python 3.13 the
+        mapping keeps a descriptor of its own.
+
+        Args:
+            fd: open for reading, and for writing if `write`.
+            length: a whole number of pages.
+            write: whether the view may be stored into.
+        """
+        options: dict[str, Any] = {"trackfd": False} if sys.version_info >= (3, 13) else {}
+        return memoryview(mmap.mmap(fd, length, access=mmap.ACCESS_WRITE if write else mmap.ACCESS_READ, **options))
+
+    def exists(self, path: Path) -> bool:
+        """Whether there is something at `path`; False where it cannot be looked at."""
+        try:
+            self.stat(path)
+        except (OSError, ValueError):
+            return False
+        return True
+
+    def is_folder(self, path: Path) -> bool:
+        """Whether there is a folder at `path` itself: a link to one is none."""
+        try:
+            return stat.S_ISDIR(self.lstat(path).st_mode)
+        except OSError:
+            return False
 
     def read_bytes(self, path: Path) -> bytes:
         """The whole content of a file."""
@@ -114,19 +173,25 @@ class Files:
         finally:
             self.close(fd)
 
-    def make_folder(self, path: Path) -> None:
-        """Create a folder, and its parents, that may exist already."""
+    def make_folder(self, path: Path, *, sync: bool = False) -> None:
+        """Create a folder, and its parents, that may exist already; the names of those that did not, durable if `sync`.
+
+        Without that, a loss of power takes the folder with all that was synced in it.
+        """
         try:
             self.mkdir(path)
         except FileExistsError:
-            if not os.path.isdir(path):
+            if not stat.S_ISDIR(self.stat(path).st_mode):
                 raise
         except FileNotFoundError:
             parent = os.path.dirname(os.fspath(path))
             if parent in ("", os.fspath(path)):
                 raise
-            self.make_folder(parent)
-            self.make_folder(path)
+            self.make_folder(parent, sync=sync)
+            self.make_folder(path, sync=sync)
+        else:
+            if sync:
+                self.sync_folder(os.path.dirname(os.fspath(path)) or ".")
 
     def discard(self, path: Path) -> None:
         """Remove a file that may be gone already."""
@@ -146,7 +211,7 @@ class Files:
             return
         for name in names:
             child = os.path.join(path, name)
-            if os.path.isdir(child) and not os.path.islink(child):
+            if self.is_folder(child):
                 self.remove_tree(child)
             else:
                 self.discard(child)

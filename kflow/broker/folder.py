@@ -1,7 +1,7 @@
 """A data folder: its FORMAT, its streams' maps, and where everything lies.
 
     FORMAT  catalogue.db  writer.lock  runtime.lock  run/  streams/<name>.<id>/map.json  streams/<name>.<id>/<shard>/
-    checkpoints/  parked/  trash/  logs/  .gitignore
+    checkpoints/  parked/  trash/  logs/  metrics.prom  .gitignore
 
 FORMAT is written first of all and whole; a folder without one is not ours. Folders are made as they are needed.
 """
@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import difflib
 import os
-import secrets
 import stat
 import tempfile
 from pathlib import Path
@@ -18,53 +17,20 @@ from typing import Final
 
 import msgspec
 
-from kflow.broker import streammap
-from kflow.broker.files import FILES, Files, storage_error, temporary_name
+from kflow.broker import layout, streammap
+from kflow.broker.files import FILES, Files, storage_error
+from kflow.broker.layout import BLOCK, Format
 from kflow.broker.locks import FileLock
 from kflow.broker.probe import probe
 from kflow.broker.streammap import StreamMap
 from kflow.errors import ResourceNotFound, StorageError, UsageError
 
-__all__ = ["DataFolder", "Format", "probe", "socket_path"]
+__all__ = ["BLOCK", "DataFolder", "Format", "probe", "socket_path"]
 
-LAYOUT: Final = 1
-BLOCK: Final = 1
-FSYNC: Final = ("none", "interval")
-DEFAULT_REGION: Final = "us-east-1"
-DEFAULT_ACCOUNT: Final = "123456789012"
-
-_FORMAT = "FORMAT"
+FSYNC: Final = ("none", "interval", "always")
 _FOLDERS = ("run", "streams", "checkpoints", "parked", "trash", "logs")
 _SOCKET_FOLDER = "socket-folder"
 _SOCKET_BYTES = 103  # sun_path less its final zero, on macOS, where it is shorter than on Linux
-
-
-class Format(msgspec.Struct, frozen=True, kw_only=True):
-    """What FORMAT holds.
-
-    Attributes:
-        layout: version of the layout of the folder.
-        block: version of the stored blocks.
-        folder_id: 32 hexadecimal digits, made when the folder was made.
-        fsync: durability policy of the data.
-        region: AWS region that ARNs of this folder name.
-        account: AWS account that ARNs of this folder name, 12 digits.
-    """
-
-    layout: int
-    block: int
-    folder_id: str
-    fsync: str
-    region: str = DEFAULT_REGION
-    account: str = DEFAULT_ACCOUNT
-
-
-class _Versions(msgspec.Struct, frozen=True):
-    """The part of FORMAT that every version of it has."""
-
-    layout: int
-    block: int
-
 
 _Stamp = tuple[int, int, int]
 
@@ -83,7 +49,7 @@ class DataFolder:
         self.format = found
         self.files = files
         self._streams = os.fspath(path / "streams")
-        self._format_path = os.fspath(path / _FORMAT)
+        self._format_path = os.fspath(path / layout.FILE_NAME)
         self._format_stamp = _stamp(files.stat(self._format_path))
         self._maps: dict[str, tuple[_Stamp, str, StreamMap]] = {}  # by name of the stream's folder
         self._by_name: dict[str, str] = {}
@@ -104,42 +70,39 @@ class DataFolder:
         Args:
             path: of the folder.
             create: make it if it is not there.
-            fsync: `none` or `interval`; None keeps the policy that is stored with the data (`interval` for a new one).
+            fsync: `none`, `interval` or `always`; None keeps the policy that is stored with the data (`interval` for a
+                new folder).
             region: None keeps what is stored.
             account: 12 digits; None keeps what is stored.
             files: file calls; tests inject errors.
 
         Raises:
             StorageError: there is no data folder, it is of another layout, or it cannot be written.
-            UsageError: a policy that is not known, or not built yet.
+            UsageError: a policy that is not known.
         """
         files = files or FILES
-        if fsync == "always":
-            raise UsageError('fsync = "always" is not built yet; use "interval" (the default) or "none"')
         if fsync is not None and fsync not in FSYNC:
-            raise UsageError(f'fsync must be "none" or "interval", not {fsync!r}')
+            raise UsageError(f'fsync must be "none", "interval" or "always", not {fsync!r}')
         absolute = Path(os.path.abspath(path))
         try:
-            found = _read_format(absolute, files)
+            found = layout.read(absolute, files)
             if found is None:
                 if not create:
                     raise StorageError(
                         f"there is no kflow data folder at {absolute}; "
                         "`kflow run` and `kflow streams create NAME` make one"
                     )
-                found = _create(absolute, files, fsync, region, account)
-            wanted = Format(
-                layout=found.layout,
-                block=found.block,
-                folder_id=found.folder_id,
+                found = layout.create(absolute, files, fsync=fsync, region=region, account=account)
+            wanted = msgspec.structs.replace(
+                found,
                 fsync=fsync or found.fsync,
                 region=region or found.region,
                 account=account or found.account,
             )
             if wanted != found:
-                files.write_replace(absolute / _FORMAT, msgspec.json.encode(wanted) + b"\n", sync=True)
+                layout.write(absolute, files, wanted)
             for name in _FOLDERS:
-                files.make_folder(absolute / name)
+                files.make_folder(absolute / name, sync=wanted.fsync != "none")
             return cls(absolute, wanted, files)
         except OSError as error:
             raise storage_error(error, f"use the data folder {absolute}") from error
@@ -151,7 +114,7 @@ class DataFolder:
 
     @property
     def fsync(self) -> str:
-        """Durability policy: `none` or `interval`."""
+        """Durability policy: `none`, `interval` or `always`."""
         return self.format.fsync
 
     @property
@@ -214,7 +177,7 @@ class DataFolder:
             stamp = _stamp(self.files.stat(self._format_path))
             if stamp == self._format_stamp:
                 return
-            found = _read_format(self.path, self.files)
+            found = layout.read(self.path, self.files)
         except FileNotFoundError:
             found = None
         except OSError as error:
@@ -225,6 +188,25 @@ class DataFolder:
             raise StorageError(f"the data folder {self.path} was replaced by another one; start again")
         self.format = found
         self._format_stamp = stamp
+
+    def upgrade(self) -> int | None:
+        """Bring the folder to the layout of this version. The caller holds `writer.lock`; costs nothing where it is.
+
+        Returns:
+            The layout it was of; None where there was nothing to do.
+
+        Raises:
+            StorageError: it cannot be written, and is of the older layout still.
+        """
+        if self.format.layout == layout.LAYOUT:
+            return None
+        try:
+            found, before = layout.upgrade(self.path, self.files)
+            self._format_stamp = _stamp(self.files.stat(self._format_path))
+        except OSError as error:
+            raise storage_error(error, f"bring the data folder {self.path} to layout {layout.LAYOUT}") from error
+        self.format = found
+        return None if before == layout.LAYOUT else before
 
     def current(self, stream: StreamMap) -> StreamMap:
         """The map as it is now of a stream whose map was read before: one `stat` where it has not changed.
@@ -337,66 +319,6 @@ def _is_private(path: Path) -> bool:
 
 def _stamp(found: os.stat_result) -> _Stamp:
     return (found.st_ino, found.st_mtime_ns, found.st_size)
-
-
-def _read_format(path: Path, files: Files) -> Format | None:
-    """What FORMAT says; None where there is no data folder and one may be made."""
-    try:
-        text = files.read_bytes(path / _FORMAT)
-    except FileNotFoundError:
-        if path.exists():
-            # A data folder of its own in there is no stranger: `kflow demo` keeps its data in `.kflow/demo`.
-            names = [name for name in files.listdir(path) if not (path / name / _FORMAT).exists()]
-            others = [name for name in names if not name.startswith(_FORMAT + ".")]
-            if others:
-                raise StorageError(
-                    f"{path} is not a kflow data folder: it has no FORMAT, and holds {others[0]!r}; "
-                    "name an empty or a new folder as data_dir"
-                ) from None
-        return None
-    except NotADirectoryError as error:
-        raise StorageError(f"{path} is not a folder; name another data_dir") from error
-    try:
-        versions = msgspec.json.decode(text, type=_Versions)
-        if (versions.layout, versions.block) != (LAYOUT, BLOCK):
-            raise StorageError(
-                f"{path} is of layout {versions.layout} (blocks {versions.block}), and this kflow reads layout "
-                f"{LAYOUT} (blocks {BLOCK}): use the kflow that wrote it, or another data_dir"
-            )
-        found = msgspec.json.decode(text, type=Format)
-    except ValueError as error:
-        raise StorageError(f"{path / _FORMAT} cannot be read ({error}); restore it, or use another data_dir") from error
-    if found.fsync == "always":
-        raise StorageError(f'{path} is kept with fsync = "always", which is not built yet')
-    return found
-
-
-def _create(path: Path, files: Files, fsync: str | None, region: str | None, account: str | None) -> Format:
-    """Make the folder; of several processes that do so at once, one wins and all use its FORMAT."""
-    files.make_folder(path)
-    made = Format(
-        layout=LAYOUT,
-        block=BLOCK,
-        folder_id=secrets.token_hex(16),
-        fsync=fsync or "interval",
-        region=region or DEFAULT_REGION,
-        account=account or DEFAULT_ACCOUNT,
-    )
-    temporary = temporary_name(path / _FORMAT)
-    try:
-        files.write_new(temporary, msgspec.json.encode(made) + b"\n", sync=True)
-        files.link(temporary, path / _FORMAT)
-    except FileExistsError:
-        found = _read_format(path, files)
-        if found is None:
-            raise
-        made = found
-    finally:
-        files.discard(temporary)
-    if not (path / ".gitignore").exists():
-        files.write_replace(path / ".gitignore", b"*\n", sync=False)
-    files.sync_folder(path)
-    return made
 
 
 def _named(maps: list[StreamMap], name: str, account: str) -> StreamMap:

@@ -36,3 +36,8 @@ def even_ranges(count: int) -> list[tuple[int, int]]:
     """
     width = (1 << 128) // count
     return [(i * width, (i + 1) * width - 1 if i < count - 1 else HASH_KEY_END) for i in range(count)]
+
+
+def middle(start: int, end: int) -> int:
+    """The first hash key of the upper half of a range whose first and last hash key are given."""
+    return start + (end - start + 1) // 2

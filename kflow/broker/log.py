@@ -11,27 +11,25 @@ import logging
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from kflow import limits
-from kflow.broker import catalogue, recovery, streams
-from kflow.broker import segment as segments
-from kflow.broker.ctl import CLOSED, DIRTY, DURABLE, POISONED, TAIL, Ctl
+from kflow.broker import catalogue, opening, streammap, streams
+from kflow.broker.ctl import Ctl
 from kflow.broker.encode import Part
 from kflow.broker.files import storage_error
 from kflow.broker.folder import DataFolder
+from kflow.broker.opening import name_of
+from kflow.broker.recovery import Marks, checkpointed
 from kflow.broker.retention import Retention
-from kflow.broker.sequence import shard_id
 from kflow.broker.shard import Shard, Space
 from kflow.broker.streammap import StreamMap
-from kflow.broker.sync import THREADS, SyncTask, run_all
+from kflow.broker.sync import THREADS, Committed, SyncTask, make_durable, run_all
 from kflow.clock import Clock, Now, SystemClock
 from kflow.errors import (
-    Damaged,
     KflowError,
     ResourceInUse,
-    ResourceNotFound,
     StaleMap,
     StorageError,
 )
@@ -74,6 +72,8 @@ class Log:
         self._again: set[_Key] = set()
         self._lock = threading.Lock()
         self._retention = Retention()
+        self._recovering = False
+        self._marks: dict[int, Marks] = {}  # by stream id, while all shards are recovered
         self._turn = 0
         self._turn_of: dict[int, int] = {}  # stream id -> turn in which its map was verified
 
@@ -178,9 +178,9 @@ class Log:
         """
         opened = self.shard(stream, shard)
         try:
-            return self._find(stream, shard, (producer, frame, part), from_offset, opened.tail)
+            return opening.find(self.folder, stream, shard, (producer, frame, part), from_offset, opened.tail)
         except OSError as error:
-            raise storage_error(error, f"read {_name(stream, shard)}") from error
+            raise storage_error(error, f"read {name_of(stream, shard)}") from error
 
     def create_stream(
         self,
@@ -259,19 +259,36 @@ class Log:
         """
         streams.empty_trash(self.folder)
 
-    def recover_all(self) -> None:
+    def recover_all(self, *, threads: int = THREADS) -> None:
         """At the start of a node: finish what a crash interrupted, and recover every shard that needs it.
+
+        Args:
+            threads: how many shards are recovered at once; 1 does it in this thread.
 
         Raises:
             StorageError: something could not be written or read.
         """
+        due: list[Callable[[], object]] = []
         try:
             streams.remove_leftovers(self.folder)
             for stream in self.folder.maps():
-                for shard in stream.shards:
-                    self._recover(stream, shard.index)
+                path = self.folder.stream_dir(stream) / streammap.FILE_NAME
+                streammap.settle(path, stream, self._files, sync=self.folder.syncs)
+                due += [
+                    functools.partial(self.shard, stream, shard.index)
+                    for shard in stream.shards
+                    if not opening.is_sound(self.folder, stream, shard.index)
+                ]
         except OSError as error:
             raise storage_error(error, f"recover {self.folder.path}") from error
+        self._recovering = True
+        try:
+            run_all(due, threads=threads)
+        finally:
+            self._recovering = False
+            self._marks.clear()
+        if self.folder.fsync == "always":  # readers see nothing before
+            self.sync(threads=threads)
         self._catalogue()
 
     def sync_due(self) -> list[SyncTask]:
@@ -305,6 +322,45 @@ class Log:
                 tasks.append(SyncTask(evicted.folder, None, self._files, evicted.name, done))
         return tasks
 
+    def commits(self) -> list[Callable[[], object]]:
+        """With `fsync = "always"`, before the writer lock is given back: what must succeed before anything is answered.
+
+        To be run after that, so that others append meanwhile; whoever waits behind a sync that covers its own records
+        has nothing left to do.
+        """
+        if self.folder.fsync != "always":
+            return []
+        with self._lock:
+            found: list[Callable[[], object]] = [
+                functools.partial(shard.make_durable, shard.tail)
+                for shard in self._shards.values()
+                if shard.verified == self._turn and not shard.is_durable
+            ]
+            found += [
+                functools.partial(make_durable, evicted.folder, self._files, evicted.name)
+                for evicted in self._evicted.values()
+            ]
+            self._evicted.clear()
+            return found
+
+    def make_durable(self, stream: StreamMap, index: int) -> Committed:
+        """Make one shard durable up to its tail, whatever the policy. Any thread, also while it is appended to.
+
+        Returns:
+            The durable tail, and the counter of the first record at or behind it.
+
+        Raises:
+            NotDurable: the sync failed, or one before it; the shard takes no more records.
+            StorageError: it could not be begun.
+            ResourceNotFound: the shard is gone.
+        """
+        with self._lock:
+            opened = self._shards.get((stream.id, index))
+        if opened is not None:
+            return opened.make_durable()
+        # Not opened here: that may mean recovery, which is for the thread that appends.
+        return make_durable(os.fspath(self.folder.shard_dir(stream, index)), self._files, name_of(stream, index))
+
     def sync(self, *, threads: int = THREADS) -> None:
         """Make everything durable that was appended by this log. Does nothing with `none`.
 
@@ -336,10 +392,10 @@ class Log:
                     if ctl.is_current:
                         expired += self._retention.look(folder, self._files, ctl, stream, shard.index, now)
                 except FileNotFoundError as error:
-                    if os.path.exists(folder):  # else the stream was deleted meanwhile
-                        failure = storage_error(error, f"expire records of {_name(stream, shard.index)}")
+                    if self._files.exists(folder):  # else the stream was deleted meanwhile
+                        failure = storage_error(error, f"expire records of {name_of(stream, shard.index)}")
                 except OSError as error:
-                    failure = storage_error(error, f"expire records of {_name(stream, shard.index)}")
+                    failure = storage_error(error, f"expire records of {name_of(stream, shard.index)}")
                 except StorageError as error:
                     failure = error
         if failure is not None:
@@ -365,50 +421,25 @@ class Log:
             return [fd for shard in self._shards.values() for fd in shard.fds()]
 
     def _open(self, stream: StreamMap, index: int) -> Shard:
-        name = _name(stream, index)
-        if not 0 <= index < len(stream.shards):
-            raise ResourceNotFound(
-                f"Could not find shard {shard_id(index)} in stream {stream.name} under account {self.folder.account}."
-            )
-        folder = os.fspath(self.folder.shard_dir(stream, index))
-        closed = stream.shards[index].closed is not None
-        try:
-            ctl = recovery.open_ctl(
-                folder,
-                self._files,
-                name=name,
-                stream_id=stream.id,
-                shard=index,
-                closed=closed,
-                aside=os.fspath(self.folder.trash_dir / f"{streams.TORN}{stream.folder_name}"),
-            )
-            shard = Shard(
-                folder,
-                ctl,
-                name=name,
-                stream_id=stream.id,
-                index=index,
-                retention_hours=stream.retention_hours,
-                files=self._files,
-                clock=self._clock,
-                space=self._space,
-            )
-            if ctl.words[DIRTY]:
-                shard.recover()
-            if ctl.words[POISONED]:
-                recovery.rewrite_poisoned(folder, self._files, ctl, stream_id=stream.id, shard=index, name=name)
-            if closed:
-                ctl.words[CLOSED] = 1
-        except FileNotFoundError as error:
-            if not os.path.exists(folder):
-                raise ResourceNotFound(
-                    f"Stream {stream.name} under account {self.folder.account} not found."
-                ) from error
-            raise storage_error(error, f"open {name}") from error
-        except OSError as error:
-            raise storage_error(error, f"open {name}") from error
-        shard.verified = self._turn
-        return shard
+        opened = opening.open_shard(
+            self.folder,
+            stream,
+            index,
+            clock=self._clock,
+            space=self._space,
+            marks=functools.partial(self._marks_of, stream.id),
+        )
+        opened.verified = self._turn
+        return opened
+
+    def _marks_of(self, stream_id: int) -> Marks:
+        """What checkpoints name; read once for all shards of a stream that are recovered together."""
+        found = self._marks.get(stream_id)
+        if found is None:
+            found = checkpointed(os.fspath(self.folder.path), self._files, stream_id)
+            if self._recovering:
+                self._marks[stream_id] = found
+        return found
 
     def _verify_map(self, stream: StreamMap) -> None:
         if self._turn_of.get(stream.id) == self._turn:
@@ -418,25 +449,6 @@ class Log:
             raise StaleMap(f"the shards of stream {stream.name} have changed: read its map again")
         self._turn_of[stream.id] = self._turn
 
-    def _find(
-        self, stream: StreamMap, shard: int, wanted: tuple[int, int, int], from_offset: int, tail: int
-    ) -> tuple[int, int] | None:
-        folder = os.fspath(self.folder.shard_dir(stream, shard))
-        for base, _ in segments.spans(folder, self._files, from_offset, tail):
-            opened = segments.open_segment(folder, self._files, base, stream_id=stream.id, shard=shard)
-            try:
-                end = min(tail, base + self._files.fstat(opened.fd).st_size - segments.SEGMENT_HEADER_BYTES)
-                reached = max(base, from_offset)
-                for header in segments.scan(opened, self._files, reached, end):
-                    if (header.producer, header.frame, header.part) == wanted:
-                        return header.first_counter, header.arrival_ms
-                    reached = header.end
-                if reached < end:
-                    raise Damaged(f"{opened.path}: no valid block at offset {reached}")
-            finally:
-                self._files.close(opened.fd)
-        return None
-
     def _delete(self, stream: StreamMap) -> None:
         with self._lock:
             for key in [key for key in self._shards if key[0] == stream.id]:
@@ -444,22 +456,6 @@ class Log:
             for key in [key for key in self._evicted if key[0] == stream.id]:
                 del self._evicted[key]
         streams.delete(self.folder, stream)
-
-    def _recover(self, stream: StreamMap, index: int) -> None:
-        """Open a shard only if it needs recovery, or a sync: a thousand idle ones cost a look at each page."""
-        folder = os.fspath(self.folder.shard_dir(stream, index))
-        try:
-            ctl = Ctl.open(folder, self._files, owner=(stream.id, index), write=False)
-        except (FileNotFoundError, StorageError):
-            is_sound = False  # `shard` makes it anew, and says so
-        else:
-            words = ctl.words
-            closed = stream.shards[index].closed is not None
-            is_synced = words[DURABLE] >= words[TAIL] or not self.folder.syncs
-            is_sound = ctl.is_current and is_synced and not words[DIRTY] and not words[POISONED]
-            is_sound = is_sound and closed == bool(words[CLOSED])
-        if not is_sound:
-            self.shard(stream, index)
 
     def _synced(self, key: _Key) -> bool:
         """A task has ended; whether it must do its work again."""
@@ -477,7 +473,3 @@ class Log:
             catalogue.rebuild(self.folder.path, self.folder.maps(), self._files)
         except (OSError, sqlite3.Error) as error:  # a copy for people: the maps are what counts
             log.warning("catalogue not written error=%s", error)
-
-
-def _name(stream: StreamMap, index: int) -> str:
-    return f"shard {index} of stream {stream.name}"

@@ -28,7 +28,7 @@ from kflow.broker.parked_batch import ParkCondition, ParkedBatch, ParkedRecord, 
 from kflow.errors import Damaged, UsageError
 from kflow.interfaces import FunctionError
 
-__all__ = ["ParkCondition", "ParkedBatch", "ParkedRecord", "ParkedStore"]
+__all__ = ["ParkCondition", "ParkedBatch", "ParkedRecord", "ParkedStore", "Unreadable"]
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +52,24 @@ class _Name(NamedTuple):
         return f"{self.stream_id:016x}.{self.shard}.{counters}.{self.number}.{state}"
 
 
+class Unreadable(NamedTuple):
+    """A parked batch whose file is damaged: what its name still says.
+
+    Attributes:
+        number: of the batch.
+        function: name of the function.
+        first_counter: counter of its first record.
+        last_counter: counter of its last record.
+        text: which file, and why.
+    """
+
+    number: int
+    function: str
+    first_counter: int
+    last_counter: int
+    text: str
+
+
 class ParkedStore:
     """The parked batches of one data folder."""
 
@@ -67,6 +85,7 @@ class ParkedStore:
         self._files = files
         self._sync = fsync != "none"
         self._lock = FileLock(os.path.join(self._path, "lock"), files)
+        self._is_numbered = False
 
     def park(self, entry: ParkedBatch) -> int:
         """Keep a batch. On return it survives the death of any process, and with any policy but `none` power loss.
@@ -80,7 +99,7 @@ class ParkedStore:
             StorageError: it could not be written; nothing was kept.
         """
         try:
-            self._files.make_folder(os.path.join(self._path, entry.function))
+            self._files.make_folder(os.path.join(self._path, entry.function), sync=self._sync)
             with _held(self._lock):
                 name = self._twin(entry) or _name_of(entry, self._next_number())
                 self._write(name, entry)
@@ -97,9 +116,7 @@ class ParkedStore:
             StorageError: the folder or the file cannot be read.
         """
         found = [
-            name
-            for name in self._names(function)
-            if name.stream_id == stream_id and name.shard == shard and name.first_counter >= from_counter
+            name for name in self._names(function, f"{stream_id:016x}.{shard}.") if name.first_counter >= from_counter
         ]
         for name in sorted(found, key=lambda name: (name.first_counter, -name.number)):
             try:
@@ -121,6 +138,45 @@ class ParkedStore:
             except FileNotFoundError:
                 continue  # dropped, claimed or given back meanwhile
         return entries
+
+    def damaged(self) -> Sequence[Unreadable]:
+        """The files whose content does not have its checksum, by number.
+
+        Raises:
+            StorageError: a file cannot be read.
+        """
+        found = []
+        for name in sorted(self._all_names(), key=lambda name: name.number):
+            try:
+                self._read(name)
+            except Damaged as error:
+                found.append(Unreadable(name.number, name.function, name.first_counter, name.last_counter, str(error)))
+            except FileNotFoundError:
+                continue  # dropped, claimed or given back meanwhile
+        return found
+
+    def set_aside(self, number: int, target: str) -> str:
+        """Move a damaged batch into another folder, out of the way of those that can be read; it stays for people.
+
+        Returns:
+            Where it is now.
+
+        Raises:
+            UsageError: there is none of that number.
+            StorageError: it could not be moved.
+        """
+        with _held(self._lock):
+            name = self._numbered(number)
+            moved = os.path.join(target, f"{name.function}.{name.text}")
+            try:
+                self._files.make_folder(target)
+                self._files.rename(self._file(name), moved)
+                if self._sync:
+                    self._files.sync_folder(target)
+                    self._files.sync_folder(os.path.dirname(self._file(name)))
+            except OSError as error:
+                raise storage_error(error, f"set parked batch {number} aside") from error
+        return moved
 
     def count(self) -> int:
         """How many batches are parked; reads names only."""
@@ -242,9 +298,10 @@ class ParkedStore:
         except OSError as error:
             raise storage_error(error, f"read the parked records of {function}") from error
 
-    def _names(self, function: str) -> Iterator[_Name]:
+    def _names(self, function: str, prefix: str = "") -> Iterator[_Name]:
+        """What is parked of a function; of names that do not begin so nothing more is looked at."""
         for text in self._texts(function):
-            match = _NAME.fullmatch(text)
+            match = _NAME.fullmatch(text) if text.startswith(prefix) else None
             if match is not None:
                 numbers = [int(match[group] or 0) for group in range(2, 7)]
                 yield _Name(function, int(match[1], 16), *numbers)
@@ -261,7 +318,7 @@ class ParkedStore:
     def _twin(self, entry: ParkedBatch) -> _Name | None:
         """The file that holds the same records of the same consumer already, unless it is being redriven."""
         wanted = _name_of(entry, 0)
-        for name in self._names(entry.function):
+        for name in self._names(entry.function, wanted.text.rpartition(".0.")[0] + "."):
             if name._replace(number=0) == wanted:
                 return name
         return None
@@ -273,7 +330,10 @@ class ParkedStore:
             noted = self._files.read_bytes(path).strip()
         except FileNotFoundError:
             noted = b""
-        last = int(noted) if noted.isdigit() else max((name.number for name in self._all_names()), default=0)
+        last = int(noted) if noted.isdigit() else 0
+        if not last or not self._is_numbered:  # a loss of power may have taken what was noted, and with it this process
+            last = max(last, *(name.number for name in self._all_names()), 0)
+            self._is_numbered = True
         self._files.write_replace(path, b"%d\n" % (last + 1), sync=False)
         return last + 1
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import mmap
 import os
 from typing import Final
 
@@ -107,9 +106,9 @@ def _locks_exclude(name: str, files: Files) -> None:
 def _stores_are_seen(name: str, files: Files) -> None:
     fd = files.open(name, os.O_RDWR | os.O_CLOEXEC)
     try:
-        with mmap.mmap(fd, _PAGE) as one, mmap.mmap(fd, _PAGE, access=mmap.ACCESS_READ) as other:
+        with files.map_page(fd, _PAGE, True) as one, files.map_page(fd, _PAGE, False) as other:
             one[8:16] = b"visible!"
-            if other[8:16] != b"visible!" or files.pread(fd, 8, 8) != b"visible!":
+            if bytes(other[8:16]) != b"visible!" or files.pread(fd, 8, 8) != b"visible!":
                 raise StorageError(
                     f"stores into a mapped page are not seen in {os.path.dirname(name)}: "
                     "name a data_dir on a local disk"

@@ -2,6 +2,9 @@
 
 Reads files and the mapped control page, never writes, takes no lock, and never looks past the tail. Any number of
 readers in any process; one object belongs to one thread at a time.
+
+A block that fails its checksum is read again from a fresh descriptor; if it fails again, it is looked up in the shard's
+list of lost ranges (`kflow.broker.damage`) and left out where it is listed. Only what is not listed is an error.
 """
 
 from __future__ import annotations
@@ -13,9 +16,11 @@ from typing import Final
 
 from crc32c import crc32c
 
+from kflow.broker import damage
 from kflow.broker import segment as segments
 from kflow.broker.block import HEADER_BYTES, MAGIC, Block, unpack_header
-from kflow.broker.ctl import ARRIVAL, CLOSED, COUNTER, DURABLE, HORIZON, TAIL, Ctl
+from kflow.broker.ctl import ARRIVAL, CLOSED, COUNTER, DURABLE, DURABLE_COUNTER, HORIZON, TAIL, Ctl
+from kflow.broker.damage import LostRange
 from kflow.broker.files import storage_error
 from kflow.broker.folder import DataFolder
 from kflow.broker.segment import SEGMENT_HEADER_BYTES, Segment
@@ -43,7 +48,8 @@ class ShardReader:
         self._stream_id = stream.id
         self._index = index
         self._name = f"shard {index} of stream {stream.name}"
-        self._durable_only = False
+        self._durable_only = folder.fsync == "always"
+        self._lost: tuple[LostRange, ...] = ()  # read when a block fails: a sound shard pays nothing for it
         self._ctl = self._open_ctl(folder, stream)
         self._words = self._ctl.words
 
@@ -92,7 +98,7 @@ class ShardReader:
 
     @property
     def tail(self) -> int:
-        """Logical offset past the last block that may be read."""
+        """Logical offset past the last block that may be read; with `fsync = "always"` only what is durable may be."""
         return self._words[DURABLE if self._durable_only else TAIL]
 
     @property
@@ -102,8 +108,8 @@ class ShardReader:
 
     @property
     def next_counter(self) -> int:
-        """Counter of the next record to come."""
-        return self._words[COUNTER]
+        """Counter of the first record at or behind the tail, be it there already (`always`: not durable) or to come."""
+        return self._words[DURABLE_COUNTER if self._durable_only else COUNTER]
 
     @property
     def closed(self) -> bool:
@@ -119,7 +125,8 @@ class ShardReader:
         """The blocks from `offset` on, verified.
 
         One `pread` where the offset lies in the segment that was read last. An offset below the horizon, or in a range
-        that was lost, moves up: look at `Block.offset`.
+        that was lost, moves up: look at `Block.offset`. Where a lost range reaches the tail, an empty block at the tail
+        says so (`count` 0, `first_counter` that of the record to come), so that nobody waits in front of it for ever.
 
         Args:
             offset: where a block begins.
@@ -129,29 +136,51 @@ class ShardReader:
             At least one block, unless there is none between `offset` and the tail.
 
         Raises:
-            Damaged: a block fails its checksum, also when read again from a fresh descriptor.
+            Damaged: the block at `Damaged.offset` fails its checksum, also when read again from a fresh descriptor, and
+                is not listed as lost. Blocks before it have been read.
             StorageError: the file cannot be read.
         """
         tail = self.tail
         offset = max(offset, self._words[HORIZON])
         if offset >= tail:
             return []
+        max_bytes = max(max_bytes, HEADER_BYTES)
         try:
-            for attempt in (1, 2):
-                try:
-                    return self._read(offset, tail, max(max_bytes, HEADER_BYTES))
-                except Damaged:
-                    self._drop()
-                    if attempt > 1:
-                        raise
+            try:
+                return self._read_around(offset, tail, max_bytes) if self._lost else self._read(offset, tail, max_bytes)
+            except Damaged:
+                self._drop()
+            try:
+                return self._read_around(offset, tail, max_bytes)
+            except Damaged as error:
+                self._drop()
+                self._lost = damage.read(self._folder, self._files)
+                if error.offset is None or damage.holding(self._lost, error.offset) is None:
+                    fix = "a runtime leaves it out where a handler meets it, else `kflow doctor --repair` does"
+                    raise Damaged(f"{error}; {fix}", error.offset) from error
+            return self._read_around(offset, tail, max_bytes)
         except OSError as error:
             raise storage_error(error, f"read {self._name}") from error
-        return []
+
+    def issued(self, first: int, stop: int) -> int:
+        """How many records ever had a counter in [first, stop): after power loss a shard leaves counters out.
+
+        Raises:
+            Damaged: the list of lost ranges is not valid.
+            StorageError: it cannot be read.
+        """
+        try:
+            return damage.issued(damage.read(self._folder, self._files), first, stop)
+        except OSError as error:
+            raise storage_error(error, f"read {self._name}") from error
 
     def clamp(self, position: Position) -> Position:
-        """`position`, or the horizon where that is past it."""
+        """`position`, or the horizon where that is past it; in a range that is known to be lost, the end of that."""
         horizon = self._words[HORIZON]
-        return position if position.offset >= horizon else Position(horizon, 0)
+        if position.offset < horizon:
+            position = Position(horizon, 0)
+        lost = damage.holding(self._lost, position.offset)
+        return position if lost is None or lost.end > self.tail else Position(lost.end, 0)
 
     def seek_counter(self, counter: int) -> Position:
         """Before the first record whose counter is `counter` or more; the tail if there is none."""
@@ -173,52 +202,87 @@ class ShardReader:
     def __del__(self) -> None:
         self._drop()
 
+    def _read_around(self, offset: int, tail: int, max_bytes: int) -> list[Block]:
+        """As `_read`, with what is listed as lost left out."""
+        lost = damage.holding(self._lost, offset)
+        if lost is None:
+            return self._read(offset, tail, max_bytes)
+        return self._read(lost.end, tail, max_bytes) if lost.end < tail else self._behind(lost, tail)
+
+    def _behind(self, lost: LostRange, tail: int) -> list[Block]:
+        """What stands for a lost range that reaches the tail; nothing, where it is past what may be read yet."""
+        if lost.end > tail:
+            return []
+        return [Block(tail, tail, lost.next_counter, self._words[ARRIVAL], 0, 0, b"")]
+
     def _read(self, offset: int, tail: int, max_bytes: int) -> list[Block]:
         segment = self._segment
-        if segment is None or offset < segment.base:
-            segment, offset = self._move(offset)
-        want = min(tail - offset, max_bytes)
-        buffer = self._files.pread(segment.fd, want, offset - segment.base + SEGMENT_HEADER_BYTES)
+        buffer = b""
+        if segment is not None and offset >= segment.base:
+            want = min(tail - offset, max_bytes)
+            buffer = self._files.pread(segment.fd, want, offset - segment.base + SEGMENT_HEADER_BYTES)
         while not buffer:
-            segment, offset = self._move(offset)
+            found = self._move(offset)
+            if isinstance(found, LostRange):
+                return self._behind(found, tail)
+            segment, offset = found
             if offset >= tail:
                 return []
             want = min(tail - offset, max_bytes)
             buffer = self._files.pread(segment.fd, want, offset - segment.base + SEGMENT_HEADER_BYTES)
+        assert segment is not None
         blocks, needed = _blocks(segment, buffer, offset)
         if not blocks:
             buffer = self._files.pread(segment.fd, needed, offset - segment.base + SEGMENT_HEADER_BYTES)
             blocks, _ = _blocks(segment, buffer, offset)
             if not blocks:
-                raise Damaged(f"{segment.path}: the block at offset {offset} is cut short")
+                raise Damaged(f"{segment.path}: the block at offset {offset} is cut short", offset)
         return blocks
 
-    def _move(self, offset: int) -> tuple[Segment, int]:
-        """Open the segment that holds `offset`, past its end the next one, where the open one has no such bytes."""
+    def _move(self, offset: int) -> tuple[Segment, int] | LostRange:
+        """Open the segment that holds `offset`, past its end the next one, where the open one has no such bytes.
+
+        Returns:
+            The segment and where to go on in it; or the lost range behind which there is nothing yet.
+        """
         tail = self.tail
         while True:
             offset = max(offset, self._words[HORIZON])
+            lost = damage.holding(self._lost, offset)
+            if lost is not None:
+                offset = lost.end
+                if offset >= tail:
+                    return lost
             found = [base for base in segments.bases(self._folder, self._files) if base < tail]
             base = max((base for base in found if base <= offset), default=-1)
             try:
                 if base >= 0:
-                    segment = self._open(base)
+                    segment = self._open(base, offset)
                     if self._end(segment) > offset:
                         return segment, offset
-                # Bytes between here and the next segment were lost with the machine (`recovery`).
+                # Bytes between here and the next segment are lost (`recovery`), or their file is.
                 base = min((base for base in found if base > offset), default=-1)
                 if base >= 0:
-                    return self._open(base), base
+                    if damage.holding(self._lost, base) is None:
+                        return self._open(base), base
+                    offset = base
+                    continue
             except FileNotFoundError:  # it expired meanwhile, and the horizon has moved
                 if self._words[HORIZON] <= offset:
                     raise
                 continue
             if self._words[HORIZON] <= offset:
-                raise Damaged(f"{self._folder}: no segment holds offset {offset}, though the tail is {tail}")
+                raise Damaged(f"{self._folder}: no segment holds offset {offset}, though the tail is {tail}", offset)
 
-    def _open(self, base: int) -> Segment:
+    def _open(self, base: int, offset: int = 0) -> Segment:
+        """Open a segment; one whose header is damaged fails at its first byte that is wanted."""
         self._drop()
-        segment = segments.open_segment(self._folder, self._files, base, stream_id=self._stream_id, shard=self._index)
+        try:
+            segment = segments.open_segment(
+                self._folder, self._files, base, stream_id=self._stream_id, shard=self._index
+            )
+        except Damaged as error:
+            raise Damaged(str(error), max(base, offset)) from error
         self._segment = segment
         return segment
 
@@ -241,34 +305,60 @@ class ShardReader:
     def _seek_once(self, target: int, *, by_time: bool) -> Position:
         tail = self.tail
         found = [base for base in segments.bases(self._folder, self._files) if base < tail]
-        low, high = (
-            0,
-            len(found),
-        )  # of the segments that begin before the target, the last one holds it or ends before it
+        # Of the segments that begin before the target, the last one holds it or ends before it.
+        low, high = 0, len(found)
         while low < high:
             middle = (low + high) // 2
-            segment = self._open(found[middle])
+            segment = self._open_listed(found, middle, tail)
+            if segment is None:  # lost as a whole
+                del found[middle]
+                high -= 1
+                continue
             before = segment.arrival_ms < target if by_time else segment.first_counter <= target
             low, high = (middle + 1, high) if before else (low, middle)
-        for base in found[max(0, low - 1) :]:
-            position = self._seek_in(self._open(base), target, tail, by_time=by_time)
+        for number in range(max(0, low - 1), len(found)):
+            segment = self._open_listed(found, number, tail)
+            position = None if segment is None else self._seek_in(segment, target, tail, by_time=by_time)
             if position is not None:
                 return position
         return Position(tail, 0)
 
+    def _open_listed(self, found: list[int], number: int, tail: int) -> Segment | None:
+        """A segment to look through; None where its header is damaged and all of it is listed as lost.
+
+        Raises:
+            Damaged: its header is damaged, and it is not listed.
+        """
+        base = found[number]
+        try:
+            return self._open(base)
+        except Damaged:
+            self._lost = damage.read(self._folder, self._files)
+            lost = damage.holding(self._lost, base)
+            following = found[number + 1] if number + 1 < len(found) else tail
+            if lost is None or lost.end < following:
+                raise
+            return None
+
     def _seek_in(self, segment: Segment, target: int, tail: int, *, by_time: bool) -> Position | None:
         end = min(tail, self._end(segment))
-        reached = start = self._start(segment, target, by_time=by_time)
-        for header in segments.scan(segment, self._files, start, end):
-            if by_time:
-                if header.arrival_ms >= target:
-                    return Position(header.offset, 0)
-            elif header.first_counter + header.count > target:
-                return Position(header.offset, max(0, target - header.first_counter))
-            reached = header.end
-        if reached < end:
-            raise Damaged(f"{segment.path}: no valid block at offset {reached}, though blocks reach {end}")
-        return None
+        reached = self._start(segment, target, by_time=by_time)
+        while True:
+            for header in segments.scan(segment, self._files, reached, end):
+                if by_time:
+                    if header.arrival_ms >= target:
+                        return Position(header.offset, 0)
+                elif header.first_counter + header.count > target:
+                    return Position(header.offset, max(0, target - header.first_counter))
+                reached = header.end
+            if reached >= end:
+                return None
+            self._lost = damage.read(self._folder, self._files)
+            lost = damage.holding(self._lost, reached)
+            if lost is None:
+                text = f"{segment.path}: no valid block at offset {reached}, though blocks reach {end}"
+                raise Damaged(text, reached)
+            reached = lost.end
 
     def _start(self, segment: Segment, target: int, *, by_time: bool) -> int:
         """The last point of the index before the target, if a valid block lies there, else the segment's beginning."""
@@ -289,7 +379,7 @@ def _blocks(segment: Segment, buffer: bytes, offset: int) -> tuple[list[Block], 
     """The whole blocks of `buffer`, which begins at logical `offset`; and how many bytes the first one needs.
 
     Raises:
-        Damaged: a header or a body fails its checksum.
+        Damaged: the header or the body of the first one fails its checksum.
     """
     blocks: list[Block] = []
     seed = segment.seed
@@ -301,14 +391,18 @@ def _blocks(segment: Segment, buffer: bytes, offset: int) -> tuple[list[Block], 
         )
         begin = at + HEADER_BYTES
         if magic != MAGIC or where != offset + at or crc32c(buffer[at + 4 : begin], seed) != crc:
-            raise Damaged(f"{segment.path}: the block header at offset {offset + at} fails its checksum")
+            if blocks:
+                break  # what is sound is read first; the next read begins at the damage
+            raise Damaged(f"{segment.path}: the block header at offset {offset} fails its checksum", offset)
         end = begin + body_bytes
         if end > available:
             needed = end - at
             break
         body = buffer[begin:end]
         if crc32c(body) != body_crc:
-            raise Damaged(f"{segment.path}: the block at offset {where} fails its checksum")
+            if blocks:
+                break
+            raise Damaged(f"{segment.path}: the block at offset {where} fails its checksum", where)
         blocks.append(Block(where, offset + end, first_counter, arrival_ms, count, flags, body))
         at = end
     return blocks, needed

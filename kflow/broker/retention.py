@@ -18,6 +18,7 @@ from kflow.broker.ctl import ARRIVAL, HORIZON, TAIL, Ctl
 from kflow.broker.files import Files
 from kflow.broker.streammap import StreamMap
 from kflow.clock import Now
+from kflow.errors import Damaged
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +55,7 @@ class Retention:
             How many bytes of the log expired.
 
         Raises:
-            OSError: from the file system. Damaged: a segment's header cannot be read.
+            OSError: from the file system.
         """
         words = ctl.words
         horizon = words[HORIZON]
@@ -88,7 +89,10 @@ class Retention:
         expired = words[HORIZON]
         for base in segments.bases(folder, files):
             if expired < base < tail:
-                opened = segments.open_segment(folder, files, base, stream_id=stream.id, shard=index)
+                try:
+                    opened = segments.open_segment(folder, files, base, stream_id=stream.id, shard=index)
+                except Damaged:  # it does not tell when what lies before it came: the one after it does
+                    continue
                 files.close(opened.fd)
                 if opened.arrival_ms >= oldest_ms:
                     break

@@ -34,6 +34,8 @@ _SEED = struct.Struct("<8sQI")
 _POINT = struct.Struct("<QQQI4x")
 _POINT_CRC = struct.Struct("<QQQ")
 _SCAN_BYTES = 64 << 10
+POINT_BYTES: Final = _POINT.size
+_BODIES_BYTES = 256 << 10
 
 
 class Segment(NamedTuple):
@@ -68,6 +70,32 @@ class Point(NamedTuple):
     offset: int
     first_counter: int
     arrival_ms: int
+
+
+class SegmentHeader(NamedTuple):
+    """What the header of a segment says, behind its magic, its checksum and its shard."""
+
+    salt: bytes
+    base: int
+    stream_id: int
+    created_ms: int
+    first_counter: int
+    arrival_ms: int
+
+
+def pack_header(shard: int, header: SegmentHeader) -> bytes:
+    """The 64 bytes at the beginning of a segment."""
+    return _HEADER.pack(_MAGIC, crc32c(_HEADER_CRC.pack(shard, *header)), shard, *header)
+
+
+def unpack_header(raw: bytes) -> SegmentHeader:
+    """What 64 bytes say as the header of a segment, sound or not."""
+    return SegmentHeader._make(_HEADER.unpack(raw)[3:])
+
+
+def seed_of(salt: bytes, stream_id: int, shard: int) -> int:
+    """What the CRC of each of a segment's block headers, and of each point of its index, starts from."""
+    return crc32c(_SEED.pack(salt, stream_id, shard))
 
 
 def segment_path(folder: str, base: int) -> str:
@@ -123,17 +151,17 @@ def create(
         sync: whether file and name are to be durable on return.
     """
     salt = os.urandom(8)
-    rest = (salt, base, stream_id, created_ms, first_counter, arrival_ms)
-    crc = crc32c(_HEADER_CRC.pack(shard, *rest))
     path = segment_path(folder, base)
     temporary = temporary_name(path)
     try:
         fd = files.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
         try:
-            files.write_all(fd, _HEADER.pack(_MAGIC, crc, shard, *rest), 0)
+            files.write_all(
+                fd, pack_header(shard, SegmentHeader(salt, base, stream_id, created_ms, first_counter, arrival_ms)), 0
+            )
             if content is not None:
                 at = SEGMENT_HEADER_BYTES
-                for piece in content(crc32c(_SEED.pack(salt, stream_id, shard))):
+                for piece in content(seed_of(salt, stream_id, shard)):
                     files.write_all(fd, piece, at)
                     at += len(piece)
             if sync:
@@ -176,7 +204,7 @@ def _segment(path: str, fd: int, identity: tuple[int, int], raw: bytes, expected
     checked = _HEADER_CRC.pack(shard, salt, base, stream_id, created_ms, first_counter, arrival_ms)
     if magic != _MAGIC or crc != crc32c(checked) or (base, stream_id, shard) != expected:
         raise Damaged(f"{path}: the segment's header fails its checksum or belongs to another shard")
-    seed = crc32c(_SEED.pack(salt, stream_id, shard))
+    seed = seed_of(salt, stream_id, shard)
     return Segment(path, fd, *identity, base, seed, created_ms, first_counter, arrival_ms)
 
 
@@ -194,19 +222,23 @@ def scan(segment: Segment, files: Files, offset: int, end: int, *, bodies: bool 
         bodies: whether bodies must pass their checksum too.
     """
     base, seed, fd = segment.base, segment.seed, segment.fd
-    chunk, chunk_offset = b"", offset
+    size = _BODIES_BYTES if bodies else _SCAN_BYTES
+    chunk, chunk_offset, available = memoryview(b""), offset, 0
     while offset < end:
         at = offset - chunk_offset
-        if at + HEADER_BYTES > len(chunk):
-            chunk = files.pread(fd, _SCAN_BYTES, offset - base + SEGMENT_HEADER_BYTES)
-            chunk_offset, at = offset, 0
+        if at + HEADER_BYTES > available:
+            chunk = memoryview(files.pread(fd, size, offset - base + SEGMENT_HEADER_BYTES))
+            chunk_offset, at, available = offset, 0, len(chunk)
         found = read_header(chunk, at, seed, offset)
         if found is None or found.end > end:
             return
         if bodies:
-            body = chunk[at + HEADER_BYTES : at + HEADER_BYTES + found.body_bytes]
-            if len(body) < found.body_bytes:
-                body = files.pread(fd, found.body_bytes, offset - base + SEGMENT_HEADER_BYTES + HEADER_BYTES)
+            begin = at + HEADER_BYTES
+            if begin + found.body_bytes > available:
+                wanted = max(size, HEADER_BYTES + found.body_bytes)
+                chunk = memoryview(files.pread(fd, wanted, offset - base + SEGMENT_HEADER_BYTES))
+                chunk_offset, begin, available = offset, HEADER_BYTES, len(chunk)
+            body = chunk[begin : begin + found.body_bytes]
             if len(body) != found.body_bytes or crc32c(body) != found.body_crc:
                 return
         yield found

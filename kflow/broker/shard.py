@@ -4,7 +4,8 @@
     dirty --found by the next append or opening: recover (cut what is past the tail)--> clean
     any   --a sync failed--> poisoned: appends fail until the shard is opened anew and rewritten (`recovery`)
 
-The commit point is the store of the tail: readers look at nothing past it, and nothing is acknowledged before it.
+The commit point is the store of the tail: readers look at nothing past it, and nothing is acknowledged before it. With
+`fsync = "always"` both hold for the durable tail instead, which a sync moves up (`sync`).
 Whoever holds `writer.lock` has the only object of this class for a shard; one thread at a time uses it.
 """
 
@@ -20,10 +21,22 @@ from crc32c import crc32c
 from kflow import limits
 from kflow.broker import segment as segments
 from kflow.broker.block import HEADER_BYTES, MAGIC, VERSION, pack_checked, pack_crc
-from kflow.broker.ctl import ARRIVAL, CLOSED, COUNTER, DIRTY, DURABLE, FILE_NAME, POISONED, SEGMENT, TAIL, Ctl
+from kflow.broker.ctl import (
+    ARRIVAL,
+    CLOSED,
+    COUNTER,
+    DIRTY,
+    DURABLE,
+    DURABLE_COUNTER,
+    FILE_NAME,
+    POISONED,
+    SEGMENT,
+    TAIL,
+    Ctl,
+)
 from kflow.broker.files import Files, storage_error
 from kflow.broker.segment import INDEX_BYTES, SEGMENT_HEADER_BYTES, Point, Segment
-from kflow.broker.sync import SyncTask
+from kflow.broker.sync import Committed, SyncTask, make_durable
 from kflow.clock import Clock, Now
 from kflow.errors import Damaged, StorageError, StorageFull
 
@@ -66,7 +79,9 @@ class Shard:
 
     __slots__ = (
         "_clock",
+        "_committed",
         "_ctl",
+        "_durable_only",
         "_files",
         "_folder",
         "_index",
@@ -77,6 +92,7 @@ class Shard:
         "_segment",
         "_space",
         "_stream_id",
+        "_syncs",
         "_warned_ms",
         "_words",
         "verified",
@@ -94,6 +110,7 @@ class Shard:
         files: Files,
         clock: Clock,
         space: Space,
+        fsync: str,
     ) -> None:
         self._folder = folder
         self._ctl = ctl
@@ -105,6 +122,9 @@ class Shard:
         self._files = files
         self._clock = clock
         self._space = space
+        self._syncs = fsync != "none"
+        self._durable_only = fsync == "always"
+        self._committed: Committed = (ctl.words[TAIL], ctl.words[COUNTER])
         self._segment: Segment | None = None
         self._indexed = 0
         self._look_due_ms = 0
@@ -123,6 +143,16 @@ class Shard:
         return self._words[COUNTER]
 
     @property
+    def readable_end(self) -> int:
+        """Logical offset up to which readers may read: the tail, with `fsync = "always"` the durable tail."""
+        return self._words[DURABLE if self._durable_only else TAIL]
+
+    @property
+    def readable_counter(self) -> int:
+        """Counter of the first record at or behind the readable end."""
+        return self._words[DURABLE_COUNTER if self._durable_only else COUNTER]
+
+    @property
     def place(self) -> tuple[str, str]:
         """The shard's folder, and its name for people."""
         return self._folder, self._name
@@ -133,9 +163,39 @@ class Shard:
         words = self._words
         return words[DURABLE] < words[TAIL] and not words[POISONED]
 
+    @property
+    def is_durable(self) -> bool:
+        """Whether everything committed is durable."""
+        words = self._words
+        return words[DURABLE] >= words[TAIL]
+
     def sync_task(self, done: Callable[[], bool]) -> SyncTask:
         """A task that makes what is committed durable; `done` is called then, and says whether to do it once more."""
-        return SyncTask(self._folder, self._ctl, self._files, self._name, done)
+        return SyncTask(self._folder, self._ctl, self._files, self._name, done, self._committed_now)
+
+    def make_durable(self, wanted: int | None = None) -> Committed:
+        """Sync what is committed. In any thread, also while another one appends; waits for a sync that is under way.
+
+        Args:
+            wanted: offset that is enough to be durable.
+
+        Returns:
+            The durable tail, and the counter of the first record at or behind it.
+
+        Raises:
+            NotDurable: the sync failed; the shard takes no more records.
+            StorageError: it could not be begun.
+            ResourceNotFound: the shard is gone.
+        """
+        return make_durable(self._folder, self._files, self._name, self._ctl, self._committed_now, wanted=wanted)
+
+    def _committed_now(self) -> Committed:
+        """Tail and counter of one moment, whoever appended last."""
+        committed, words = self._committed, self._words
+        if committed[0] == words[TAIL]:
+            return committed
+        counter = words[COUNTER]
+        return words[TAIL], counter
 
     def append(
         self,
@@ -209,6 +269,7 @@ class Shard:
         words[ARRIVAL] = arrival_ms
         words[TAIL] = tail + size  # the commit point
         words[DIRTY] = 0
+        self._committed = (tail + size, counter + count)
         if tail - self._indexed >= INDEX_BYTES:
             self._add_point(segment, Point(tail, counter, arrival_ms))
         return counter, arrival_ms
@@ -262,16 +323,18 @@ class Shard:
         try:
             tail = words[TAIL]
             found = segments.bases(self._folder, self._files)
-            for base in reversed(found):
-                if base >= tail:
-                    segments.remove(self._folder, self._files, base)
             kept = [base for base in found if base < tail]
+            for base in reversed(found[len(kept) :]):
+                segments.remove(self._folder, self._files, base)
+            if len(kept) < len(found):
+                self._sync_cut(lambda: self._files.sync_folder(self._folder))
             if kept:
                 opened = self._open_existing(kept[-1])
                 end = tail - opened.base + SEGMENT_HEADER_BYTES
                 size = self._files.fstat(opened.fd).st_size
                 if size > end:
                     self._files.ftruncate(opened.fd, end)
+                    self._sync_cut(lambda: self._files.fdatasync(opened.fd))
                 elif size < end and words[SEGMENT] <= tail:
                     raise Damaged(f"{opened.path} ends {end - size} bytes before the tail of {self._name}")
             if words[SEGMENT] <= tail:  # above: where it goes on after power loss
@@ -282,6 +345,16 @@ class Shard:
         finally:
             self._drop()
         log.info("recovered shard=%s tail=%d", self._name, words[TAIL])
+
+    def _sync_cut(self, sync: Callable[[], None]) -> None:
+        """Make sure that what was cut does not come back with a loss of power, at offsets that are issued anew."""
+        if not self._syncs:
+            return
+        try:
+            sync()
+        except OSError:
+            self._words[POISONED] = 1
+            raise
 
     def close(self) -> None:
         """Close the descriptor."""

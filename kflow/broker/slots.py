@@ -1,10 +1,13 @@
 """What a slot holds, and its bytes: two copies of 256, each complete by itself.
 
     copy:  crc u32 | version, state, stack depth, length of the error's type: u8 each | write count u64 |
-           shard u32 | lane u16 | length of the error's message u8 | one byte of zero |
+           shard u32 | lane u16 | length of the error's message u8 | window flags u8 |
            checkpoint offset, its counter, start offset, end offset: u64 each |
            checkpoint, start and end index, count, worker pid, attempt, interruptions: u32 each |
-           epoch u64 | membership u64 | six totals u64 | request id, 16 bytes | stack u16[14] | error, 64 bytes
+           epoch u64 | membership u64 | six totals u64 | request id, 16 bytes | stack u16[14] |
+           dropped u64 | window start, state number, its CRC, its length: u32 each | 4 bytes of zero | error, 36 bytes
+
+Version 1 had 64 bytes of error text, and nothing of windows and drops: such copies are read, and no longer written.
 
 The CRC starts from a seed that stands for the function and the stream, and a copy names its shard and lane: one that
 lies in the wrong place is not valid there.
@@ -14,7 +17,7 @@ from __future__ import annotations
 
 import enum
 import struct
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 from crc32c import crc32c
@@ -30,10 +33,11 @@ SUSPECT_INTERRUPTIONS: Final = 3
 COPY_BYTES: Final = 256
 SLOT_BYTES: Final = 2 * COPY_BYTES
 
-_VERSION: Final = 1
-_TEXT_BYTES: Final = 64
+_VERSION: Final = 2
+_TEXT_BYTES: Final = 36
 _TYPE_BYTES: Final = 32
-_COPY = struct.Struct("<I4BQIHBx4Q7IQQ6Q16s28s64s")
+_COPY = struct.Struct("<I4BQIHBB4Q7IQQ6Q16s28sQ4I4x36s")
+_COPY_1 = struct.Struct("<I4BQIHBB4Q7IQQ6Q16s28s64s")
 _STACK = struct.Struct("<14H")
 _CRC = struct.Struct("<I")
 _NO_STACK: Final = bytes(28)
@@ -50,6 +54,15 @@ class SlotState(enum.IntEnum):
     """`attempt` at the batch has begun; how it ended is not known."""
     FAILED = 2
     """The batch is kept and not running; `attempt` attempts at it have failed (0 for a piece not tried yet)."""
+
+
+class WindowFlag(enum.IntFlag):
+    """What the batch of a tumbling window is, beyond its records."""
+
+    FINAL = 1
+    """It is the call that ends the window; it has no records."""
+    EARLY = 2
+    """The window goes on after it, with a fresh state: its state grew too large."""
 
 
 class Slot(msgspec.Struct, frozen=True, gc=False, kw_only=True):
@@ -75,6 +88,12 @@ class Slot(msgspec.Struct, frozen=True, gc=False, kw_only=True):
         failures: attempts that failed, ever.
         parked: records parked, ever.
         lost: records that retention removed before they were settled, ever.
+        dropped: records given up and kept nowhere, ever.
+        window_start_s: where the open tumbling window begins, seconds since the epoch; 0 where none is open.
+        state_number: number of the side file that was written last for this slot; rises as long as the slot lives.
+        state_crc: CRC32C of the window's state.
+        state_bytes: length of that state; 0 for the fresh one, which has no side file.
+        window_flags: of the batch, see `WindowFlag`.
         error_type: of the last failed attempt at the batch; cut to fit.
         error_message: likewise.
     """
@@ -98,6 +117,12 @@ class Slot(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     failures: int = 0
     parked: int = 0
     lost: int = 0
+    dropped: int = 0
+    window_start_s: int = 0
+    state_number: int = 0
+    state_crc: int = 0
+    state_bytes: int = 0
+    window_flags: int = 0
     error_type: str = ""
     error_message: str = ""
 
@@ -143,6 +168,7 @@ def pack(slot: Slot, shard: int, lane: int, writes: int, seed: int) -> bytes:
         shard,
         lane,
         len(message),
+        slot.window_flags,
         slot.checkpoint[0],
         slot.checkpoint_counter,
         slot.start[0],
@@ -164,54 +190,72 @@ def pack(slot: Slot, shard: int, lane: int, writes: int, seed: int) -> bytes:
         slot.lost,
         slot.request_id,
         _STACK.pack(*stack, *(0,) * (STACK_LIMIT - len(stack))) if stack else _NO_STACK,
+        slot.dropped,
+        slot.window_start_s,
+        slot.state_number,
+        slot.state_crc,
+        slot.state_bytes,
         kind + message,
     )
     checked = raw[4:]
     return _CRC.pack(crc32c(checked, seed)) + checked
 
 
-def _is_valid(copy: bytes, seed: int) -> bool:
-    return len(copy) == COPY_BYTES and crc32c(copy[4:], seed) == _CRC.unpack_from(copy)[0] and copy[4] == _VERSION
+def _fields(copy: bytes, seed: int) -> tuple[Any, ...] | None:
+    """What a copy holds, in the order of version 2; None where it is not valid."""
+    if len(copy) != COPY_BYTES or crc32c(copy[4:], seed) != _CRC.unpack_from(copy)[0]:
+        return None
+    version = copy[4]
+    if version == _VERSION:
+        return _COPY.unpack(copy)
+    if version == 1:
+        fields = _COPY_1.unpack(copy)
+        return (*fields[:-1], 0, 0, 0, 0, 0, fields[-1])
+    return None
 
 
 def key_of(raw: bytes, seed: int) -> tuple[int, int] | None:
     """Shard and lane of a slot, by the first of its copies that is valid; None where neither is."""
     for copy in (raw[:COPY_BYTES], raw[COPY_BYTES:]):
-        if _is_valid(copy, seed):
-            fields = _COPY.unpack(copy)
+        fields = _fields(copy, seed)
+        if fields is not None:
             return fields[6], fields[7]
     return None
 
 
 def unpack(copy: bytes, shard: int, lane: int, seed: int) -> tuple[int, Slot] | None:
     """Write count and content; None where the copy is torn, damaged, or of another slot."""
-    if not _is_valid(copy, seed):
-        return None
-    fields = _COPY.unpack(copy)
-    if (fields[6], fields[7]) != (shard, lane):
+    fields = _fields(copy, seed)
+    if fields is None or (fields[6], fields[7]) != (shard, lane):
         return None
     depth, kind, message = fields[3], fields[4], fields[8]
-    text: bytes = fields[30]
+    text: bytes = fields[36]
     return fields[5], Slot(
-        checkpoint=Position(fields[9], fields[13]),
-        checkpoint_counter=fields[10],
+        checkpoint=Position(fields[10], fields[14]),
+        checkpoint_counter=fields[11],
         state=SlotState(fields[2]),
-        worker_pid=fields[17],
-        epoch=fields[20],
-        start=Position(fields[11], fields[14]),
-        end=Position(fields[12], fields[15]),
-        count=fields[16],
-        attempt=fields[18],
-        interruptions=fields[19],
-        request_id=fields[28],
-        stack=_STACK.unpack(fields[29])[:depth],
-        membership=fields[21],
-        succeeded=fields[22],
-        delivered=fields[23],
-        invocations=fields[24],
-        failures=fields[25],
-        parked=fields[26],
-        lost=fields[27],
+        worker_pid=fields[18],
+        epoch=fields[21],
+        start=Position(fields[12], fields[15]),
+        end=Position(fields[13], fields[16]),
+        count=fields[17],
+        attempt=fields[19],
+        interruptions=fields[20],
+        request_id=fields[29],
+        stack=_STACK.unpack(fields[30])[:depth],
+        membership=fields[22],
+        succeeded=fields[23],
+        delivered=fields[24],
+        invocations=fields[25],
+        failures=fields[26],
+        parked=fields[27],
+        lost=fields[28],
+        dropped=fields[31],
+        window_start_s=fields[32],
+        state_number=fields[33],
+        state_crc=fields[34],
+        state_bytes=fields[35],
+        window_flags=fields[9],
         error_type=text[:kind].decode(),
         error_message=text[kind : kind + message].decode(),
     )

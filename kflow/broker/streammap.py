@@ -1,7 +1,8 @@
 """The map of a stream: its shards, their ranges, parents and states. A stream exists when its map is valid.
 
-Kept as JSON in `map.json`, replaced in one step, so that a reader sees the old map or the new one. Hash keys and the id
-are hexadecimal texts there, for they exceed what JSON numbers hold.
+Kept as JSON in `map.json`, replaced in one step, so that a reader sees the old map or the new one. It has its checksum
+and a twin beside it (`kflow.broker.checked`), which `kflow doctor --repair` takes in place of a damaged map. Hash keys
+and the id are hexadecimal texts there, for they exceed what JSON numbers hold.
 """
 
 from __future__ import annotations
@@ -12,10 +13,13 @@ import os
 import msgspec
 
 from kflow import limits
+from kflow.broker import checked
 from kflow.broker.files import Files, Path, storage_error
-from kflow.errors import StorageError
+from kflow.errors import Damaged
 
 FILE_NAME = "map.json"
+_UNSEALED = b'{"name":'
+"""How a map of kflow 0.1.0 begins, which had no checksum."""
 
 
 class StreamMode(enum.StrEnum):
@@ -80,10 +84,36 @@ class StreamMap(msgspec.Struct, frozen=True, kw_only=True):
         """`<name>.<id as 16 hexadecimal digits>`."""
         return f"{self.name}.{self.id:016x}"
 
+    def agrees(self, generation: int, shard: int) -> bool:
+        """Whether what was routed to a shard by an older map would go there by this one: an open one keeps its range.
+
+        Args:
+            generation: of the older map; 0 for one that is not to be believed.
+            shard: index of the shard.
+        """
+        if generation == self.generation:
+            return True
+        return 0 < generation < self.generation and shard < len(self.shards) and self.shards[shard].is_open
+
     @property
     def open_shards(self) -> tuple[ShardInfo, ...]:
         """The shards that records are routed to, in the order of their ranges."""
         return tuple(sorted((shard for shard in self.shards if shard.closed is None), key=lambda shard: shard.start))
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether every hash key belongs to one open shard, and the shards are numbered without a gap."""
+        reached = 0
+        for shard in self.open_shards:
+            if shard.start != reached or shard.end < shard.start:
+                return False
+            reached = shard.end + 1
+        numbered = all(shard.index == index for index, shard in enumerate(self.shards))
+        return (
+            reached == 1 << 128
+            and numbered
+            and all(0 <= each < shard.index for shard in self.shards for each in shard.parents)
+        )
 
 
 class _StoredShard(msgspec.Struct, frozen=True, kw_only=True):
@@ -130,16 +160,22 @@ def encode(stream: StreamMap) -> bytes:
             for shard in stream.shards
         ),
     )
-    return msgspec.json.encode(stored) + b"\n"
+    return checked.seal(msgspec.json.encode(stored)) + b"\n"
 
 
 def decode(text: bytes) -> StreamMap:
     """The map out of the text of its file.
 
     Raises:
-        ValueError: it is not a map.
+        ValueError: it is not a map, or fails its checksum.
     """
-    stored = msgspec.json.decode(text, type=_StoredMap)
+    content = text.rstrip(b"\n")
+    if not content.startswith(_UNSEALED):
+        unsealed = checked.unseal(content)
+        if unsealed is None:
+            raise ValueError("its checksum is wrong")
+        content = unsealed
+    stored = msgspec.json.decode(content, type=_StoredMap)
     return StreamMap(
         name=stored.name,
         id=int(stored.id, 16),
@@ -163,12 +199,21 @@ def decode(text: bytes) -> StreamMap:
     )
 
 
+def decoded(text: bytes) -> StreamMap | None:
+    """The map out of the text of its file; None where it is none."""
+    try:
+        return decode(text)
+    except ValueError:
+        return None
+
+
 def load(path: Path, files: Files) -> StreamMap:
     """Read a map.
 
     Raises:
         FileNotFoundError: there is none.
-        StorageError: it cannot be read, or is not a map.
+        Damaged: it is not a map, or fails its checksum.
+        StorageError: it cannot be read.
     """
     try:
         text = files.read_bytes(path)
@@ -179,7 +224,9 @@ def load(path: Path, files: Files) -> StreamMap:
     try:
         return decode(text)
     except ValueError as error:
-        raise StorageError(f"{os.fspath(path)} is not the map of a stream: {error}") from error
+        raise Damaged(
+            f"{os.fspath(path)} is not the map of a stream: {error}; `kflow doctor --repair` puts back what it was"
+        ) from error
 
 
 def store(path: Path, stream: StreamMap, files: Files, *, sync: bool) -> None:
@@ -189,6 +236,18 @@ def store(path: Path, stream: StreamMap, files: Files, *, sync: bool) -> None:
         StorageError: it could not be written; the old map stands.
     """
     try:
-        files.write_replace(path, encode(stream), sync=sync)
+        checked.write_twice(os.fspath(path), encode(stream), files, sync=sync)
     except OSError as error:
         raise storage_error(error, f"write {os.fspath(path)}") from error
+
+
+def settle(path: Path, stream: StreamMap, files: Files, *, sync: bool) -> None:
+    """At a start: give a map of an older kflow its checksum, and make a twin whole that a crash left behind.
+
+    Raises:
+        OSError: it cannot be read or written.
+    """
+    name = os.fspath(path)
+    text = encode(stream)
+    if any(checked.read_optional(each, files) != text for each in (name, checked.twin_path(name))):
+        checked.write_twice(name, text, files, sync=sync)

@@ -15,11 +15,12 @@ from typing import Final
 import msgspec
 
 from kflow import limits
-from kflow.broker import streammap
+from kflow.broker import catalogue, checked, streammap
 from kflow.broker.ctl import Ctl
-from kflow.broker.files import storage_error
+from kflow.broker.files import Files, storage_error
 from kflow.broker.folder import DataFolder
 from kflow.broker.hashkeys import even_ranges
+from kflow.broker.sequence import parse
 from kflow.broker.streammap import ShardInfo, StreamMap
 from kflow.clock import Clock
 from kflow.errors import InvalidArgument, LimitExceeded, StorageError, ValidationFailed
@@ -42,11 +43,11 @@ def check(name: str, shards: int, retention_hours: int, max_record_bytes: int) -
     Source: recorded: constraint texts; chosen: the bound on shards.
     """
     if not re.fullmatch(_NAME_PATTERN, name):
-        raise _constraint(name, "streamName", f"satisfy regular expression pattern: {_NAME_PATTERN}")
+        raise constraint(name, "streamName", f"satisfy regular expression pattern: {_NAME_PATTERN}")
     if len(name) > limits.STREAM_NAME_CHARACTERS:
-        raise _constraint(name, "streamName", f"have length less than or equal to {limits.STREAM_NAME_CHARACTERS}")
+        raise constraint(name, "streamName", f"have length less than or equal to {limits.STREAM_NAME_CHARACTERS}")
     if shards < 1:
-        raise _constraint(str(shards), "shardCount", "have value greater than or equal to 1")
+        raise constraint(str(shards), "shardCount", "have value greater than or equal to 1")
     if shards > limits.SHARDS_PER_STREAM:
         raise LimitExceeded(
             f"stream {name}: {shards} shards are more than the {limits.SHARDS_PER_STREAM} that kflow keeps"
@@ -63,9 +64,9 @@ def check(name: str, shards: int, retention_hours: int, max_record_bytes: int) -
         )
     kib = max_record_bytes // limits.KIB
     if max_record_bytes < limits.RECORD_BYTES:
-        raise _constraint(str(kib), "maxRecordSizeInKiB", "have value greater than or equal to 1024")
+        raise constraint(str(kib), "maxRecordSizeInKiB", "have value greater than or equal to 1024")
     if max_record_bytes > limits.RECORD_BYTES_MAX:
-        raise _constraint(str(kib), "maxRecordSizeInKiB", "have value less than or equal to 10240")
+        raise constraint(str(kib), "maxRecordSizeInKiB", "have value less than or equal to 10240")
 
 
 def make(
@@ -78,7 +79,7 @@ def make(
     """
     files, sync = folder.files, folder.syncs
     try:
-        created_s = _creation_second(folder, clock)
+        created_s = reserve_seconds(folder, clock)
         made = StreamMap(
             name=name,
             id=secrets.randbits(64) or 1,
@@ -142,28 +143,93 @@ def empty_trash(folder: DataFolder) -> None:
 
 
 def remove_leftovers(folder: DataFolder) -> None:
-    """Remove streams that were being made or deleted when a crash came, and the older of two of a name.
+    """Remove what was being made or deleted when a crash came: streams, the older of two of a name, unborn shards.
+
+    A stream whose map is there and cannot be read stays: that is damage, and no leftover. The caller holds
+    `writer.lock`, and nothing else of this process is under way.
 
     Raises:
         StorageError: something could not be removed.
     """
     files = folder.files
     streams = os.fspath(folder.path / "streams")
-    kept = {found.folder_name for found in folder.maps()}
+    kept = {found.folder_name: found for found in folder.maps()}
     try:
         for name in files.listdir(streams):
-            if name not in kept and not name.startswith("."):
+            path = os.path.join(streams, name)
+            if name in kept:
+                _remove_unborn(files, path, kept[name])
+            elif name.startswith("."):
+                if name.endswith(".tmp"):
+                    files.discard(path)
+            elif _is_leftover(files, path):
                 log.info("removing what is left of a stream folder=%s", name)
-                files.rename(os.path.join(streams, name), folder.trash_dir / name)
+                files.rename(path, folder.trash_dir / name)
     except OSError as error:
         raise storage_error(error, f"clean up {streams}") from error
     empty_trash(folder)
 
 
-def _creation_second(folder: DataFolder, clock: Clock) -> int:
-    """A second in which no shard of this folder was ever created; noted before it is used.
+def _is_leftover(files: Files, path: str) -> bool:
+    name = os.path.join(path, streammap.FILE_NAME)
+    try:
+        streammap.load(name, files)
+    except (FileNotFoundError, NotADirectoryError):
+        if files.exists(checked.twin_path(name)):
+            log.warning("stream left alone: its map is missing, `kflow doctor --repair` puts it back folder=%s", path)
+            return False
+        return True  # it was never complete
+    except StorageError as error:
+        log.warning("stream left alone error=%s", error)
+        return False
+    return True  # marked deleted, or the older one of its name
 
-    It stands in every sequence number, so a stream that is deleted and created anew never repeats one.
+
+def _remove_unborn(files: Files, path: str, stream: StreamMap) -> None:
+    """Remove shards that no map names: their resharding was never published, so it did not happen."""
+    for name in files.listdir(path):
+        if name.isdigit() and int(name) >= len(stream.shards):
+            log.info("removing a shard that was never published stream=%s shard=%s", stream.name, name)
+            try:
+                remove_unborn(files, os.path.join(path, name))
+            except StorageError as error:
+                log.error("shard left alone error=%s", error)  # noqa: TRY400  # the text says it all
+        elif name.endswith(".tmp"):
+            files.discard(os.path.join(path, name))
+
+
+def remove_unborn(files: Files, path: str) -> None:
+    """Remove the folder of a shard that no map names, if there is one.
+
+    Raises:
+        StorageError: it holds records. No record is appended before a map names its shard, so that map was lost.
+        OSError: it could not be removed.
+    """
+    try:
+        names = files.listdir(path)
+    except FileNotFoundError:
+        return
+    if any(name.endswith(".seg") for name in names):
+        raise StorageError(f"{path} holds records, and no map names it: see `kflow doctor`, or set it aside")
+    files.remove_tree(path)
+
+
+def reserve_seconds(folder: DataFolder, clock: Clock, *, count: int = 1, after: int = 0) -> int:
+    """Seconds in which no shard of this folder was ever created, noted before they are used.
+
+    A creation stands in every sequence number, so a stream that is deleted and created anew never repeats one.
+
+    Args:
+        folder: the data folder; one thread at a time reserves.
+        clock: what says now.
+        count: how many, one after the other.
+        after: the first one is later than this second since the epoch.
+
+    Returns:
+        The first one, seconds since the epoch: now, where that is free.
+
+    Raises:
+        OSError: it could not be noted.
     """
     files = folder.files
     path = folder.path / "streams" / _LAST_CREATED
@@ -174,13 +240,32 @@ def _creation_second(folder: DataFolder, clock: Clock) -> int:
     used = [shard.created_s for found in folder.all_maps() for shard in found.shards]
     if text.isdigit():
         used.append(int(text))
-    second = max([clock.now().epoch_ms // 1000, *(last + 1 for last in used)])
-    files.write_replace(path, b"%d\n" % second, sync=folder.syncs)
-    return second
+    first = max([clock.now().epoch_ms // 1000, after + 1, *(last + 1 for last in used)])
+    files.write_replace(path, b"%d\n" % (first + count - 1), sync=folder.syncs)
+    return first
 
 
-def _constraint(value: str, path: str, constraint: str) -> ValidationFailed:
+def arrival_floor_ms(stream: StreamMap, index: int) -> int:
+    """What no arrival in a shard may be below: the end of the second in which its parents were closed; 0 without any.
+
+    For a page that is made anew after power loss. The page that resharding makes has the parents' last arrival itself.
+    """
+    closed = [stream.shards[parent].closed for parent in stream.shards[index].parents]
+    return max((parse(number).arrival_s * 1000 + 999 for number in closed if number is not None), default=0)
+
+
+def write_catalogue(folder: DataFolder) -> None:
+    """Write the catalogue anew. It is a copy for people, so that it cannot be written is only a warning."""
+    import sqlite3  # weight: only administration needs it
+
+    try:
+        catalogue.rebuild(folder.path, folder.maps(), folder.files)
+    except (OSError, sqlite3.Error) as error:
+        log.warning("catalogue not written error=%s", error)
+
+
+def constraint(value: str, path: str, must: str) -> ValidationFailed:
+    """The error for a value that breaks a constraint of the service model, in AWS's words."""
     return ValidationFailed(
-        f"1 validation error detected: Value '{value}' at '{path}' failed to satisfy constraint: "
-        f"Member must {constraint}"
+        f"1 validation error detected: Value '{value}' at '{path}' failed to satisfy constraint: Member must {must}"
     )

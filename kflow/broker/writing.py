@@ -7,13 +7,14 @@ import logging
 import os
 import threading
 import time
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Final
 
 from kflow.broker.folder import DataFolder
 from kflow.broker.log import Log
-from kflow.broker.sync import THREADS
-from kflow.errors import StorageError
+from kflow.broker.sync import THREADS, run_all
+from kflow.errors import NotDurable, ResourceNotFound, StorageError
 
 log = logging.getLogger(__name__)
 
@@ -25,8 +26,9 @@ class writing:  # noqa: N801  # used as a function: `with writing(folder) as log
     """Append without a node: holds `writer.lock` for the `with` block and yields the folder's log.
 
     Under the lock nothing remembered is trusted: FORMAT, the stream's map, control pages and descriptors are looked at
-    anew. After the block, and once the lock is free again, bytes are synced where the policy asks for it, at most every
-    100 ms and at exit. Any thread; threads of one process queue up.
+    anew. After the block, and once the lock is free again, bytes are synced where the policy asks for it: with
+    `interval` at most every 100 ms and at exit; with `always` before the block counts as done. Any thread; threads of
+    one process queue up.
 
     Args:
         folder: opened.
@@ -35,6 +37,8 @@ class writing:  # noqa: N801  # used as a function: `with writing(folder) as log
     Raises:
         DataFolderBusy: a node or another process holds the lock.
         StorageError: the folder is gone, replaced or unusable.
+        NotDurable: after the block, with `always`: what was appended is stored, and whether it survives a loss of power
+            nobody knows.
     """
 
     __slots__ = ("_timeout_s", "_writer")
@@ -50,6 +54,7 @@ class writing:  # noqa: N801  # used as a function: `with writing(folder) as log
         writer.lock.acquire(self._timeout_s)
         try:
             writer.folder.recheck()
+            writer.folder.upgrade()
             writer.log.begin_turn()
         except BaseException:
             writer.lock.release()
@@ -60,12 +65,29 @@ class writing:  # noqa: N801  # used as a function: `with writing(folder) as log
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         writer = self._writer
-        writer.lock.release()
-        if writer.folder.syncs:
+        commits: list[Callable[[], object]] = []
+        try:
+            commits = writer.log.commits()
+        finally:
+            writer.lock.release()
+        if commits:
+            _commit(commits, failed=error is not None)
+        elif writer.folder.fsync == "interval":
             now_s = time.monotonic()
             if now_s - writer.synced_s >= SYNC_INTERVAL_S:
                 writer.synced_s = now_s
                 writer.sync()
+
+
+def _commit(commits: Sequence[Callable[[], object]], *, failed: bool) -> None:
+    """With `always`: make durable what was appended, or say that it may not be. `failed` has its own error to tell."""
+    try:
+        run_all(commits)
+    except (StorageError, ResourceNotFound) as error:
+        if failed:
+            log.error("sync failed error=%s", error)  # noqa: TRY400  # the text says it all
+            return
+        raise NotDurable(str(error)) from error
 
 
 class _Writer:

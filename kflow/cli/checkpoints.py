@@ -28,6 +28,7 @@ def list_checkpoints(arguments: Arguments, terminal: Terminal) -> int:
                     "function": each.function,
                     "stream": each.stream,
                     "shard_id": lane.shard_id,
+                    "lane": lane.lane,
                     "next_counter": lane.checkpoint_counter,
                     "behind": lane.behind,
                     "iterator_age_ms": lane.iterator_age_ms,
@@ -42,7 +43,7 @@ def list_checkpoints(arguments: Arguments, terminal: Terminal) -> int:
         rows += [
             (
                 each.function,
-                f"{each.stream}/{shard_number(lane.shard_id)}",
+                f"{each.stream}/{shard_number(lane.shard_id)}" + (f" lane {lane.lane}" if each.factor > 1 else ""),
                 f"{lane.checkpoint_counter:,}",
                 f"{lane.behind:,}",
                 lane.state,
@@ -67,8 +68,7 @@ def set_checkpoint(arguments: Arguments, terminal: Terminal) -> int:
         moved = 0
         for each in _chosen(survey.consumers(folder), arguments):
             stream = folder.map(each.stream)
-            for lane in each.lanes:
-                index = int(shard_number(lane.shard_id))
+            for index in sorted({int(shard_number(lane.shard_id)) for lane in each.lanes}):
                 if shard in (None, index):
                     with survey.opened(folder, stream, index) as reader:
                         admin.move(folder, each.function, stream, reader, index, resolve(start, reader))
@@ -77,7 +77,8 @@ def set_checkpoint(arguments: Arguments, terminal: Terminal) -> int:
         raise UsageError(
             f"{arguments.handler} has no checkpoint in shard {shard}; `kflow checkpoints list` shows which"
         )
-    terminal.line(f"moved {count(moved, 'checkpoint')} of {arguments.handler} to {arguments.to}")
+    text = f"moved {count(moved, 'checkpoint')} of {arguments.handler} to {arguments.to}"
+    terminal.answer(text, {"function": arguments.handler, "moved": moved, "to": arguments.to}, json=arguments.json)
     return 0
 
 
@@ -90,12 +91,13 @@ def reset(arguments: Arguments, terminal: Terminal) -> int:
     names = ", ".join(each.stream for each in chosen)
     question = f"Forget where {arguments.handler} stands in {names}, so that it begins at its starting position?"
     if not terminal.confirm(question, yes=arguments.yes):
-        terminal.line("nothing was changed")
+        terminal.answer("nothing was changed", {"function": arguments.handler, "reset": []}, json=arguments.json)
         return 1
     with admin.no_runtime(folder):
         for each in chosen:
             admin.forget_positions(folder, each.function, folder.map(each.stream))
-    terminal.line(f"{arguments.handler} begins at its starting position in {names}")
+    value = {"function": arguments.handler, "reset": [each.stream for each in chosen]}
+    terminal.answer(f"{arguments.handler} begins at its starting position in {names}", value, json=arguments.json)
     return 0
 
 
@@ -152,6 +154,7 @@ COMMAND = Group(
             help="move a handler: the next record it gets; no runtime may run",
             run=set_checkpoint,
             configure=_configure_set,
+            reads=True,
             examples=(
                 ("kflow checkpoints set bill --to trim_horizon", "everything again"),
                 ("kflow checkpoints set bill --to 2026-01-31T12:00:00Z", "since then"),
@@ -163,6 +166,7 @@ COMMAND = Group(
             help="forget where a handler stands: it begins at its starting position; no runtime may run",
             run=reset,
             configure=_configure_reset,
+            reads=True,
             examples=(
                 ("kflow checkpoints reset bill", "asks first"),
                 ("kflow checkpoints reset bill --yes", "does not"),

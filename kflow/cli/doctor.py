@@ -11,12 +11,13 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 from kflow import limits
-from kflow.cli.arguments import Arguments, Command, settings_of
+from kflow.cli.arguments import Arguments, Command, Parser, settings_of
 from kflow.cli.main import version
 from kflow.cli.terminal import Terminal, count, size, span
 from kflow.errors import KflowError
@@ -45,7 +46,11 @@ class Finding(NamedTuple):
 
 
 def doctor(arguments: Arguments, terminal: Terminal) -> int:
-    """Look at everything; exit 1 where something is wrong."""
+    """Look at everything; exit 1 where something is wrong, and with `--repair` where something is left."""
+    if arguments.repair:
+        from kflow.cli.repairing import repair
+
+        return repair(arguments, terminal)
     findings: list[Finding] = []
     for finding in _look(arguments):
         findings.append(finding)
@@ -132,6 +137,7 @@ def _data(settings: Settings) -> Iterator[Finding]:
     yield _probed(path)
     yield _space(path)
     yield _runtime(path)
+    yield from _damage(path)
     yield from _contents(path)
 
 
@@ -172,6 +178,37 @@ def _runtime(path: Path) -> Finding:
     return Finding(OK, "runtime", f"process {pid}, since {span(status['uptime_s'] * 1000)}")
 
 
+def _damage(path: Path) -> Iterator[Finding]:
+    """Everything that carries a checksum, and what is listed as lost already."""
+    from kflow.broker import inspection
+    from kflow.broker.folder import DataFolder
+
+    lost: Counter[tuple[str, int, str]] = Counter()
+    latest: dict[tuple[str, int, str], int] = {}
+    is_whole = has_maps = True
+    try:
+        folder = DataFolder.open(path)
+        for fault in inspection.faults(folder):
+            is_whole = False
+            has_maps = has_maps and (fault.is_harmless or fault.kind is not inspection.Kind.MAP)
+            fix = f"`kflow doctor --repair` would {fault.remedy}" if fault.remedy else "restore it from a copy of yours"
+            text = f"{os.path.relpath(fault.path, path)}: {fault.text}; {fix}"
+            yield Finding(WARNING if fault.is_harmless else WRONG, "damage", text)
+        for stream, shard, entry in inspection.losses(folder) if has_maps else ():
+            key = (stream.name, shard, entry.reason)
+            lost[key] += entry.records
+            latest[key] = max(entry.at_ms, latest.get(key, 0))
+    except KflowError as error:
+        yield Finding(WRONG, "damage", str(error))
+        return
+    if is_whole:
+        yield Finding(OK, "damage", "none: every checksum is right")
+    for (name, index, reason), records in lost.items():
+        if records:
+            moment = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(latest[name, index, reason] / 1000))
+            yield Finding(WARNING, "lost", f"{count(records, 'record')} of {name}/{index} by {reason}, found {moment}")
+
+
 def _contents(path: Path) -> Iterator[Finding]:
     """Streams that can be read, arrivals that are ahead of the clock, consumers that are stuck."""
     from kflow.broker.folder import DataFolder
@@ -199,10 +236,21 @@ def _contents(path: Path) -> Iterator[Finding]:
                 yield Finding(WARNING, "handlers", text)
 
 
+def configure(parser: Parser) -> None:
+    """Add the arguments."""
+    parser.add_argument("--repair", action="store_true", help="repair damaged data; says what, and asks first")
+    parser.add_argument("--yes", action="store_true", help="with --repair: do not ask")
+
+
 COMMAND = Command(
     name="doctor",
     help="say what is wrong on this machine, in the project and in its data; exit 1 where something is",
     run=doctor,
+    configure=configure,
     reads=True,
-    examples=(("kflow doctor", "everything"), ("kflow doctor --json", "for a report")),
+    examples=(
+        ("kflow doctor", "everything"),
+        ("kflow doctor --json", "for a report"),
+        ("kflow doctor --repair", "put damaged data right; asks first"),
+    ),
 )

@@ -200,14 +200,14 @@ class JsonLines:
 
 def write_summary(terminal: Terminal, summary: Summary) -> None:
     """The table of totals."""
-    rows: list[tuple[Any, ...]] = [("handler", "processed", "redelivered", "parked", "lost")]
-    rows += [
-        (each.name, f"{each.processed:,}", f"{each.redelivered:,}", f"{each.parked:,}", f"{each.lost:,}")
-        for each in summary.handlers
-    ]
+    # `dropped` only where somebody asked for it: elsewhere records are parked.
+    extra = ("dropped",) if any(each.dropped for each in summary.handlers) else ()
+    columns = ("processed", "redelivered", "parked", *extra, "lost")
+    rows: list[tuple[Any, ...]] = [("handler", *columns)]
+    rows += [(each.name, *(f"{getattr(each, column):,}" for column in columns)) for each in summary.handlers]
     terminal.line(f"stopped after {span(summary.seconds * 1000)}")
     if len(rows) > 1:
-        terminal.table(rows, right=(1, 2, 3, 4))
+        terminal.table(rows, right=range(1, len(columns) + 1))
     if summary.dropped_lines:
         terminal.note(f"{count(summary.dropped_lines, 'line')} not shown: they came faster than they could be written")
 
@@ -215,12 +215,16 @@ def write_summary(terminal: Terminal, summary: Summary) -> None:
 def failure_text(outcome: BatchOutcome) -> str:
     """What became of a batch that did not succeed as a whole."""
     if outcome.result is BatchResult.LOST:
-        return "past retention, LOST"
+        return "gone from the log, LOST"
     if outcome.result is BatchResult.PARKED and not outcome.attempt:
         return f"never sent, PARKED #{outcome.parked}"
     if outcome.result is BatchResult.EXPIRED:
-        return f"too old, PARKED #{outcome.parked}"
+        return f"too old, PARKED #{outcome.parked}" if outcome.parked else "too old, DROPPED"
+    if outcome.result is BatchResult.DROPPED and not outcome.attempt:
+        return "never sent, DROPPED"
     of = f" {outcome.attempt} of {outcome.attempts_allowed}" if outcome.attempts_allowed > 0 else ""
+    if outcome.result is BatchResult.DROPPED:
+        return f"failed{of}, DROPPED"
     if outcome.result is BatchResult.PARKED:
         return f"failed{of}, PARKED #{outcome.parked}"
     if outcome.result is BatchResult.BISECT:

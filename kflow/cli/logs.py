@@ -1,10 +1,10 @@
-"""`kflow logs HANDLER`: what a handler printed, between Lambda's START, END and REPORT lines."""
+"""`kflow logs [HANDLER]`: what handlers printed, between Lambda's START, END and REPORT lines, across rotations."""
 
 from __future__ import annotations
 
 import time
-from collections import deque
-from collections.abc import Iterator
+from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 from kflow.cli.arguments import Arguments, Command, Parser
@@ -17,67 +17,98 @@ _LOOK_SECONDS = 0.2
 
 
 def logs(arguments: Arguments, terminal: Terminal) -> int:
-    """Write the end of the log, and with `--follow` what comes."""
-    path = _path(open_folder(arguments).path / "logs", arguments.handler)
-    with path.open("rb") as file:
-        for line in deque(file, maxlen=arguments.lines):
-            _write(line, arguments, terminal)
-        if arguments.follow:
-            for line in _following(path, file.tell()):
-                _write(line, arguments, terminal)
+    """Write the end of the logs, and with `--follow` what comes."""
+    from kflow.runtime.logfiles import Follower, log_path
+
+    if arguments.lines < 0:
+        raise UsageError(f"--lines must be 0 or more, not {arguments.lines}")
+    data_dir = open_folder(arguments).path
+    names = _names(data_dir, arguments.handler)
+    writers = {name: _Writer(name, terminal, names, json=arguments.json) for name in names}
+    with ExitStack() as stack:
+        followers = {name: Follower(log_path(data_dir, name)) for name in names}
+        for name, follower in followers.items():
+            stack.callback(follower.close)
+            writers[name].write(follower.last(arguments.lines))
+            if not arguments.follow:
+                writers[name].write(follower.unfinished())
+        while arguments.follow:
+            more = False
+            for name, follower in followers.items():
+                lines, rest = follower.look()
+                writers[name].write(lines)
+                more = more or rest
+            if not more:
+                time.sleep(_LOOK_SECONDS)
     return 0
 
 
-def _path(folder: Path, handler: str) -> Path:
-    path = folder / f"{handler}.log"
-    if not path.is_file():
-        names = sorted(each.stem for each in folder.glob("*.log"))
-        known = f"; handlers with a log: {', '.join(names)}" if names else "; no handler has run yet"
-        raise UsageError(f"no log of a handler `{handler}`{nearest(handler, names)}{known}")
-    return path
+def _names(data_dir: Path, wanted: Sequence[str]) -> list[str]:
+    """The handlers that are meant: those named, else all that have a log."""
+    from kflow.runtime.logfiles import functions
+
+    names = functions(data_dir)
+    known = f"; handlers with a log: {', '.join(names)}" if names else "; no handler has run yet"
+    for each in wanted:
+        if each not in names:
+            raise UsageError(f"no log of a handler `{each}`{nearest(each, names)}{known}")
+    if not names:
+        raise UsageError("there are no logs: no handler has run yet")
+    return list(dict.fromkeys(wanted)) or names
 
 
-def _following(path: Path, offset: int) -> Iterator[bytes]:
-    """Lines as they are written. A log that is shorter than before was begun anew."""
-    rest = b""
-    while True:
-        if path.stat().st_size < offset:
-            offset, rest = 0, b""
-        with path.open("rb") as file:
-            file.seek(offset)
-            piece = file.read(1 << 20)
-        if not piece:
-            time.sleep(_LOOK_SECONDS)
-            continue
-        offset += len(piece)
-        *lines, rest = (rest + piece).split(b"\n")
-        yield from lines
+class _Writer:
+    """Writes the lines of one handler."""
 
+    def __init__(self, name: str, terminal: Terminal, names: Sequence[str], *, json: bool) -> None:
+        self._name = name
+        self._terminal = terminal
+        self._json = json
+        # Several logs at once: a line says whose it is.
+        self._head = f"{name.ljust(max(map(len, names)))}  " if len(names) > 1 else ""
 
-def _write(line: bytes, arguments: Arguments, terminal: Terminal) -> None:
-    text = line.rstrip(b"\n").decode("utf-8", "backslashreplace")
-    if arguments.json:
-        terminal.json({"function": arguments.handler, "text": text})
-    else:
-        terminal.line(text)
+    def write(self, lines: Sequence[bytes]) -> None:
+        """Write lines, given without their ends."""
+        for line in lines:
+            text = line.decode("utf-8", "backslashreplace")
+            if self._json:
+                self._write_json(text)
+            else:
+                self._write_text(text)
+
+    def _write_json(self, text: str) -> None:
+        from kflow.runtime.output import parse
+
+        self._terminal.json({"function": self._name, **parse(text), "text": text})
+
+    def _write_text(self, text: str) -> None:
+        if text.startswith(("START RequestId: ", "END RequestId: ", "REPORT RequestId: ")):
+            text = self._terminal.paint(text, "dim")
+        elif text.startswith("[ERROR]") or "Task timed out after" in text:
+            text = self._terminal.paint(text, "red")
+        elif text.startswith("[WARNING]"):
+            text = self._terminal.paint(text, "yellow")
+        head = self._terminal.paint(self._head, "bold") if self._head else ""
+        self._terminal.line(head + text)
 
 
 def configure(parser: Parser) -> None:
     """Add the arguments."""
-    parser.add_argument("handler", metavar="HANDLER", help="name of the function")
+    parser.add_argument("handler", nargs="*", metavar="HANDLER", help="name of the function; several, or all of them")
     parser.add_argument("-f", "--follow", action="store_true", help="stay, and show what comes")
     parser.add_argument("-n", "--lines", type=int, default=100, metavar="N", help="begin N lines before the end (100)")
 
 
 COMMAND = Command(
     name="logs",
-    help="show what a handler printed",
+    help="show what handlers printed",
     run=logs,
     configure=configure,
     reads=True,
     examples=(
         ("kflow logs bill", "the last 100 lines"),
         ("kflow logs bill -f", "and what comes"),
-        ("kflow logs bill -n 10000 | grep REPORT", "durations"),
+        ("kflow logs -f", "of all handlers"),
+        ("kflow logs bill -n 10000 --json | jq 'select(.type == \"report\").duration_ms'", "durations"),
     ),
 )

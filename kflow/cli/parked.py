@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import base64
-from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from kflow.cli.arguments import Arguments, Command, Group, Parser
 from kflow.cli.live import printable, short
 from kflow.cli.paths import open_folder
-from kflow.cli.terminal import Terminal, count
+from kflow.cli.terminal import Terminal, count, moment
 from kflow.errors import UsageError
 
 if TYPE_CHECKING:
@@ -33,7 +32,7 @@ def list_parked(arguments: Arguments, terminal: Terminal) -> int:
                 f"{entry.stream}/{entry.shard}",
                 str(len(entry.records)),
                 str(entry.attempts),
-                _moment(entry.parked_ms),
+                moment(entry.parked_ms),
                 _error(entry.error) if entry.error else entry.condition.value,
             )
             for entry in entries
@@ -48,9 +47,18 @@ def show(arguments: Arguments, terminal: Terminal) -> int:
     """Everything about one."""
     entry = _store(arguments).show(arguments.number)
     if arguments.json:
-        terminal.json({**_summary(entry), "records": [_record(entry, i) for i in range(len(entry.records))]})
+        from kflow.lambda_.documents import document
+
+        folder = open_folder(arguments)
+        terminal.json(
+            {
+                **_summary(entry),
+                "records": [_record(entry, i) for i in range(len(entry.records))],
+                "document": document(entry, region=folder.region, account=folder.account),
+            }
+        )
         return 0
-    terminal.line(f"parked #{entry.number}  {entry.function}  {entry.stream}/{entry.shard}  {_moment(entry.parked_ms)}")
+    terminal.line(f"parked #{entry.number}  {entry.function}  {entry.stream}/{entry.shard}  {moment(entry.parked_ms)}")
     terminal.line(f"{count(len(entry.records), 'record')}, {count(entry.attempts, 'attempt')}: {entry.condition.value}")
     if entry.error is not None:
         terminal.line(_error(entry.error))
@@ -58,7 +66,7 @@ def show(arguments: Arguments, terminal: Terminal) -> int:
             terminal.line(line.rstrip("\n"))
     for record in entry.records:
         number = short(str(record.sequence_number))
-        terminal.line(f"{number}  {_moment(record.arrival_ms)}  {record.partition_key}  {printable(record.data)}")
+        terminal.line(f"{number}  {moment(record.arrival_ms)}  {record.partition_key}  {printable(record.data)}")
     terminal.line(f"send it again: kflow parked redrive {entry.number}   drop it: kflow parked drop {entry.number}")
     return 0
 
@@ -72,11 +80,12 @@ def redrive(arguments: Arguments, terminal: Terminal) -> int:
     for number in _numbers(arguments):
         error = admin.redrive(folder, number)["error"]
         if error is None:
-            terminal.line(f"#{number} ok, no longer parked")
+            said = f"#{number} ok, no longer parked"
         else:
             failed += 1
             text = f"{error['type']}: {error['message']}" if error.get("message") else error["type"]
-            terminal.line(f"#{number} failed again: {text}" + (f"  {error['file']}" if error.get("file") else ""))
+            said = f"#{number} failed again: {text}" + (f"  {error['file']}" if error.get("file") else "")
+        terminal.answer(said, {"number": number, "error": error}, json=arguments.json)
     return 1 if failed else 0
 
 
@@ -89,15 +98,16 @@ def drop(arguments: Arguments, terminal: Terminal) -> int:
     store = _store(arguments)
     records = sum(len(store.show(number).records) for number in numbers)
     if not numbers:
-        terminal.line("nothing is parked")
+        terminal.answer("nothing is parked", {"dropped": [], "records": 0}, json=arguments.json)
         return 0
     question = f"Drop {count(records, 'record')} for good?"
     if not terminal.confirm(question, yes=arguments.yes):
-        terminal.line("nothing was changed")
+        terminal.answer("nothing was changed", {"dropped": [], "records": 0}, json=arguments.json)
         return 1
     for number in numbers:
         admin.drop(folder, number)
-    terminal.line(f"dropped {count(records, 'record')}")
+    value = {"dropped": numbers, "records": records}
+    terminal.answer(f"dropped {count(records, 'record')}", value, json=arguments.json)
     return 0
 
 
@@ -149,10 +159,6 @@ def _error(error: FunctionError) -> str:
     return f"{text}  {error.file}" if error.file else text
 
 
-def _moment(epoch_ms: int) -> str:
-    return datetime.fromtimestamp(epoch_ms / 1000).astimezone().strftime("%Y-%m-%d %H:%M:%S")
-
-
 def _configure_list(parser: Parser) -> None:
     parser.add_argument("--handler", metavar="NAME", help="of this handler only")
 
@@ -196,6 +202,7 @@ COMMAND = Group(
             help="send entries to their handler again, and to no other; needs a running `kflow run`",
             run=redrive,
             configure=_configure_many,
+            reads=True,
             examples=(("kflow parked redrive 1", "one entry"), ("kflow parked redrive --all", "all of them")),
         ),
         Command(
@@ -203,6 +210,7 @@ COMMAND = Group(
             help="remove entries for good",
             run=drop,
             configure=_configure_drop,
+            reads=True,
             examples=(("kflow parked drop 1", "asks first"), ("kflow parked drop --all --yes", "does not")),
         ),
     ),

@@ -14,15 +14,16 @@ def reset(arguments: Arguments, terminal: Terminal) -> int:
     folder = open_folder(arguments)
     names = [folder.map(arguments.stream).name] if arguments.stream else [each.name for each in folder.maps()]
     if not names:
-        terminal.line(f"no streams in {folder.path}: nothing to empty")
+        terminal.answer(f"no streams in {folder.path}: nothing to empty", {"emptied": []}, json=arguments.json)
         return 0
     what = f"stream {names[0]}" if len(names) == 1 else f"all {len(names)} streams"
     question = f"Empty {what} in {folder.path}: records, positions and parked records?"
     if not terminal.confirm(question, yes=arguments.yes):
-        terminal.line("nothing was changed")
+        terminal.answer("nothing was changed", {"emptied": []}, json=arguments.json)
         return 1
     admin.reset(folder, arguments.stream)
-    terminal.line(f"emptied {count(len(names), 'stream')}: {', '.join(names)}")
+    text = f"emptied {count(len(names), 'stream')}: {', '.join(names)}"
+    terminal.answer(text, {"emptied": names}, json=arguments.json)
     return 0
 
 
@@ -37,6 +38,7 @@ COMMAND = Command(
     help="empty the streams, with the positions of handlers and their parked records; streams stay, logs stay",
     run=reset,
     configure=configure,
+    reads=True,
     examples=(
         ("kflow reset", "everything; asks first"),
         ("kflow reset --stream orders --yes", "one stream, without asking"),

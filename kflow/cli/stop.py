@@ -15,7 +15,8 @@ def stop(arguments: Arguments, terminal: Terminal) -> int:
     if not (settings.data_dir / "FORMAT").is_file():
         raise UsageError(f"{settings.data_dir} holds no kflow data, so nothing runs on it; --data-dir names another")
     pid = admin.stop(settings.data_dir, kill=arguments.kill, timeout_s=arguments.timeout)
-    terminal.line(f"nothing runs on {settings.data_dir}" if pid is None else f"stopped process {pid}")
+    text = f"nothing runs on {settings.data_dir}" if pid is None else f"stopped process {pid}"
+    terminal.answer(text, {"stopped": pid}, json=arguments.json)
     return 0
 
 
@@ -30,6 +31,7 @@ COMMAND = Command(
     help="stop the runtime of a data folder; batches that run are finished first",
     run=stop,
     configure=configure,
+    reads=True,
     examples=(
         ("kflow stop", "of the project here"),
         ("kflow stop --kill", "without waiting for handlers"),

@@ -1,7 +1,8 @@
-"""`kflow streams`: list, create, describe, delete."""
+"""`kflow streams`: list, create, describe, split, merge, scale, delete."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from kflow.cli.arguments import Arguments, Command, Group, Parser, settings_of
@@ -9,7 +10,12 @@ from kflow.cli.paths import folder_of, open_folder
 from kflow.cli.terminal import Terminal, count, size
 
 if TYPE_CHECKING:
-    from kflow.runtime.survey import StreamSurvey
+    from kflow.broker.streammap import ShardInfo
+    from kflow.runtime.sharding import Resharded
+    from kflow.runtime.survey import ShardSurvey, StreamSurvey
+
+_NAMED = 6
+"""More shards than this are not named one by one."""
 
 
 def list_streams(arguments: Arguments, terminal: Terminal) -> int:
@@ -24,7 +30,7 @@ def list_streams(arguments: Arguments, terminal: Terminal) -> int:
         rows += [
             (
                 each.name,
-                str(len(each.shards)),
+                str(sum(shard.is_open for shard in each.shards)),
                 f"{each.records:,}",
                 size(each.bytes),
                 f"{each.retention_hours} h",
@@ -48,7 +54,8 @@ def create(arguments: Arguments, terminal: Terminal) -> int:
     hours = defaults.retention_hours if arguments.retention_hours is None else arguments.retention_hours
     kib = arguments.max_record_size_in_kib or defaults.max_record_size_in_kib
     created = admin.create_stream(folder, arguments.name, shards, retention_hours=hours, max_record_bytes=kib * 1024)
-    terminal.line(f"created stream {created.name} with {count(len(created.shards), 'shard')} in {folder.path}")
+    text = f"created stream {created.name} with {count(len(created.shards), 'shard')} in {folder.path}"
+    terminal.answer(text, {"stream": created.name, "shards": len(created.shards)}, json=arguments.json)
     return 0
 
 
@@ -57,37 +64,81 @@ def describe(arguments: Arguments, terminal: Terminal) -> int:
     from kflow.runtime import survey
 
     folder = open_folder(arguments)
-    stream = survey.stream(folder, folder.map(arguments.name))
+    found = folder.map(arguments.name)
+    stream = survey.stream(folder, found)
+    rows = list(zip(found.shards, stream.shards, strict=True))
     if arguments.json:
-        shards = [
-            {
-                "shard_id": shard.shard_id,
-                "starting_hash_key": str(shard.start),
-                "ending_hash_key": str(shard.end),
-                "open": shard.is_open,
-                "records": shard.records,
-                "bytes": shard.bytes,
-                "last_arrival_ms": shard.last_arrival_ms or None,
-            }
-            for shard in stream.shards
-        ]
-        terminal.json({**_summary(stream), "shards": shards})
+        terminal.json({**_summary(stream), "shards": [_shard(info, shard) for info, shard in rows]})
         return 0
+    closed = len(rows) - len(found.open_shards)
     terminal.line(f"{stream.name}  id {stream.id}  retention {stream.retention_hours} h")
     terminal.line(f"{count(stream.records, 'record')}, {size(stream.bytes)}, records up to {size(stream.max_record)}")
-    rows = [("shard", "state", "records", "bytes", "first hash key")]
-    rows += [
+    terminal.line(f"{count(len(found.open_shards), 'open shard')}" + (f", {closed} closed" if closed else ""))
+    table = [("shard", "state", "records", "bytes", "first hash key", "parents")]
+    table += [
         (
             shard.shard_id,
-            "open" if shard.is_open else "closed",
+            "open" if info.is_open else "closed",
             f"{shard.records:,}",
             size(shard.bytes),
             f"{shard.start:032x}",
+            ", ".join(map(str, info.parents)) or "-",
         )
-        for shard in stream.shards
+        for info, shard in rows
     ]
-    terminal.table(rows, right=(2, 3))
+    terminal.table(table if closed else [row[:-1] for row in table], right=(2, 3))
     return 0
+
+
+def split(arguments: Arguments, terminal: Terminal) -> int:
+    """Split a shard."""
+    from kflow.runtime import sharding
+
+    folder = open_folder(arguments)
+    return _changed(sharding.split(folder, arguments.name, arguments.shard, arguments.at), arguments, terminal)
+
+
+def merge(arguments: Arguments, terminal: Terminal) -> int:
+    """Merge two shards."""
+    from kflow.runtime import sharding
+
+    folder = open_folder(arguments)
+    return _changed(sharding.merge(folder, arguments.name, arguments.shard, arguments.adjacent), arguments, terminal)
+
+
+def scale(arguments: Arguments, terminal: Terminal) -> int:
+    """Have another number of open shards."""
+    from kflow.runtime import sharding
+
+    folder = open_folder(arguments)
+    return _changed(sharding.scale(folder, arguments.name, arguments.shards), arguments, terminal)
+
+
+def _changed(done: Resharded, arguments: Arguments, terminal: Terminal) -> int:
+    if arguments.json:
+        terminal.json(
+            {
+                "stream": done.stream,
+                "closed": list(done.closed),
+                "opened": list(done.opened),
+                "open_shards": done.open_shards,
+            }
+        )
+        return 0
+    closed, opened = (_numbers(ids) for ids in (done.closed, done.opened))
+    terminal.line(f"{done.stream}: {closed} -> {opened}, {count(done.open_shards, 'open shard')}")
+    return 0
+
+
+def _numbers(ids: Sequence[str]) -> str:
+    """Shards in few words: `shard 3`, `shards 0, 1`, `shards 0 to 499`, `shards 0, 1, 7 … 91`."""
+    numbers = [int(each.rpartition("-")[2]) for each in ids]
+    head = "shard " if len(numbers) == 1 else "shards "
+    if len(numbers) > _NAMED and numbers[-1] - numbers[0] == len(numbers) - 1:
+        return f"{head}{numbers[0]} to {numbers[-1]}"
+    if len(numbers) > _NAMED:
+        return head + ", ".join(map(str, numbers[: _NAMED - 1])) + f" … {numbers[-1]}"
+    return head + ", ".join(map(str, numbers))
 
 
 def delete(arguments: Arguments, terminal: Terminal) -> int:
@@ -101,8 +152,25 @@ def delete(arguments: Arguments, terminal: Terminal) -> int:
         terminal.line("nothing was changed")
         return 1
     admin.delete_stream(folder, stream.name)
-    terminal.line(f"deleted stream {stream.name}")
+    terminal.answer(f"deleted stream {stream.name}", {"deleted": stream.name}, json=arguments.json)
     return 0
+
+
+def _shard(info: ShardInfo, shard: ShardSurvey) -> dict[str, Any]:
+    from kflow.broker.sequence import number, shard_id
+
+    return {
+        "shard_id": shard.shard_id,
+        "starting_hash_key": str(info.start),
+        "ending_hash_key": str(info.end),
+        "parents": [shard_id(parent) for parent in info.parents],
+        "starting_sequence_number": str(number(info.created_s, info.index, 0, info.created_s * 1000)),
+        "ending_sequence_number": None if info.closed is None else str(info.closed),
+        "open": info.is_open,
+        "records": shard.records,
+        "bytes": shard.bytes,
+        "last_arrival_ms": (shard.last_arrival_ms or None) if shard.bytes else None,
+    }
 
 
 def _summary(stream: StreamSurvey) -> dict[str, Any]:
@@ -110,6 +178,7 @@ def _summary(stream: StreamSurvey) -> dict[str, Any]:
         "stream": stream.name,
         "id": stream.id,
         "shards": len(stream.shards),
+        "open_shards": sum(shard.is_open for shard in stream.shards),
         "records": stream.records,
         "bytes": stream.bytes,
         "retention_hours": stream.retention_hours,
@@ -126,6 +195,29 @@ def _name_and_yes(parser: Parser) -> None:
     parser.add_argument("--yes", action="store_true", help="do not ask")
 
 
+def _configure_split(parser: Parser) -> None:
+    _name(parser)
+    parser.add_argument("shard", metavar="SHARD", help="its number, or its id")
+    parser.add_argument(
+        "--at",
+        metavar="HASH_KEY",
+        help="where the upper half begins: a decimal number up to 2**128 - 2; default: the middle of the shard's range",
+    )
+
+
+def _configure_merge(parser: Parser) -> None:
+    _name(parser)
+    parser.add_argument("shard", metavar="SHARD", help="the one with the lower hash keys: its number, or its id")
+    parser.add_argument("adjacent", metavar="ADJACENT", help="the one whose hash keys follow")
+
+
+def _configure_scale(parser: Parser) -> None:
+    _name(parser)
+    parser.add_argument(
+        "--shards", type=int, metavar="N", required=True, help="how many: at most double of what is open, at least half"
+    )
+
+
 def _configure_create(parser: Parser) -> None:
     _name(parser)
     parser.add_argument("--shards", type=int, metavar="N", help="1 to 1000; default: the settings', else 1")
@@ -135,7 +227,7 @@ def _configure_create(parser: Parser) -> None:
 
 COMMAND = Group(
     name="streams",
-    help="list, create, describe and delete streams",
+    help="list, create, describe, split, merge, scale and delete streams",
     commands=(
         Command(
             name="list",
@@ -149,6 +241,7 @@ COMMAND = Group(
             help="create a stream",
             run=create,
             configure=_configure_create,
+            reads=True,
             examples=(
                 ("kflow streams create orders --shards 4", "four shards"),
                 ("kflow streams create films --max-record-size-in-kib 10240", "records up to 10 MiB"),
@@ -163,10 +256,38 @@ COMMAND = Group(
             examples=(("kflow streams describe orders", "shards, ranges, records"),),
         ),
         Command(
+            name="split",
+            help="split a shard in two; producers and handlers go on",
+            run=split,
+            configure=_configure_split,
+            reads=True,
+            examples=(
+                ("kflow streams split orders 0", "in the middle of its hash keys"),
+                ("kflow streams split orders 0 --at 1000", "the upper half begins at hash key 1000"),
+            ),
+        ),
+        Command(
+            name="merge",
+            help="merge two shards whose hash keys are neighbours; producers and handlers go on",
+            run=merge,
+            configure=_configure_merge,
+            reads=True,
+            examples=(("kflow streams merge orders 1 2", "shard 2 begins where shard 1 ends"),),
+        ),
+        Command(
+            name="scale",
+            help="split and merge until there are N open shards of even ranges; producers and handlers go on",
+            run=scale,
+            configure=_configure_scale,
+            reads=True,
+            examples=(("kflow streams scale orders --shards 8", "from 4 to 16 shards are open now"),),
+        ),
+        Command(
             name="delete",
             help="delete a stream with its records",
             run=delete,
             configure=_name_and_yes,
+            reads=True,
             examples=(
                 ("kflow streams delete orders", "asks first"),
                 ("kflow streams delete orders --yes", "does not"),

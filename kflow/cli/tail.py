@@ -82,25 +82,38 @@ def _records(
     from kflow.runtime import survey
 
     with ExitStack() as stack:
-        readers = {shard: stack.enter_context(survey.opened(folder, stream, shard.index)) for shard in shards}
-        places = {shard: resolve(start, reader) for shard, reader in readers.items()}
-        offsets = {shard: place.offset for shard, place in places.items()}
-        skips = {shard: place.index for shard, place in places.items()}
+        readers = {shard.index: stack.enter_context(survey.opened(folder, stream, shard.index)) for shard in shards}
+        places = {index: resolve(start, reader) for index, reader in readers.items()}
+        offsets = {index: place.offset for index, place in places.items()}
+        skips = {index: place.index for index, place in places.items()}
+        follows_all = len(readers) == len(stream.shards)
         while True:
             news = False
-            for shard, reader in readers.items():
-                offsets[shard] = reader.clamp(_at(offsets[shard])).offset
-                for block in reader.read(offsets[shard]) if offsets[shard] < reader.tail else ():
+            for index, reader in readers.items():
+                shard = stream.shards[index]
+                if any(offsets[parent] < readers[parent].tail for parent in shard.parents if parent in readers):
+                    continue  # first all that its keys have in the shard they came from
+                offsets[index] = reader.clamp(_at(offsets[index])).offset
+                for block in reader.read(offsets[index]) if offsets[index] < reader.tail else ():
                     news = True
-                    yield from _of_block(stream, shard, block, skips[shard])
-                    offsets[shard], skips[shard] = block.end, 0
+                    yield from _of_block(stream, shard, block, skips[index])
+                    offsets[index], skips[index] = block.end, 0
             if news:
                 continue
             if not follow:
                 return
-            _wait(folder, stream, readers, offsets)
-            if not _is_current(folder, stream):
+            current = _current(folder, stream)
+            if current is None:
                 return
+            if len(current.shards) == len(stream.shards):
+                _wait(folder, stream, readers, offsets)
+                continue
+            stream = current
+            if not follows_all:
+                continue
+            for born in stream.shards[len(readers) :]:
+                readers[born.index] = stack.enter_context(survey.opened(folder, stream, born.index))
+                offsets[born.index] = skips[born.index] = 0
 
 
 def _at(offset: int) -> Any:
@@ -118,29 +131,28 @@ def _of_block(stream: StreamMap, shard: ShardInfo, block: Block, skip: int) -> I
         yield Seen(stream.name, shard.index, first + i * STEP, keys[i], block.arrival_ms, datas[i])
 
 
-def _wait(
-    folder: DataFolder, stream: StreamMap, readers: dict[ShardInfo, ShardReader], offsets: dict[ShardInfo, int]
-) -> None:
+def _wait(folder: DataFolder, stream: StreamMap, readers: dict[int, ShardReader], offsets: dict[int, int]) -> None:
     """Until some shard has more, or it is time to look whether the stream is still there."""
     from kflow.broker import wire
 
-    wanted = {str(shard.index): offset for shard, offset in offsets.items()}
+    wanted = {str(index): offset for index, offset in offsets.items()}
     try:
         link = wire.connect(folder.socket_path, wire.own_hello(""), timeout_s=_WAIT_SECONDS)
         try:
-            link.ask(1, "wait", {"stream_id": stream.id, "offsets": wanted})
+            link.ask(1, "wait", {"stream_id": stream.id, "generation": stream.generation, "offsets": wanted})
         finally:
             link.close()
     except (TimeoutError, ResourceNotFound):
         return
     except (NoNode, OSError):  # none runs, or it went away: look now and then
         deadline = time.monotonic() + 1.0
-        while time.monotonic() < deadline and all(r.tail <= offsets[shard] for shard, r in readers.items()):
+        while time.monotonic() < deadline and all(r.tail <= offsets[index] for index, r in readers.items()):
             time.sleep(_POLL_SECONDS)
 
 
-def _is_current(folder: DataFolder, stream: StreamMap) -> bool:
-    return any(each.id == stream.id for each in folder.maps())
+def _current(folder: DataFolder, stream: StreamMap) -> StreamMap | None:
+    """The stream's map as it is now, with shards that came to be meanwhile; None where the stream is gone."""
+    return next((each for each in folder.maps() if each.id == stream.id), None)
 
 
 def _write(record: Seen, arguments: Arguments, terminal: Terminal) -> None:

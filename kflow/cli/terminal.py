@@ -12,6 +12,7 @@ import shutil
 import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
 from typing import Any, TextIO
 
 from kflow.errors import UsageError
@@ -62,6 +63,13 @@ class Terminal:
     def json(self, value: Any) -> None:
         """Write one value as one line of compact JSON."""
         self.line(json.dumps(value, separators=(",", ":"), ensure_ascii=False))
+
+    def answer(self, text: str, value: Any, *, json: bool) -> None:
+        """Write what was done: a line for people, or a value for programs."""
+        if json:
+            self.json(value)
+        else:
+            self.line(text)
 
     def note(self, text: str) -> None:
         """Write one line beside the output: to standard error."""
@@ -161,3 +169,8 @@ def span(milliseconds: float) -> str:
         return f"{minutes} min"
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes} min" if hours < 48 else f"{hours // 24} d {hours % 24} h"
+
+
+def moment(epoch_ms: int) -> str:
+    """A point in time for people, in their time zone: `2026-11-26 11:32:01`."""
+    return datetime.fromtimestamp(epoch_ms / 1000).astimezone().strftime("%Y-%m-%d %H:%M:%S")

@@ -170,7 +170,8 @@ class KinesisClient:
         try:
             page = read_page(reader, stream.shards[place.shard], place.position, limit)
             behind_ms = max(0, now_ms - page.arrival_ms) if page.is_behind else 0
-            ended = reader.closed and not page.is_behind
+            # By the map, which was read before the page: what it calls closed has nothing to come.
+            ended = not stream.shards[place.shard].is_open and not page.is_behind
         finally:
             reader.close()
         answer: Answer = {"Records": page.records, "MillisBehindLatest": behind_ms}

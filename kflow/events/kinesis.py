@@ -11,7 +11,8 @@ from typing import Any, TypedDict
 
 import pybase64
 
-from kflow.records import Record
+from kflow.clock import utc_seconds
+from kflow.records import Record, Window
 
 
 class KinesisPayload(TypedDict):
@@ -113,5 +114,32 @@ def records_from_event(event: Mapping[str, Any]) -> list[Record[Any]]:
 
 
 def source_arn(event: Mapping[str, Any]) -> str:
-    """The event source ARN of an event: all its records have the same."""
+    """The event source ARN of an event: all its records have the same, and an event of a window names it itself."""
+    if "window" in event:
+        return str(event["eventSourceARN"])
     return str(event["Records"][0]["eventSourceARN"])
+
+
+def shard_of(event: Mapping[str, Any]) -> str:
+    """The shard id of an event: all its records are of the same, and an event of a window names it itself."""
+    if "window" in event:
+        return str(event["shardId"])
+    return str(event["Records"][0]["eventID"]).partition(":")[0]
+
+
+def window_of(event: Mapping[str, Any]) -> Window | None:
+    """The tumbling window of an event; None for an event without.
+
+    Source: documented: Lambda Developer Guide, tumbling windows.
+    """
+    window = event.get("window")
+    if window is None:
+        return None
+    return Window(
+        start_s=utc_seconds(window["start"]),
+        end_s=utc_seconds(window["end"]),
+        state=event["state"] or {},
+        is_final=event["isFinalInvokeForWindow"],
+        is_terminated_early=event["isWindowTerminatedEarly"],
+        source_arn=str(event["eventSourceARN"]),
+    )

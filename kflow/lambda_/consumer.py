@@ -53,7 +53,7 @@ class Consumer(msgspec.Struct, frozen=True, kw_only=True):
         self, result: BatchResult, piece: Piece, verdict: Verdict, *, attempt: int, duration_us: int
     ) -> BatchOutcome:
         """An attempt failed; names the record where it is known: the response did, or there is one only."""
-        is_known = verdict.is_partial or piece.count == 1
+        is_known = (verdict.is_partial and piece.count > 0) or piece.count == 1
         return BatchOutcome(
             function=self.function,
             stream=self.stream,
@@ -87,6 +87,24 @@ class Consumer(msgspec.Struct, frozen=True, kw_only=True):
             failed_sequence_number=str(given_up.number(0, self.shape)) if is_one else "",
             sample=given_up.data(0)[:_SAMPLE_BYTES] if is_one else b"",
             parked=entry.number,
+        )
+
+    def dropped(self, given_up: Piece, *, attempt: int, error: FunctionError | None, duration_us: int) -> BatchOutcome:
+        """Records were given up, and are kept nowhere."""
+        is_one = given_up.count == 1
+        return BatchOutcome(
+            function=self.function,
+            stream=self.stream,
+            shard_id=self.shard_id,
+            records=given_up.count,
+            succeeded=0,
+            result=BatchResult.DROPPED,
+            attempt=attempt,
+            attempts_allowed=self.attempts_allowed,
+            duration_us=duration_us,
+            error=error,
+            failed_sequence_number=str(given_up.number(0, self.shape)) if is_one else "",
+            sample=given_up.data(0)[:_SAMPLE_BYTES] if is_one else b"",
         )
 
     def told(

@@ -20,6 +20,7 @@ import msgspec
 from msgspec.structs import force_setattr
 
 from kflow.arn import stream_name
+from kflow.clock import utc_text
 from kflow.declarations import Handler, HandlerForm, declared
 from kflow.errors import DecodeFailed, HandlerError, UsageError
 from kflow.interfaces import Invocation
@@ -147,14 +148,30 @@ def _event_call(function: Callable[..., Any], wait: _Wait | None) -> Call:
     if wait is None:
 
         def call(invocation: Invocation, context: Any) -> Any:
-            return function({"Records": invocation.records}, context)
+            return function(_event(invocation), context)
 
         return call
 
     def call_async(invocation: Invocation, context: Any) -> Any:
-        return wait(function({"Records": invocation.records}, context))
+        return wait(function(_event(invocation), context))
 
     return call_async
+
+
+def _event(invocation: Invocation) -> dict[str, Any]:
+    """Lambda's event. Source: documented: Lambda Developer Guide, tumbling windows; `Records` first, as it is sent."""
+    window = invocation.window
+    if window is None:
+        return {"Records": invocation.records}
+    return {
+        "Records": invocation.records,
+        "window": {"start": utc_text(window.start_s), "end": utc_text(window.end_s)},
+        "state": window.state,
+        "shardId": invocation.shard_id,
+        "eventSourceARN": window.source_arn,
+        "isFinalInvokeForWindow": window.is_final,
+        "isWindowTerminatedEarly": window.is_terminated_early,
+    }
 
 
 def _binder(function: Callable[..., Any], how: str) -> _Bind:
@@ -179,10 +196,13 @@ def _batch_call(
         undecoded: Record[Any] | None = None
         if value is not None:
             records, undecoded = _decoded(records, value, log, may_fail=may_report)
-        batch: Batch[Any] = Batch(records, invocation.stream, invocation.shard_id)
+        window = invocation.window
+        batch: Batch[Any] = Batch(records, invocation.stream, invocation.shard_id, window=window)
         response = bind(context)(batch)
         if wait is not None:
             response = wait(response)
+        if window is not None:
+            response = _with_state(response, batch.state)
         failures = batch.response()
         if failures is None and undecoded is None:
             return response
@@ -219,6 +239,15 @@ def _decoded(
         log.error("%s", failure)  # noqa: TRY400  (the trace would be kflow's own)
         return records[:index], records[index]
     return records, None
+
+
+def _with_state(response: Any, state: Any) -> Any:
+    """The handler's own response with the window's state. What is no object stays: the mapping judges it."""
+    if response is None:
+        return {"state": state}
+    if isinstance(response, dict) and "state" not in response:
+        return {**response, "state": state}
+    return response
 
 
 def _with_failures(response: Any, items: list[Any]) -> Any:
@@ -333,13 +362,16 @@ def lambda_handler(function: Callable[..., Any]) -> Callable[[Any, Any], Any]:
 
         def handler(event: Any, context: Any) -> Any:
             # base64 in C, needed only where events are.
-            from kflow.events.kinesis import records_from_event, source_arn
+            from kflow.events.kinesis import records_from_event, shard_of, source_arn, window_of
 
-            records = records_from_event(event)
-            stream = stream_name(source_arn(event))
-            return call(
-                Invocation(request_id=b"", records=records, stream=stream, shard_id=records[0].shard_id), context
+            invocation = Invocation(
+                request_id=b"",
+                records=records_from_event(event),
+                stream=stream_name(source_arn(event)),
+                shard_id=shard_of(event),
+                window=window_of(event),
             )
+            return call(invocation, context)
 
     # Not functools.wraps: it would copy the declaration, and the module would hold the handler twice.
     for attribute in ("__module__", "__name__", "__qualname__", "__doc__"):

@@ -1,50 +1,23 @@
 """From stored blocks to the records of one invocation: read ahead, build once per block, cut by count and event size.
 
-Settles nothing and decides nothing: a crash loses nothing but read-ahead.
+Settles nothing and decides nothing: a crash loses nothing but read-ahead. What is read ahead is bounded: it fills at
+most one event, and what one read brings beyond that.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import deque
 from collections.abc import Sequence
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
-from kflow.broker.block import Block
 from kflow.lambda_.event_size import ENVELOPE_BYTES, EVENT_BYTES, PADDING_BYTES, event_sizes
+from kflow.lambda_.picked import STORED_BYTES, Part, Picked, place, weight
 from kflow.lambda_.pieces import Piece, Span
+from kflow.lambda_.selection import Selection
 from kflow.lambda_.shapes import Shape
+from kflow.lambda_.sources import READ_BYTES, Source
 from kflow.records import Position
-
-READ_BYTES: Final = 1 << 20
-"""One read: large enough that a system call serves thousands of small records, small enough to keep in memory."""
-
-
-class Source(Protocol):
-    """A shard, as the engine reads it. `kflow.broker.reader.ShardReader` is one."""
-
-    @property
-    def tail(self) -> int:
-        """Logical offset up to which records may be read now."""
-        ...
-
-    @property
-    def horizon(self) -> int:
-        """Logical offset below which retention has removed what there was."""
-        ...
-
-    @property
-    def next_counter(self) -> int:
-        """The counter that the next record will get."""
-        ...
-
-    @property
-    def closed(self) -> bool:
-        """Whether nothing will be appended any more."""
-        ...
-
-    def read(self, offset: int, max_bytes: int = READ_BYTES) -> Sequence[Block]:
-        """Blocks from the one at `offset` on, at least one if there is one; from the horizon if that is higher."""
-        ...
 
 
 class Gap(NamedTuple):
@@ -53,47 +26,53 @@ class Gap(NamedTuple):
     Attributes:
         position: of the next record there is.
         counter: its counter.
+        records: how many there were, of all lanes, whether they would have passed filters or not.
     """
 
     position: Position
     counter: int
+    records: int
 
 
 class _Chunk:
-    """A block that has been read; `at` is the first record not taken yet."""
+    """What is taken of a block that has been read; `at` is the first record not handed out yet."""
 
-    __slots__ = ("at", "block", "built", "built_from")
+    __slots__ = ("at", "built", "built_from", "part", "weight")
 
-    def __init__(self, block: Block, at: int) -> None:
-        self.block = block
+    def __init__(self, part: Part, at: int) -> None:
+        self.part = part
         self.at = at
+        self.weight = weight(part)
         self.built: list[Any] | None = None
         self.built_from = 0
 
 
 class Gatherer:
-    """Reads a shard forward and cuts it into pieces.
+    """Reads a shard forward and cuts what it selects into pieces.
 
     Attributes:
-        held: records read and not taken.
+        held: records read, selected and not taken.
         read_offset: logical offset up to which the shard has been read.
         caught_up: whether the last read reached the tail of its moment, or a gap that is to be reported first.
         counter: counter of the record after the last one read; where nothing has been read, of the next to settle.
     """
 
-    def __init__(self, source: Source, shape: Shape, *, record_bytes: int) -> None:
+    def __init__(self, source: Source, shape: Shape, *, record_bytes: int, selection: Selection | None = None) -> None:
         """Read from the shard's beginning, until `restart` says otherwise.
 
         Args:
             source: the shard.
             shape: how records are built.
             record_bytes: JSON of one event record without its payload and partition key, in bytes.
+            selection: what is taken; all where there is none.
         """
         self._source = source
         self._shape = shape
         self._record_bytes = record_bytes
+        self._selection = selection
         self._chunks: deque[_Chunk] = deque()
         self._skip = 0
+        self._untouched_bytes = 0
         self.held = 0
         self.read_offset = 0
         self.caught_up = False
@@ -102,6 +81,7 @@ class Gatherer:
     def restart(self, position: Position, counter: int) -> None:
         """Forget what has been read and begin at `position`, whose record has `counter`."""
         self._chunks.clear()
+        self._untouched_bytes = 0
         self.held = 0
         self.read_offset, self._skip = position
         self.caught_up = False
@@ -111,6 +91,30 @@ class Gatherer:
     def has_more(self) -> bool:
         """Whether the shard holds records past what has been read."""
         return self._source.tail > self.read_offset
+
+    @property
+    def at_end(self) -> bool:
+        """Whether the shard is closed and all of it has been read."""
+        return self._source.closed and not self.has_more
+
+    @property
+    def edge(self) -> tuple[Position, int]:
+        """Before the first record held, else past all that was read; and the counter there."""
+        if self._chunks:
+            chunk = self._chunks[0]
+            at = place(chunk.part, chunk.at)
+            return Position(chunk.part.offset, at), chunk.part.first_counter + at
+        return Position(self.read_offset, self._skip), self.counter
+
+    @property
+    def arrival_ms(self) -> int:
+        """Arrival of the first record held."""
+        return self._chunks[0].part.arrival_ms
+
+    def has(self, count: int) -> bool:
+        """Whether so many records are held, or more than fit into one event: there is no use in reading on."""
+        held = self.held
+        return held >= count or self._untouched_bytes + held * (self._record_bytes - STORED_BYTES) > EVENT_BYTES
 
     def fill(self) -> Gap | None:
         """Read once.
@@ -128,62 +132,80 @@ class Gatherer:
         if not blocks:
             self.caught_up = True
             if source.horizon > self.read_offset and not self.held:
-                return Gap(Position(source.horizon, 0), source.next_counter)
+                return self._gap(Position(source.horizon, 0), source.next_counter)
             return None
         first = blocks[0]
         if first.offset != self.read_offset:
             self.caught_up = True
-            return None if self.held else Gap(Position(first.offset, 0), first.first_counter)
+            return None if self.held else self._gap(Position(first.offset, 0), first.first_counter)
+        selection, skip = self._selection, self._skip
         for block in blocks:
-            self._chunks.append(_Chunk(block, 0))
-            self.held += block.count
-        if self._skip:
-            self._chunks[-len(blocks)].at = self._skip
-            self.held -= self._skip
-            self._skip = 0
+            part: Part | None = block if selection is None else selection.of(block)
+            if part is not None:
+                self._add(part, skip)
+            skip = 0
+        self._skip = 0
         last = blocks[-1]
         self.read_offset = last.end
         self.counter = last.first_counter + last.count
         self.caught_up = last.end >= tail
         return None
 
-    def fitting(self, count: int) -> int:
+    def fitting(self, count: int, *, besides_bytes: int = 0) -> int:
         """How many of the next `count` held records fit into one event: at least 1, even where that one does not fit.
 
         The bound of the common case looks at blocks only; records are measured where it comes near the limit.
+
+        Args:
+            count: how many at most.
+            besides_bytes: of the event's JSON, besides its records and their envelope.
         """
         count = min(count, self.held)
-        bound, left = ENVELOPE_BYTES, count
+        limit = EVENT_BYTES - ENVELOPE_BYTES - besides_bytes
+        bound, left = 0, count
         for chunk in self._chunks:
-            taken = min(left, chunk.block.count - chunk.at)
-            bound += len(chunk.block.body) * 4 // 3 + taken * (self._record_bytes + PADDING_BYTES)
+            taken = min(left, chunk.part.count - chunk.at)
+            bound += chunk.weight * 4 // 3 + taken * (self._record_bytes + PADDING_BYTES)
             left -= taken
             if not left:
                 break
-        if bound <= EVENT_BYTES:
+        if bound <= limit:
             return count
-        return max(1, self._measured(count))
+        return max(1, self._measured(count, limit))
+
+    def before(self, epoch_ms: int) -> int:
+        """How many of the held records arrived before a moment: those at the front."""
+        count = 0
+        for chunk in self._chunks:
+            if chunk.part.arrival_ms >= epoch_ms:
+                break
+            count += chunk.part.count - chunk.at
+        return count
 
     def take(self, count: int) -> Piece:
-        """The next `count` held records, built."""
+        """The next `count` held records, built; with none, a piece that lies before the first one."""
+        if not count:
+            return Piece([], (), 0, self.edge)
         records: list[Any] = []
         spans: list[Span] = []
         chunks = self._chunks
         left = count
         while left:
             chunk = chunks[0]
-            block, at = chunk.block, chunk.at
-            taken = min(left, block.count - at)
+            part, at = chunk.part, chunk.at
+            if not at:
+                self._untouched_bytes -= chunk.weight
+            taken = min(left, part.count - at)
             built = chunk.built
             if built is None:
-                built = chunk.built = self._shape.build(block, at, block.count)
+                built = chunk.built = self._shape.build(part, at, part.count)
                 chunk.built_from = at
             begin = at - chunk.built_from
-            part = built if taken == len(built) else built[begin : begin + taken]
-            records = records + part if records else part
-            spans.append(Span(block, at, taken))
+            some = built if taken == len(built) else built[begin : begin + taken]
+            records = records + some if records else some
+            spans.append(Span(part, at, taken))
             left -= taken
-            if at + taken == block.count:
+            if at + taken == part.count:
                 chunks.popleft()
             else:
                 chunk.at = at + taken
@@ -208,23 +230,38 @@ class Gatherer:
                 break
         return [self.take(count) for count in counts] if wanted <= self.held else None
 
-    def fits(self, piece: Piece) -> bool:
+    def fits(self, piece: Piece, *, besides_bytes: int = 0) -> bool:
         """Whether a piece of one record is within the event limit by itself."""
-        block, index, _ = piece.spans[0]
-        if len(block.body) * 4 // 3 + self._record_bytes + ENVELOPE_BYTES <= EVENT_BYTES:
+        part, index, _ = piece.spans[0]
+        limit = EVENT_BYTES - ENVELOPE_BYTES - besides_bytes
+        if weight(part) * 4 // 3 + self._record_bytes + PADDING_BYTES <= limit:
             return True
-        sizes = event_sizes([block.data(index)], [block.key(index)], self._record_bytes)
-        return sizes[0] + ENVELOPE_BYTES <= EVENT_BYTES
+        return event_sizes([part.data(index)], [part.key(index)], self._record_bytes)[0] - 1 <= limit
 
-    def _measured(self, count: int) -> int:
-        total = ENVELOPE_BYTES
+    def _add(self, part: Part, skip: int) -> None:
+        at = skip
+        if skip and isinstance(part, Picked):
+            at = bisect_left(part.places, skip)
+        if at >= part.count:
+            return
+        chunk = _Chunk(part, at)
+        self._chunks.append(chunk)
+        self.held += part.count - at
+        if not at:
+            self._untouched_bytes += chunk.weight
+
+    def _gap(self, position: Position, counter: int) -> Gap:
+        return Gap(position, counter, self._source.issued(self.counter, counter))
+
+    def _measured(self, count: int, limit: int) -> int:
+        total = -1  # no comma after the last one
         fitting = 0
         for chunk in self._chunks:
-            datas, keys = chunk.block.columns()
+            datas, keys = chunk.part.columns()
             stop = chunk.at + count - fitting
             for size in event_sizes(datas[chunk.at : stop], keys[chunk.at : stop], self._record_bytes):
                 total += size
-                if total > EVENT_BYTES:
+                if total > limit:
                     return fitting
                 fitting += 1
             if fitting == count:

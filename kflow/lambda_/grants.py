@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Iterable
 from typing import NamedTuple, Protocol
 
 from kflow.broker.checkpoints import Slot
@@ -70,13 +71,16 @@ class Step(NamedTuple):
     Attributes:
         kind: what to do next.
         due_in_ms: for WAIT and HOLD, from the time that `step` was told.
-        reason: `backoff`, `window`, `suspect`, `storage`, or `alone` (a suspect batch is through: others may run); else
-            empty.
+        reason: `backoff`, `window`, `tumbling` (a window is open, and all there is has been read), `look-ahead` (other
+            lanes of the shard are too far behind), `suspect`, `storage`, `damage`, or `alone` (a suspect batch is
+            through: others may run); else empty.
         position: everything before it is settled.
         read_offset: logical offset up to which the shard was read.
-        want_counter: in a window, the next counter of the shard at which the batch is full; 0 elsewhere.
+        want_counter: in a window, the next counter of the shard at which the batch is full, in an open tumbling window
+            at which there is something to read; 0 elsewhere.
         outcomes: what has become durable, for people.
-        detail: for `storage`, what failed.
+        detail: for `storage` and `damage`, what failed.
+        damaged_at: for `damage`, the logical offset that cannot be read; else -1.
     """
 
     kind: StepKind
@@ -87,6 +91,7 @@ class Step(NamedTuple):
     want_counter: int
     outcomes: tuple[BatchOutcome, ...]
     detail: str = ""
+    damaged_at: int = -1
 
 
 class Slots(Protocol):
@@ -98,6 +103,26 @@ class Slots(Protocol):
 
     def store(self, shard: int, lane: int, slot: Slot) -> None:
         """Make it durable, or raise."""
+        ...
+
+    def before(self, shard: int, lane: int = 0) -> Slot | None:
+        """The slot as it was before that; None where it is not known."""
+        ...
+
+
+class Windows(Protocol):
+    """States of tumbling windows. `kflow.broker.windows.WindowStore` is one."""
+
+    def put(self, function: str, stream_id: int, shard: int, number: int, state: bytes) -> None:
+        """Keep a state under a number, durably, or raise."""
+        ...
+
+    def get(self, function: str, stream_id: int, shard: int, number: int) -> bytes | None:
+        """The state of a number; None where there is none."""
+        ...
+
+    def prune(self, function: str, stream_id: int, shard: int, keep: Iterable[int]) -> None:
+        """Forget all of a shard's states but those of some numbers."""
         ...
 
 

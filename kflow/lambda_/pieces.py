@@ -1,7 +1,9 @@
 """A piece: the records that are attempted together. It knows where it lies in the shard.
 
 It is a batch as it was gathered, or what bisection and partial responses left of one; every cut of it is a position to
-settle up to.
+settle up to. Between its records there may be others, of another lane or filtered: they are settled along with it.
+
+The call that ends a tumbling window is a piece without records.
 """
 
 from __future__ import annotations
@@ -10,57 +12,73 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from kflow.broker.block import Block
 from kflow.broker.parked import ParkedRecord
+from kflow.lambda_.picked import Part, Picked, place
 from kflow.lambda_.shapes import Shape
 from kflow.records import Position
 
 
 class Span(NamedTuple):
-    """Consecutive records of one block."""
+    """Consecutive records of what is taken of one block."""
 
-    block: Block
+    block: Part
     first: int
     length: int
 
 
 class Piece(msgspec.Struct, frozen=True):
-    """Consecutive records of a shard that are attempted together; at least one.
+    """Records of a shard that are attempted together, in order; none for the end of a tumbling window.
 
     Attributes:
         records: in the handler's shape.
         spans: where they are stored, in order.
         count: how many; not the length of `records`, for handlers pop from the list they are given.
+        at: where it lies, and the counter there, if it has no records.
     """
 
     records: list[Any]
     spans: tuple[Span, ...]
     count: int
+    at: tuple[Position, int] = (Position(0, 0), 0)
 
     @property
     def start(self) -> Position:
         """Before the first record."""
+        if not self.spans:
+            return self.at[0]
         span = self.spans[0]
-        return Position(span.block.offset, span.first)
+        return Position(span.block.offset, place(span.block, span.first))
 
     @property
     def counter(self) -> int:
         """Counter of the first record."""
+        if not self.spans:
+            return self.at[1]
         span = self.spans[0]
-        return span.block.first_counter + span.first
+        return span.block.first_counter + place(span.block, span.first)
 
     @property
     def end(self) -> Position:
         """Past the last record."""
+        if not self.spans:
+            return self.at[0]
         block, first, length = self.spans[-1]
-        stop = first + length
-        return Position(block.end, 0) if stop == block.count else Position(block.offset, stop)
+        stop = place(block, first + length - 1) + 1
+        whole = block.whole if isinstance(block, Picked) else block.count
+        return Position(block.end, 0) if stop == whole else Position(block.offset, stop)
 
     @property
     def end_counter(self) -> int:
         """Counter of the last record, plus 1."""
+        if not self.spans:
+            return self.at[1]
         block, first, length = self.spans[-1]
-        return block.first_counter + first + length
+        return block.first_counter + place(block, first + length - 1) + 1
+
+    @property
+    def arrival_ms(self) -> int:
+        """Arrival of the first record, milliseconds since the epoch."""
+        return self.spans[0].block.arrival_ms
 
     def split(self, count: int) -> tuple[Piece, Piece]:
         """Two pieces, the left one of `count` records; both get at least one."""
@@ -88,7 +106,7 @@ class Piece(msgspec.Struct, frozen=True):
         records: list[Any] = []
         for block, first, length in self.spans:
             records += shape.build(block, first, first + length)
-        return Piece(records, self.spans, self.count)
+        return Piece(records, self.spans, self.count, self.at)
 
     def older_than(self, epoch_ms: int) -> int:
         """How many records at the front arrived before a moment: a prefix, for arrival never goes back in a shard."""
@@ -101,13 +119,21 @@ class Piece(msgspec.Struct, frozen=True):
 
     def data(self, index: int) -> bytes:
         """The payload of one record."""
-        block, place = self._place(index)
-        return block.data(place)
+        block, at = self._place(index)
+        return block.data(at)
 
     def number(self, index: int, shape: Shape) -> int:
         """The sequence number of one record."""
-        block, place = self._place(index)
-        return shape.sequence_number(shape.build(block, place, place + 1)[0])
+        block, at = self._place(index)
+        return shape.sequence_number(shape.build(block, at, at + 1)[0])
+
+    def numbers(self, shape: Shape) -> list[int]:
+        """The sequence numbers of all records."""
+        return [
+            shape.sequence_number(record)
+            for block, first, length in self.spans
+            for record in shape.build(block, first, first + length)
+        ]
 
     def stored(self, shape: Shape, shard_id: str) -> tuple[ParkedRecord, ...]:
         """The records as they were put, with what names them."""
@@ -122,7 +148,7 @@ class Piece(msgspec.Struct, frozen=True):
             ]
         return tuple(found)
 
-    def _place(self, index: int) -> tuple[Block, int]:
+    def _place(self, index: int) -> tuple[Part, int]:
         for block, first, length in self.spans:
             if index < length:
                 return block, first + index

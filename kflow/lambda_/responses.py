@@ -7,15 +7,16 @@ identifiers, and values of other types, are complete failures.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from msgspec.structs import replace
+
 from kflow.interfaces import FunctionError, Outcome
-from kflow.lambda_.pieces import Piece
-from kflow.lambda_.shapes import Shape
 
 INVALID_RESPONSE = "InvalidBatchItemFailures"
 ITEM_FAILED = "BatchItemFailure"
+NO_STATE = "InvalidWindowState"
 
 
 class Verdict(NamedTuple):
@@ -32,33 +33,46 @@ class Verdict(NamedTuple):
     is_partial: bool = False
 
 
-def judge(outcome: Outcome, piece: Piece, shape: Shape, *, report_batch_item_failures: bool) -> Verdict:
-    """Say which records of a piece an invocation settled.
+def judge(
+    outcome: Outcome,
+    count: int,
+    numbers: Callable[[], Sequence[int]],
+    *,
+    report_batch_item_failures: bool,
+    windowed: bool = False,
+) -> Verdict:
+    """Say which records of a batch an invocation settled.
 
     Args:
         outcome: what the invocation came to.
-        piece: what it was given.
-        shape: how the records are shaped.
+        count: how many records it was given.
+        numbers: gives their sequence numbers as they are stored; asked only where the response names some.
         report_batch_item_failures: whether the mapping lists it; without it any value returned is success.
+        windowed: whether the mapping has tumbling windows: a response must then hold a state.
     """
     if outcome.error is not None:
         return Verdict(0, outcome.error)
     response = outcome.response
+    if windowed:
+        # documented: a response without a state is a failed invocation; chosen: so is a state that is no object.
+        state = response.get("state") if isinstance(response, Mapping) else None
+        if not isinstance(state, Mapping):
+            where = "the response" if isinstance(response, Mapping) else f"the response is {_said(response)}:"
+            return _invalid(f"{where} has no state, which must be an object in a tumbling window", NO_STATE)
     if not report_batch_item_failures or response is None or response in ("", [], {}):
-        return Verdict(piece.count)
+        return Verdict(count)
     if not isinstance(response, Mapping):
         return _invalid(f"the response is {_said(response)}, not an object with batchItemFailures")
     failures = response.get("batchItemFailures")
     if failures is None or failures == []:
-        return Verdict(piece.count)
+        return Verdict(count)
     if not isinstance(failures, Sequence) or isinstance(failures, str):
         return _invalid(f"batchItemFailures is {_said(failures)}, not a list")
-    return _first_failed(failures, piece, shape, outcome.cause)
+    return _first_failed(failures, count, numbers(), outcome.cause)
 
 
-def _first_failed(failures: Sequence[Any], piece: Piece, shape: Shape, cause: FunctionError | None) -> Verdict:
-    # Numbers of freshly built records: the handler may have changed those it was given.
-    places = {shape.sequence_number(record): index for index, record in enumerate(piece.rebuilt(shape).records)}
+def _first_failed(failures: Sequence[Any], count: int, numbers: Sequence[int], cause: FunctionError | None) -> Verdict:
+    places = {number: index for index, number in enumerate(numbers)}
     first: tuple[int, int] | None = None
     for item in failures:
         identifier = item.get("itemIdentifier") if isinstance(item, Mapping) else None
@@ -70,9 +84,11 @@ def _first_failed(failures: Sequence[Any], piece: Piece, shape: Shape, cause: Fu
         if first is None or place < first[0]:
             first = (place, number)
     if first is None:  # a sequence that is empty and not a list
-        return Verdict(piece.count)
+        return Verdict(count)
     index, number = first
-    error = cause or FunctionError(type=ITEM_FAILED, message=f"the response reports record {number} as failed")
+    error = FunctionError(type=ITEM_FAILED, message=f"the response reports record {number} as failed", reported=True)
+    if cause is not None:
+        error = replace(cause, reported=True)
     return Verdict(index, error, is_partial=True)
 
 
@@ -80,8 +96,8 @@ def _is_number(text: str) -> bool:
     return text.isascii() and text.isdigit()
 
 
-def _invalid(message: str) -> Verdict:
-    return Verdict(0, FunctionError(type=INVALID_RESPONSE, message=message))
+def _invalid(message: str, kind: str = INVALID_RESPONSE) -> Verdict:
+    return Verdict(0, FunctionError(type=kind, message=message, reported=True))
 
 
 def _said(value: Any) -> str:

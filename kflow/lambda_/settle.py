@@ -5,7 +5,7 @@
       |-- response names record k > 0 as first failed ----------> ADVANCE    settled up to k; the rest is a new batch
       |-- failed, bisect on, more than one record --------------> SPLIT      two pieces; costs no retry
       |-- failed, attempts left --------------------------------> RETRY      after a back-off
-      |-- failed, none left ------------------------------------> GIVE_UP    parked, then settled
+      |-- failed, none left ------------------------------------> GIVE_UP    parked (or dropped), then settled
 
 A response that names the batch's first record as failed is an ordinary failed attempt: it is never halved.
 """
@@ -13,6 +13,7 @@ A response that names the batch's first record as failed is an ordinary failed a
 from __future__ import annotations
 
 import enum
+from typing import NamedTuple
 
 from msgspec.structs import replace
 
@@ -22,6 +23,7 @@ from kflow.interfaces import FunctionError
 from kflow.lambda_.gather import Gap
 from kflow.lambda_.pieces import Piece
 from kflow.lambda_.responses import Verdict
+from kflow.records import Position
 
 _BACKOFF_MS = (1_000, 2_000, 4_000, 8_000, 10_000)
 """Waits after the first, second ... failed attempt; the last one stays. Chosen: AWS does not publish its own."""
@@ -105,46 +107,68 @@ def failed(slot: Slot, piece: Piece, error: FunctionError) -> Slot:
     return replace(_failure(slot, error), start=piece.start, end=piece.end, count=piece.count)
 
 
+def unread(slot: Slot, error: FunctionError) -> Slot:
+    """As `failed`, for a batch that cannot be read now: whoever reads it decides what follows."""
+    return _failure(slot, error)
+
+
 def split(slot: Slot, left: Piece, right: Piece, error: FunctionError) -> Slot:
     """The running attempt has failed and its batch is cut in two; the left part comes first, with all attempts."""
     slot = _failure(slot, error)
     return replace(slot, start=left.start, end=left.end, count=left.count, attempt=0, stack=(*slot.stack, right.count))
 
 
+class Fate(NamedTuple):
+    """What became of settled records: how many of them succeeded, were parked, or are kept nowhere."""
+
+    succeeded: int = 0
+    parked: int = 0
+    dropped: int = 0
+
+
 def settled(
-    slot: Slot, done: Piece, following: Piece | None, *, succeeded: int = 0, parked: int = 0, attempt: int = 0
+    slot: Slot,
+    done: Piece,
+    following: Piece | None,
+    edge: tuple[Position, int],
+    fate: Fate,
+    *,
+    attempt: int = 0,
 ) -> Slot:
     """`done` is settled: the checkpoint passes it.
 
     Args:
         slot: the state before.
-        done: what is settled; begins at the checkpoint.
+        done: what is settled; begins at the checkpoint, or behind records that are not this lease's.
         following: the batch that comes next, where one is known: the rest of the same batch, or a piece of the stack
             (which the caller takes off).
-        succeeded: how many of the records by success.
-        parked: how many by parking.
+        edge: up to where nothing is left to deliver, and the counter there, if nothing follows: past `done`, and what
+            has been read behind it and is not this lease's.
+        fate: what became of the records.
         attempt: failed attempts that the following batch has had.
     """
-    end = done.end
+    succeeded, parked, dropped = fate
     if following is None:
+        position, counter = edge
         return replace(
             slot,
-            checkpoint=end,
-            checkpoint_counter=done.end_counter,
+            checkpoint=position,
+            checkpoint_counter=counter,
             state=SlotState.IDLE,
-            start=end,
-            end=end,
+            start=position,
+            end=position,
             count=0,
             attempt=0,
             interruptions=0,
             succeeded=slot.succeeded + succeeded,
             parked=slot.parked + parked,
+            dropped=slot.dropped + dropped,
             error_type="",
             error_message="",
         )
     return replace(
         slot,
-        checkpoint=end,
+        checkpoint=done.end,
         checkpoint_counter=done.end_counter,
         state=SlotState.FAILED,
         start=following.start,
@@ -154,6 +178,23 @@ def settled(
         interruptions=0,
         succeeded=slot.succeeded + succeeded,
         parked=slot.parked + parked,
+        dropped=slot.dropped + dropped,
+    )
+
+
+def scanned(slot: Slot, position: Position, counter: int) -> Slot:
+    """Nothing is left to deliver before a position: the checkpoint moves there, and there is no batch."""
+    return replace(
+        slot,
+        checkpoint=position,
+        checkpoint_counter=counter,
+        state=SlotState.IDLE,
+        start=position,
+        end=position,
+        count=0,
+        attempt=0,
+        error_type="",
+        error_message="",
     )
 
 
@@ -168,16 +209,21 @@ def void(slot: Slot) -> Slot:
         attempt=0,
         interruptions=0,
         stack=(),
+        window_flags=0,
         error_type="",
         error_message="",
     )
 
 
-def lost(slot: Slot, gap: Gap) -> Slot:
-    """Retention passed the checkpoint: it moves on, and what was not settled is counted as lost."""
-    count = max(0, gap.counter - slot.checkpoint_counter)
+def lost(slot: Slot, gap: Gap, count: int) -> Slot:
+    """Retention (or damage) passed the checkpoint: it moves on, and `count` records are lost."""
     moved = replace(slot, checkpoint=gap.position, checkpoint_counter=gap.counter, lost=slot.lost + count)
     return void(moved)
+
+
+def share(records: int, *, factor: int, lane: int) -> int:
+    """How many of the records that are gone count as a lane's: nobody knows whose they were, and in sum it is right."""
+    return (records + factor - 1 - lane) // factor
 
 
 def _failure(slot: Slot, error: FunctionError) -> Slot:

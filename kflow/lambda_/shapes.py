@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import count, repeat
-from typing import Any, Protocol
+from operator import itemgetter
+from typing import Any, Final, Protocol
 
 from kflow.broker import sequence
 from kflow.broker.streammap import StreamMap
 from kflow.declarations import HandlerForm
 from kflow.events.kinesis import event_records
+from kflow.lambda_.picked import Picked
 from kflow.records import Record
 
 
@@ -38,6 +40,11 @@ class Columns(Protocol):
 
 class Shape(Protocol):
     """How records of one shard are shown to a handler."""
+
+    @property
+    def source_arn(self) -> str:
+        """The mapping's event source ARN, where the form shows it; else empty."""
+        ...
 
     def build(self, block: Columns, start: int, stop: int) -> list[Any]:
         """The records `start` to `stop` (exclusive) of a block."""
@@ -76,18 +83,18 @@ def shape_for(form: HandlerForm, *, stream: StreamMap, shard: int, arn: str, reg
 class RecordShape:
     """`Record`s, for the batch and the record form."""
 
-    __slots__ = ("_created_s", "_shard", "shard_id")
+    __slots__ = ("_zero", "shard_id")
+
+    source_arn = ""
 
     def __init__(self, created_s: int, shard: int) -> None:
-        self._created_s = created_s
-        self._shard = shard
+        self._zero = sequence.number(created_s, shard, 0, 0)
         self.shard_id = sequence.shard_id(shard)
 
     def build(self, block: Columns, start: int, stop: int) -> list[Record[Any]]:
         """The records `start` to `stop` (exclusive) of a block."""
         datas, keys = _slices(block, start, stop)
-        first = sequence.number(self._created_s, self._shard, block.first_counter + start, block.arrival_ms)
-        numbers = count(first, sequence.STEP)
+        numbers = _numbers(block, start, stop, self._zero)
         return list(map(Record, datas, keys, numbers, repeat(self.shard_id), repeat(block.arrival_ms)))
 
     def sequence_number(self, record: Record[Any]) -> int:
@@ -102,12 +109,11 @@ class RecordShape:
 class EventShape:
     """Records of Lambda's event."""
 
-    __slots__ = ("_arn", "_created_s", "_region", "_role", "_shard", "shard_id")
+    __slots__ = ("_region", "_role", "_zero", "shard_id", "source_arn")
 
     def __init__(self, created_s: int, shard: int, *, arn: str, region: str, role: str) -> None:
-        self._created_s = created_s
-        self._shard = shard
-        self._arn = arn
+        self._zero = sequence.number(created_s, shard, 0, 0)
+        self.source_arn = arn
         self._region = region
         self._role = role
         self.shard_id = sequence.shard_id(shard)
@@ -115,8 +121,8 @@ class EventShape:
     def build(self, block: Columns, start: int, stop: int) -> list[Any]:
         """The records `start` to `stop` (exclusive) of a block."""
         datas, keys = _slices(block, start, stop)
-        first = sequence.number(self._created_s, self._shard, block.first_counter + start, block.arrival_ms)
-        return self._events(datas, keys, count(first, sequence.STEP), self.shard_id, block.arrival_ms)
+        numbers = _numbers(block, start, stop, self._zero)
+        return self._events(datas, keys, numbers, self.shard_id, block.arrival_ms)
 
     def sequence_number(self, record: Mapping[str, Any]) -> int:
         """The sequence number of a record in this shape."""
@@ -140,11 +146,34 @@ class EventShape:
                 numbers,
                 shard_id=shard_id,
                 arrival_ms=arrival_ms,
-                arn=self._arn,
+                arn=self.source_arn,
                 region=self._region,
                 role=self._role,
             )
         )
+
+
+_MULTIPLES: Final = 4096
+_AHEAD: Final = [place * sequence.STEP for place in range(_MULTIPLES)]
+"""How far the number of a record is ahead of its block's first: taken from a table, 20 ns a picked record less."""
+
+
+def _numbers(block: Columns, start: int, stop: int, zero: int) -> Iterable[int]:
+    """The sequence numbers of some records of a block, or of what is picked of it; may be endless.
+
+    Args:
+        block: the block.
+        start: the first record.
+        stop: behind the last one.
+        zero: the shard's number with no counter and no arrival in it.
+    """
+    first = zero + sequence.ahead(block.first_counter, block.arrival_ms)
+    if isinstance(block, Picked):
+        places = block.places[start:stop]
+        if places[-1] < _MULTIPLES:
+            return [first + ahead for ahead in itemgetter(*places, 0)(_AHEAD)]
+        return [first + at * sequence.STEP for at in places]
+    return count(first + start * sequence.STEP, sequence.STEP)
 
 
 def _slices(block: Columns, start: int, stop: int) -> tuple[list[bytes], list[str]]:

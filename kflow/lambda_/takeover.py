@@ -18,6 +18,7 @@ from kflow.declarations import MappingOptions
 from kflow.interfaces import FunctionError
 from kflow.lambda_.grants import Grant
 from kflow.lambda_.pieces import Piece
+from kflow.lambda_.shapes import Shape
 
 
 def counted_death(slot: Slot, grant: Grant) -> FunctionError | None:
@@ -39,18 +40,25 @@ def interrupted(slot: Slot, grant: Grant) -> Slot:
     return replace(slot, state=SlotState.FAILED, attempt=slot.attempt - 1, interruptions=slot.interruptions + went_down)
 
 
-def parked_records(slot: Slot, piece: Piece, entry: ParkedBatch | None) -> int:
+def parked_records(slot: Slot, piece: Piece, entry: ParkedBatch | None, shape: Shape) -> int:
     """How many records at the front of the batch the last holder parked before it ended; 0 for none.
 
     A file of an earlier pass over the same records is not taken for its: it was parked when this consumer had parked
-    fewer.
+    fewer. Nor is one of other records in the same place, from before the lanes or the filters changed.
     """
     if entry is None or entry.first_counter != piece.counter or entry.parked_before != slot.parked:
         return 0
-    return len(entry.records) if len(entry.records) <= piece.count else 0
+    count = len(entry.records)
+    if count > piece.count:
+        return 0
+    numbers = [record.sequence_number for record in entry.records]
+    return count if piece.front(count).numbers(shape) == numbers else 0
 
 
 def membership(options: MappingOptions) -> int:
     """A hash of the options that decide which records are in a batch (not of those that decide what follows)."""
     text = f"1 {options.batch_size} {options.maximum_batching_window_in_seconds}"
+    further = (options.parallelization_factor, options.tumbling_window_in_seconds, options.filters)
+    if further != (1, 0, ()):
+        text += f" {further}"
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")

@@ -47,6 +47,21 @@ def batch_done(outcome: BatchOutcome) -> None:
 
 
 @hookspec
+def shards_changed(stream: str, closed: list[str], opened: list[str]) -> None:
+    """Say that shards of a stream were split, merged or scaled, after that is durable.
+
+    Called in the node's process, once a change, in order with `batch_done`. Handlers read the new shards once they have
+    settled all of those they came from. As with `batch_done`, what plugins are too slow for is dropped and counted; a
+    change that a process made while no runtime ran is not told. Returns nothing.
+
+    Args:
+        stream: name of the stream.
+        closed: ids of the shards that take no more records.
+        opened: ids of the shards that take theirs.
+    """
+
+
+@hookspec
 def runtime_stopping(reason: str) -> None:
     """Say that the runtime is about to end: the last `batch_done` has been called.
 

@@ -29,7 +29,7 @@ from kflow.broker.folder import DataFolder
 from kflow.broker.streammap import StreamMap
 from kflow.broker.wire import Link
 from kflow.broker.writing import writing
-from kflow.errors import DataFolderBusy, KflowError, NoNode, ResourceNotFound, StaleMap, StorageError
+from kflow.errors import DataFolderBusy, KflowError, NoNode, NotDurable, ResourceNotFound, StaleMap, StorageError
 from kflow.producing.direct import append_here
 from kflow.producing.frames import Failure, Frame
 
@@ -241,8 +241,9 @@ class Channel:
             frame.parts, wire.ANSWER.iter_unpack(payload[: count * wire.ANSWER.size]), strict=True
         ):
             if status == wire.OK:
-                if part[0] < len(tails):
-                    tails[part[0]] = tail
+                if part[0] >= len(tails):  # a child's: until its first answer it is looked through from its beginning
+                    tails.extend([0] * (part[0] + 1 - len(tails)))
+                tails[part[0]] = tail
             else:
                 failed.append((len(answers), status))
             answers.append((first_counter, arrival_ms))
@@ -252,10 +253,14 @@ class Channel:
                 if status == wire.STALE:
                     frame.fail(place, Failure("stale", StaleMap("the stream's shards have changed")))
                 else:
-                    frame.fail(place, Failure("refused", wire.error_from_json(next(errors))))
+                    error = wire.error_from_json(next(errors))
+                    frame.fail(place, Failure("unknown" if isinstance(error, NotDurable) else "refused", error))
         frame.answers = answers
         self._seen = frame.number
         self.unanswered.popleft()
+        if failed:  # the node knows, but not the one that comes after it
+            for behind in self.unanswered:
+                behind.is_behind = True
 
     def _renew(self) -> None:
         """Bring everything unanswered to a writer: the node, or this process itself."""
@@ -297,7 +302,7 @@ class Channel:
                 tails = frame.tails if frame.sent else None
                 frame.sent = True
                 stream, blocks = frame.stream, frame.blocks()
-                link.send(*wire.put_many(frame.number, stream.id, stream.generation, self._seen, blocks, tails))
+                link.send(*wire.put_many(frame.number, stream.id, frame.generation, self._seen, blocks, tails))
             link.set_patience(self._patience_s)
         except OSError:
             self.close()
@@ -322,14 +327,18 @@ class Channel:
 
     def _try_here(self) -> DataFolderBusy | None:
         """Append everything unanswered under the writer lock; who holds it, where somebody does."""
+        appended: list[Frame] = []
         try:
             with writing(self._folder, timeout_s=DIRECT_PATIENCE_S) as log:
                 failed: dict[int, KflowError] = {}
                 while self.unanswered:
                     append_here(log, self.unanswered[0], self._producer, failed)
-                    self.unanswered.popleft()
+                    appended.append(self.unanswered.popleft())
         except DataFolderBusy as error:
             return error
+        except NotDurable as error:  # of the sync behind the block: they have answers that nobody has read
+            for frame in appended:
+                frame.doubt(error)
         return None
 
     def _give_up(self, error: KflowError) -> None:

@@ -39,7 +39,7 @@ def append_here(log: Log, frame: Frame, producer: int, failed: Failed) -> None:
 
 def _append_missing(log: Log, frame: Frame, producer: int, failed: Failed) -> list[Answer | KflowError]:
     stream, number = frame.stream, frame.number
-    stale = log.folder.current(stream).generation != stream.generation
+    stale = log.folder.current(stream).generation != frame.generation
     behind = dict(failed)
     answers: list[Answer | KflowError] = []
     for place, part in enumerate(frame.parts):

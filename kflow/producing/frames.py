@@ -36,21 +36,29 @@ class Frame:
         parts: the blocks.
         number: given by the channel.
         sent: whether some writer may have stored it, so that the next one must look.
+        is_behind: whether a frame before it failed after this one was sent: should it be sent again, it is only looked
+            for, as what failed is to come first.
         tails: each part's shard's tail, as known before it was first sent.
         answers: where each part is; (0, 0) where it failed. Empty until answered.
         failures: by place of the part; None where nothing failed.
     """
 
-    __slots__ = ("answers", "failures", "number", "parts", "sent", "stream", "tails")
+    __slots__ = ("answers", "failures", "is_behind", "number", "parts", "sent", "stream", "tails")
 
     def __init__(self, stream: StreamMap, parts: Sequence[Part]) -> None:
         self.stream = stream
         self.parts = parts
         self.number = 0
         self.sent = False
+        self.is_behind = False
         self.tails: Sequence[int] = ()
         self.answers: list[Answer] = []
         self.failures: dict[int, Failure] | None = None
+
+    @property
+    def generation(self) -> int:
+        """Of the map they were routed by; 0, which no map has, where nothing of it may be appended any more."""
+        return 0 if self.is_behind else self.stream.generation
 
     def blocks(self) -> list[Block]:
         """The parts as the wire takes them."""
@@ -72,6 +80,13 @@ class Frame:
         if self.failures is None:
             self.failures = {}
         self.failures[place] = failure
+
+    def doubt(self, error: KflowError) -> None:
+        """Note that whatever has a place may lose it with the power."""
+        for place in range(len(self.parts)):
+            if self.failures is None or place not in self.failures:
+                self.fail(place, Failure("unknown", error))
+                self.answers[place] = (0, 0)
 
     def fail_all(self, failure: Failure) -> None:
         """Note that no part has a place; that is an answer too."""

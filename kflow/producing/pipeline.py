@@ -2,7 +2,8 @@
 
 A key's records never overtake each other. When an answer brings a failure, nothing more is sent before all that is
 under way has been answered; what was routed by an old map then goes first, and what stood behind a refused record is
-refused too.
+refused too. For the same reason all that is under way was routed by one map: where another thread of the process has
+learnt of a newer one, the old is waited for.
 """
 
 from __future__ import annotations
@@ -72,6 +73,14 @@ class _Chunk(NamedTuple):
     frames: list[Frame]
 
 
+class _Stale(NamedTuple):
+    """Records that were routed by a map that is no longer valid."""
+
+    stream: StreamMap
+    numbers: Sequence[int]
+    entries: Entries
+
+
 class Pipeline:
     """Belongs to whoever holds the channel.
 
@@ -87,7 +96,7 @@ class Pipeline:
         self._source = source
         self._flying: deque[_Chunk] = deque()
         self._in_flight = 0
-        self._stale: list[tuple[Sequence[int], Entries]] = []
+        self._stale: list[_Stale] = []
         self.placed: list[Placed | None] = [None] * total
         self.failures: dict[int, Failure] = {}
 
@@ -104,9 +113,11 @@ class Pipeline:
         """
         while self._in_flight >= FRAMES_IN_FLIGHT and self._flying:
             self._finish(self._flying.popleft())
-        if self._stale or self.failures:
+        stream = self._source.known()
+        if self._stale or self.failures or (self._flying and self._flying[-1].frames[0].stream is not stream):
             self.settle()
-        self._send(numbers, entries)
+            stream = self._source.known()
+        self._send(stream, numbers, entries)
 
     def poll(self) -> None:
         """Take the answers that are there, without waiting."""
@@ -125,9 +136,8 @@ class Pipeline:
         """Say of records that were never sent why they were not."""
         self.failures.update(dict.fromkeys(numbers, Failure("refused", error)))
 
-    def _send(self, numbers: Sequence[int], entries: Entries) -> None:
+    def _send(self, stream: StreamMap, numbers: Sequence[int], entries: Entries) -> None:
         channel = self._channel
-        stream = self._source.known()
         parts = channel.encoder(stream).encode_many(entries.keys, entries.datas, entries.hash_keys)
         frames = [Frame(stream, group) for group in _groups(parts)]
         self._flying.append(_Chunk(numbers, entries, parts, frames))
@@ -173,7 +183,8 @@ class Pipeline:
                         self.placed[numbers[index]] = None
         if stale:
             stale.sort()
-            self._stale.append(([numbers[index] for index in stale], chunk.entries.take(stale)))
+            stream = chunk.frames[0].stream
+            self._stale.append(_Stale(stream, [numbers[index] for index in stale], chunk.entries.take(stale)))
 
     def _route_again(self) -> None:
         """Send stale records by the newest map, until they have a place or 10 s are over."""
@@ -182,21 +193,22 @@ class Pipeline:
             stale, self._stale = self._stale, []
             if self.failures:  # they stand behind what was refused
                 error: KflowError = StorageError("not tried, for a record before it was refused")
-                for numbers, _ in stale:
-                    self.refuse(numbers, error)
+                for late in stale:
+                    self.refuse(late.numbers, error)
                 return
             try:
-                before = self._source.known()
-                if self._source.refreshed() == before:
+                before = stale[0].stream
+                stream = self._source.refreshed()
+                if stream == before:
                     if time.monotonic() > deadline:
                         raise StorageError(f"stream {before.name} and its node do not agree about its shards")
                     time.sleep(_PAUSE_S)
             except KflowError as failed:
-                for numbers, _ in stale:
-                    self.refuse(numbers, failed)
+                for late in stale:
+                    self.refuse(late.numbers, failed)
                 return
-            for numbers, entries in stale:
-                self._send(numbers, entries)
+            for late in stale:
+                self._send(stream, late.numbers, late.entries)
             while self._flying:
                 self._finish(self._flying.popleft())
 

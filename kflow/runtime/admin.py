@@ -16,11 +16,13 @@ from kflow import limits
 from kflow.broker.checkpoints import SlotFile, slots_path
 from kflow.broker.files import Files
 from kflow.broker.folder import DataFolder
+from kflow.broker.layout import LAYOUT
 from kflow.broker.locks import FileLock
 from kflow.broker.parked import ParkedStore
 from kflow.broker.reader import ShardReader
 from kflow.broker.slots import Slot
 from kflow.broker.streammap import StreamMap
+from kflow.broker.windows import windows_path
 from kflow.broker.wire import call
 from kflow.broker.writing import writing
 from kflow.errors import DataFolderBusy, NoNode, UsageError
@@ -100,6 +102,7 @@ def forget(folder: DataFolder, stream: StreamMap) -> None:
     checkpoints = folder.path / "checkpoints"
     for function in sorted(each.name for each in checkpoints.iterdir()) if checkpoints.is_dir() else []:
         folder.files.discard(slots_path(folder.path, function, stream.id))
+        folder.files.remove_tree(windows_path(folder.path, function, stream.id))
     parked = ParkedStore(folder.path, folder.files, folder.fsync)
     for entry in parked.list():
         if entry.stream_id == stream.id:
@@ -188,10 +191,11 @@ def lock_holder(data_dir: Path) -> int | None:
 
 @contextmanager
 def no_runtime(folder: DataFolder) -> Iterator[None]:
-    """Hold the place of a runtime, so that none runs meanwhile.
+    """Hold the place of a runtime, so that none runs meanwhile; the folder is of the newest layout then.
 
     Raises:
         UsageError: one runs.
+        StorageError: the folder is of an older layout, and cannot be brought to the newest.
     """
     lock = FileLock(folder.path / "runtime.lock", folder.files)
     try:
@@ -200,6 +204,10 @@ def no_runtime(folder: DataFolder) -> Iterator[None]:
         pid = lock_holder(folder.path)
         raise UsageError(f"a runtime (process {pid}) runs on {folder.path}: `kflow stop` first") from error
     try:
+        if folder.format.layout != LAYOUT:
+            with writing(folder):  # a writer's first act is to upgrade; slots are about to be written, too
+                pass
+            folder.recheck()
         yield
     finally:
         lock.release()
@@ -208,30 +216,37 @@ def no_runtime(folder: DataFolder) -> Iterator[None]:
 def move(
     folder: DataFolder, function: str, stream: StreamMap, reader: ShardReader, shard: int, position: Position
 ) -> None:
-    """Make `position` the next one that a consumer reads in a shard; what it had begun there is void, totals stay.
+    """Make `position` the next one that a consumer reads in a shard, in all its lanes.
+
+    What it had begun there is void: a batch, an open window. Totals stay.
 
     The caller holds `no_runtime`.
     """
     position = reader.clamp(position)
-    blocks = reader.read(position.offset, 1) if position.offset < reader.tail else []
-    counter = blocks[0].first_counter + position.index if blocks else reader.next_counter
+    first = next(iter(reader.read(position.offset, 1)), None) if position.offset < reader.tail else None
+    if first is not None and first.offset != position.offset:  # what lay there is lost
+        position = Position(first.offset, 0)
+    counter = first.first_counter + position.index if first is not None else reader.next_counter
     slots = SlotFile.open(folder.path, function, stream.id, files=folder.files)
     try:
-        before = slots.load(shard)
-        slots.store(
-            shard,
-            0,
-            Slot(
-                checkpoint=position,
-                checkpoint_counter=counter,
-                succeeded=before.succeeded,
-                delivered=before.delivered,
-                invocations=before.invocations,
-                failures=before.failures,
-                parked=before.parked,
-                lost=before.lost,
-            ),
-        )
+        for _, lane in [key for key in slots.keys() if key[0] == shard]:  # noqa: SIM118  # a method of its own
+            before = slots.load(shard, lane)
+            slots.store(
+                shard,
+                lane,
+                Slot(
+                    checkpoint=position,
+                    checkpoint_counter=counter,
+                    succeeded=before.succeeded,
+                    delivered=before.delivered,
+                    invocations=before.invocations,
+                    failures=before.failures,
+                    parked=before.parked,
+                    dropped=before.dropped,
+                    lost=before.lost,
+                    state_number=before.state_number,  # rises as long as the slot lives
+                ),
+            )
     finally:
         slots.close()
 
@@ -239,3 +254,4 @@ def move(
 def forget_positions(folder: DataFolder, function: str, stream: StreamMap) -> None:
     """Remove a consumer's slots. The caller holds `no_runtime`."""
     folder.files.discard(slots_path(folder.path, function, stream.id))
+    folder.files.remove_tree(windows_path(folder.path, function, stream.id))

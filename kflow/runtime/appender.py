@@ -4,6 +4,9 @@ The loop never waits for a disk. An append runs in place only if it is small, no
 shard's last append was quick; else it goes to the shard's queue, and with it everything behind it for that shard. The
 queue's thread exists while there is work and a little longer. So a shard on a slow disk costs its own producers time,
 and nobody else.
+
+A shard is held while it is split or merged: nothing is appended, what comes for it waits. Once its children are
+published, all that waited is answered as stale, and its producers route it again; where that failed, it is appended.
 """
 
 from __future__ import annotations
@@ -11,7 +14,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from time import perf_counter
 from typing import NamedTuple, Protocol
 
@@ -31,6 +34,8 @@ INLINE_BYTES = 64 << 10
 """Larger bodies never run on the loop: with checksum and copy they would take a good part of its slice."""
 SLOW_S = 0.005
 """A shard whose last append took longer is served by its thread until one was quicker."""
+STALE_FRAMES = 256
+"""So many stale frames of a stream and connection are remembered: far more than a producer has in flight."""
 LINGER_S = 10.0
 """A queue's thread ends when it had nothing to do for this long."""
 
@@ -46,10 +51,12 @@ class Sender(Protocol):
     Attributes:
         producer: id of the producer.
         failed: by (stream id, shard): the last frame that failed there, and why.
+        stale: by stream id: the last frames that were stale; their records are routed again, perhaps to any shard.
     """
 
     producer: int
     failed: dict[tuple[int, int], tuple[int, str]]
+    stale: dict[int, deque[int]]
 
 
 class Job(NamedTuple):
@@ -81,18 +88,20 @@ class Lane:
     """One shard's appends. Belongs to the loop, except where the thread is named.
 
     Attributes:
-        waiting: jobs whose result the loop has not been told yet.
+        waiting: jobs whose result the loop has not been told yet; one more while it is held.
+        held: jobs that came since it is held; None while it is not.
         slow: whether the last append took longer than `SLOW_S`; stored by whoever appended last, loop or thread.
         jobs: for the thread; under `condition`.
         thread: the thread that serves `jobs`, if there is one; under `condition`.
     """
 
-    __slots__ = ("condition", "index", "jobs", "slow", "stream", "thread", "waiting")
+    __slots__ = ("condition", "held", "index", "jobs", "slow", "stream", "thread", "waiting")
 
     def __init__(self, stream: StreamMap, index: int) -> None:
         self.stream = stream
         self.index = index
         self.waiting = 0
+        self.held: list[tuple[Job, Done]] | None = None
         self.slow = False
         self.jobs: deque[tuple[Job, Done]] = deque()
         self.condition = threading.Condition()
@@ -107,7 +116,7 @@ class Appender:
         self._loop = loop
         self._lanes: dict[tuple[int, int], Lane] = {}
         self._results: deque[tuple[Lane, Done, Result]] = deque()
-        self._awaited: list[tuple[int, Callable[[], None]]] = []
+        self._awaited: list[tuple[Callable[[], bool], Callable[[], None]]] = []
         self._called = False
         self._closing = False
 
@@ -141,6 +150,8 @@ class Appender:
         Returns:
             What came of it; None where the block must be queued.
         """
+        if sender.stale and _is_behind_stale(stream, sender, frame, seen):
+            return StaleMap(f"not tried, for records before it are routed again: {stream.name} has other shards by now")
         lane = self._lanes.get((stream.id, index))
         if lane is None:
             lane = self._lane(stream, index)
@@ -154,23 +165,56 @@ class Appender:
 
     def queue(self, stream: StreamMap, job: Job, done: Done) -> None:
         """Append in the shard's thread; `done` is called with what came of it, on the loop, in order."""
+        if job.sender.stale and _is_behind_stale(stream, job.sender, job.frame, job.seen):
+            job = job._replace(stale=True)
         lane = self._lane(stream, job.block.shard)
         lane.waiting += 1
-        with lane.condition:
-            lane.jobs.append((job, done))
-            if lane.thread is None:
-                name = f"append {stream.name}/{lane.index}"
-                lane.thread = threading.Thread(target=self._serve, args=(lane,), name=name, daemon=True)
-                lane.thread.start()
-            else:
-                lane.condition.notify()
+        if lane.held is not None:
+            lane.held.append((job, done))
+        else:
+            self._hand_over(lane, ((job, done),))
+
+    def hold(self, stream: StreamMap, indexes: Sequence[int], then: Callable[[], None]) -> None:
+        """Append nothing more to these shards; call `then` once nothing is under way there: now, or later on the loop.
+
+        Until `release` what comes for them is kept, in order; connections bound how much that is.
+        """
+        lanes = [self._lane(stream, index) for index in indexes]
+        for lane in lanes:
+            lane.held = []
+            lane.waiting += 1  # so that nothing is appended in place, and nobody takes the shard for idle
+        self._when(lambda: all(lane.held is None or lane.waiting == len(lane.held) + 1 for lane in lanes), then)
+
+    def release(self, stream: StreamMap, indexes: Sequence[int], *, closed: bool) -> None:
+        """Go on with shards that were held.
+
+        Args:
+            stream: the map by which they were held.
+            indexes: the shards.
+            closed: whether they take no more: what is queued is answered as stale, unless it is found there. Its
+                producers route it again, in order.
+        """
+        for index in indexes:
+            lane = self._lanes.get((stream.id, index))
+            if lane is None or lane.held is None:
+                continue
+            held, lane.held = lane.held, None
+            lane.waiting -= 1
+            first = 0
+            if closed:
+                error = StaleMap(f"the shards of stream {stream.name} have changed")
+                # What was sent before may be stored already: somebody must look, and what stands behind it waits.
+                first = next((at for at, (job, _) in enumerate(held) if job.resent), len(held))
+                for _, done in held[:first]:
+                    self._results.append((lane, done, error))
+                held = [(job._replace(stale=True), done) for job, done in held]
+            self._hand_over(lane, held[first:])
+        if self._results or self._awaited:
+            self._call()
 
     def when_idle(self, stream_id: int, then: Callable[[], None]) -> None:
-        """Call `then` once no append to this stream is queued or under way: now, or later on the loop."""
-        if self._is_busy(stream_id):
-            self._awaited.append((stream_id, then))
-        else:
-            then()
+        """Call `then` once no append to this stream is queued, held or under way: now, or later on the loop."""
+        self._when(lambda: not self._is_busy(stream_id), then)
 
     def forget(self, stream_id: int) -> None:
         """Drop what is known of a stream whose map has changed or that is gone; what is queued is still tried."""
@@ -178,8 +222,12 @@ class Appender:
             del self._lanes[key]
 
     def close(self) -> None:
-        """Finish all that is queued, tell its results, end the threads."""
+        """Finish all that is queued, tell its results, end the threads.
+
+        What is held is left: whether it belongs to a parent or a child is the next writer's to say.
+        """
         self._closing = True
+        self._awaited.clear()
         for lane in self._lanes.values():
             with lane.condition:
                 thread = lane.thread
@@ -260,9 +308,26 @@ class Appender:
             result = self._run(lane.stream, job)
             lane.slow = perf_counter() - began > SLOW_S
             self._results.append((lane, done, result))
-            if not self._called:
-                self._called = True
-                self._loop.call_soon_threadsafe(self._deliver)
+            self._call()
+
+    def _hand_over(self, lane: Lane, jobs: Sequence[tuple[Job, Done]]) -> None:
+        """Give jobs to the lane's thread, which begins where there is none."""
+        if not jobs:
+            return
+        with lane.condition:
+            lane.jobs.extend(jobs)
+            if lane.thread is None:
+                name = f"append {lane.stream.name}/{lane.index}"
+                lane.thread = threading.Thread(target=self._serve, args=(lane,), name=name, daemon=True)
+                lane.thread.start()
+            else:
+                lane.condition.notify()
+
+    def _call(self) -> None:
+        """Have results told on the loop. From any thread."""
+        if not self._called:
+            self._called = True
+            self._loop.call_soon_threadsafe(self._deliver)
 
     def _deliver(self) -> None:
         self._called = False  # before the results are taken: whoever comes later calls again
@@ -272,8 +337,14 @@ class Appender:
             done(result)
         if self._awaited:
             awaited, self._awaited = self._awaited, []
-            for stream_id, then in awaited:
-                self.when_idle(stream_id, then)
+            for is_so, then in awaited:
+                self._when(is_so, then)
+
+    def _when(self, is_so: Callable[[], bool], then: Callable[[], None]) -> None:
+        if is_so():
+            then()
+        else:
+            self._awaited.append((is_so, then))
 
     def _is_busy(self, stream_id: int) -> bool:
         return any(lane.waiting for key, lane in self._lanes.items() if key[0] == stream_id)
@@ -285,3 +356,15 @@ def _look_behind(stream: StreamMap, sender: Sender, seen: int, index: int) -> No
     if failed is not None and seen < failed[0]:
         reason = StorageError(failed[1])
         raise StorageError(f"not tried, for an append before it to {shard_id(index)} failed: {reason}") from reason
+
+
+def _is_behind_stale(stream: StreamMap, sender: Sender, frame: int, seen: int) -> bool:
+    """Whether a frame before this one was stale and its producer did not know that yet. On the loop, in order."""
+    stale = sender.stale.get(stream.id)
+    if stale is None:
+        return False
+    while stale and stale[0] <= seen:
+        stale.popleft()
+    if not stale:
+        del sender.stale[stream.id]
+    return any(each < frame for each in stale)

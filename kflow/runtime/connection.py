@@ -2,7 +2,8 @@
 
 What a receive brought is worked through in slices, so that one producer never delays a lease. Answers that the kernel
 does not take wait in the outbox, and a connection with too much unanswered is not read until it has caught up: so a
-producer is slowed down by its own backlog, never by refusal.
+producer is slowed down by its own backlog, never by refusal. With `fsync = "always"` an answer, and with it all behind
+it, waits until its records are durable (`commits`).
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ from kflow.broker import wire
 from kflow.broker.log import Log
 from kflow.broker.streammap import StreamMap
 from kflow.errors import InternalError, KflowError, ResourceNotFound, StaleMap, UsageError
-from kflow.runtime.appender import Appender, Job, Result
+from kflow.runtime.appender import STALE_FRAMES, Appender, Job, Result, Stored
+from kflow.runtime.backlog import Backlog
+from kflow.runtime.commits import Commits
 from kflow.runtime.loop import READ, WRITE, Loop
 from kflow.runtime.pending import REFUSED, STALE, Pending
 
@@ -40,6 +43,7 @@ OnAppend = Callable[[StreamMap, int, int, int], None]
 OnControl = Callable[["Connection", int, dict[str, Any]], Any]
 
 _FRAME_BYTES = wire.FRAME.size
+_LARGEST_BYTES = _FRAME_BYTES + wire.FRAME_BYTES
 _HEAD_BYTES = wire.PUT_HEAD.size
 _BLOCK_BYTES = wire.BLOCK.size
 _ONE_BYTES = wire.PUT_ONE.size
@@ -52,6 +56,8 @@ class Service(Protocol):
         loop: hosts them.
         store: the log.
         appender: appends to it.
+        commits: what answers wait for with `fsync = "always"`; None without.
+        backlog: what is kept over all connections.
         hello: what the node says first.
         on_append: told of each append before it is answered.
         on_control: answers control requests.
@@ -62,6 +68,8 @@ class Service(Protocol):
     loop: Loop
     store: Log
     appender: Appender
+    commits: Commits | None
+    backlog: Backlog
     hello: wire.Hello
     on_append: OnAppend
     on_control: OnControl
@@ -84,13 +92,16 @@ class Connection:
         producer: id of the producer; 0 for a tool, and before hello.
         pid: process id, as it says.
         failed: by (stream id, shard): the last frame of this connection that failed there, and why.
+        stale: by stream id: the last frames of this connection that were stale.
         closed: whether it is gone; answers to it are dropped.
     """
 
     __slots__ = (
         "_buffer",
         "_fd",
+        "_granted",
         "_have",
+        "_held",
         "_mask",
         "_outbox",
         "_pending",
@@ -104,6 +115,7 @@ class Connection:
         "pid",
         "producer",
         "reading",
+        "stale",
     )
 
     def __init__(self, service: Service, accepted: socket.socket) -> None:
@@ -117,10 +129,13 @@ class Connection:
         self._pending: deque[Pending] = deque()
         self._unanswered = 0
         self._resuming = False
+        self._held = False  # waits for room in the backlog
+        self._granted = False  # the next frame may be served, however full the backlog is
         self._mask = READ
         self.producer = 0
         self.pid = 0
         self.failed: dict[tuple[int, int], tuple[int, str]] = {}
+        self.stale: dict[int, deque[int]] = {}
         self.closed = False
         self.reading = True
         service.loop.add(self._fd, self._ready)
@@ -183,7 +198,10 @@ class Connection:
         if self._mask:
             self._service.loop.remove(self._fd)
         self._socket.close()
+        # What is queued is kept until it is appended: see `_settled`.
+        kept = sum(pending.size for pending in self._pending if not pending.missing)
         self._pending.clear()
+        self._service.backlog.remove(kept)
         self._service.connections.discard(self)
         if self._service.producers.get(self.producer) is self:
             del self._service.producers[self.producer]
@@ -214,6 +232,11 @@ class Connection:
                     break
                 if end < have and not at:
                     deadline = time.perf_counter() + SLICE_S
+                if self._unanswered and not self._granted and not self._service.backlog.has_room():
+                    self._held = True
+                    self._service.backlog.wait(self)
+                    break
+                self._granted = False
                 at = end
                 if kind == wire.PUT and self.producer:
                     if count == 1:
@@ -233,8 +256,14 @@ class Connection:
             self._make_room(at)
         if self._outbox:
             self._flush()
-        if self._outbox or self._unanswered or self._mask != READ:
+        if self._outbox or self._unanswered or self._held or self._mask != READ:
             self._watch()
+
+    def go_on(self) -> None:
+        """There is room in the backlog again, for a frame at least."""
+        self._held = False
+        self._granted = True
+        self._resume_later()
 
     def _make_room(self, at: int) -> None:
         """Drop the `at` bytes that are served; a frame too large for the buffer moves to one of its own.
@@ -248,7 +277,7 @@ class Connection:
             return
         if rest >= _FRAME_BYTES:
             length: int = wire.FRAME.unpack_from(self._view, at)[0] + _FRAME_BYTES
-            if length > BUFFER_BYTES:
+            if BUFFER_BYTES < length <= _LARGEST_BYTES:
                 self._replace(length, at, rest)
                 return
         if at:
@@ -262,7 +291,12 @@ class Connection:
         self._buffer, self._view, self._have = new, view, rest
 
     def _is_ahead(self) -> bool:
-        return self.reading and self._unanswered <= UNANSWERED_BYTES and len(self._outbox) <= OUTBOX_BYTES
+        return (
+            self.reading
+            and not self._held
+            and self._unanswered <= UNANSWERED_BYTES
+            and len(self._outbox) <= OUTBOX_BYTES
+        )
 
     def _resume_later(self) -> None:
         if not self._resuming:
@@ -336,10 +370,11 @@ class Connection:
         result: Result | None = None
         if (
             stream is not None
-            and stream.generation == generation
             and index < len(stream.shards)
+            and (stream.generation == generation or stream.agrees(generation, index))
             and len(payload) == _ONE_BYTES + length
             and not self._pending
+            and service.commits is None
         ):
             body = payload[_ONE_BYTES:]
             result = service.appender.append_now(stream, self, request, 0, seen, index, records, body, crc, flags)
@@ -354,7 +389,7 @@ class Connection:
         stream_id, generation, seen = wire.PUT_HEAD.unpack_from(payload)
         service = self._service
         stream = service.stream(stream_id)
-        if stream is None or stream.generation != generation:
+        if stream is None or stream.generation != generation or service.commits is not None:
             self._put_later(request, count, payload, resent=False)
             return
         at = _HEAD_BYTES + count * _BLOCK_BYTES
@@ -406,12 +441,14 @@ class Connection:
         pending = Pending(request, len(payload), count)
         self._pending.append(pending)
         self._unanswered += pending.size
+        service.backlog.add(pending.size)
         for part, answer in enumerate(begun):
             pending.settle(part, answer)
         for part, block in enumerate(blocks[len(begun) :], len(begun)):
-            stale = stream is None or stream.generation != generation
+            stale = stream is None or not stream.agrees(generation, block.shard)
             if stream is None or (stale and not resent) or block.shard >= len(stream.shards):
                 pending.settle(part, STALE)
+                self._mark_stale(stream_id, request)
                 continue
             if result is None and not resent:
                 result = service.appender.append_now(stream, self, request, part, seen, *block[:5])
@@ -420,6 +457,8 @@ class Connection:
                     block = block._replace(body=memoryview(bytes(block.body)))  # noqa: PLW2901
                 job = Job(self, request, part, seen, block, resent, stale)
                 service.appender.queue(stream, job, self._done(stream, pending, part, block.shard))
+                if stale:  # at once: what comes behind it may name the map that the node learns of next
+                    self._mark_stale(stream_id, request)
             else:
                 self._note(stream, pending, part, block.shard, result)
                 result = None
@@ -430,23 +469,54 @@ class Connection:
 
         def done(result: Result) -> None:
             self._note(stream, pending, part, shard, result)
-            if not pending.missing and not self.closed:
-                self._answer_done()
-                self._work()
+            self._settled(pending)
 
         return done
+
+    def _settled(self, pending: Pending) -> None:
+        """After a block was settled later: answer, and go on, where it was the last of its frame."""
+        if pending.missing:
+            return
+        if self.closed:
+            self._service.backlog.remove(pending.size)
+            return
+        self._answer_done()
+        self._work()
+
+    def _commit(self, stream: StreamMap, pending: Pending, part: int, shard: int, result: Stored) -> None:
+        """Settle a block once it is durable."""
+
+        def committed(error: KflowError | None) -> None:
+            if error is None:
+                pending.settle(part, wire.ANSWER.pack(*result, wire.OK))
+            else:
+                self._note(stream, pending, part, shard, error)
+                self.failed[stream.id, shard] = (pending.request, str(error))
+            self._settled(pending)
+
+        assert self._service.commits is not None
+        self._service.commits.wait(stream, shard, result[2], committed)
 
     def _note(self, stream: StreamMap, pending: Pending, part: int, shard: int, result: Result) -> None:
         """Write down what came of one block, and tell who waits for the shard."""
         if isinstance(result, tuple):
+            if self._service.commits is not None:
+                self._commit(stream, pending, part, shard, result)
+                return
             pending.settle(part, wire.ANSWER.pack(result[0], result[1], result[2], wire.OK))
             self._service.on_append(stream, shard, result[2], self._service.store.shard(stream, shard).next_counter)
         elif isinstance(result, ResourceNotFound | StaleMap):
-            self._service.forget(stream.id)
+            if isinstance(result, ResourceNotFound):
+                self._service.forget(stream.id)
             pending.settle(part, STALE)
+            self._mark_stale(stream.id, pending.request)
         elif isinstance(result, KflowError):
             pending.errors[part] = result
             pending.settle(part, REFUSED)
+
+    def _mark_stale(self, stream_id: int, request: int) -> None:
+        """What stands behind this frame, and was sent before its answer was read, must not overtake it."""
+        self.stale.setdefault(stream_id, deque(maxlen=STALE_FRAMES)).append(request)
 
     def _answer_done(self) -> None:
         """Move answers that are complete to the outbox, in the order of their frames."""
@@ -454,6 +524,7 @@ class Connection:
         while pending and not pending[0].missing:
             done = pending.popleft()
             self._unanswered -= done.size
+            self._service.backlog.remove(done.size)
             self._outbox += done.encoded()
 
     def _say(self, message: bytes) -> None:

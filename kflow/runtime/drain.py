@@ -5,29 +5,52 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from kflow.runtime.leases import Lease, LeaseState, LeaseTable
+from kflow.runtime.lease import Lease, LeaseState
+from kflow.runtime.leases import LeaseTable
 
 
 @dataclass(slots=True)
 class DrainWatch:
     """Watches the leases until each has settled everything below the end that was noted for it.
 
+    A tumbling window that is still open, with all of its records read, is kept and counts as settled. Children of
+    shards that are closed meanwhile are watched too, up to where they ended when their leases were made.
+
     Attributes:
         done: called once, when all have.
-        ends: readable end by lease id, noted after "ready".
+        ends: readable end by lease id, noted after "ready"; those that have settled it are taken out.
+        awaited: whether leases are still to be added, to be watched as well.
     """
 
     done: Callable[[], None]
     ends: dict[int, int]
+    awaited: Callable[[], bool] = lambda: False
     finished: bool = False
 
+    def add(self, lease: Lease, end: int) -> None:
+        """Watch a lease that came to be during the drain."""
+        self.ends[lease.id] = end
+
     def check(self, table: LeaseTable) -> None:
-        """After a lease was returned: is everything settled?"""
-        if not self.finished and not self.blocked(table):
+        """After leases were returned: is everything settled?"""
+        if not self.finished and not self.awaited() and not self.blocked(table):
             self.finished = True
             self.done()
 
     def blocked(self, table: LeaseTable) -> list[Lease]:
         """Leases that have not settled up to their noted end."""
-        held = ((table.leases[lease_id], end) for lease_id, end in self.ends.items() if lease_id in table.leases)
-        return [lease for lease, end in held if lease.state is not LeaseState.NEWS or lease.read_offset < end]
+        held = [(table.leases.get(lease_id), end) for lease_id, end in self.ends.items()]
+        blocked = [(lease, end) for lease, end in held if lease is not None and not _is_settled(lease, end)]
+        self.ends = {lease.id: end for lease, end in blocked}
+        return [lease for lease, _ in blocked]
+
+
+def _is_settled(lease: Lease, end: int) -> bool:
+    # Exactly at the end, with nothing read past it, there may be a call to come that ends a tumbling window.
+    is_past = lease.settled_offset > end or lease.settled_offset == end < lease.read_offset
+    if is_past and lease.state is not LeaseState.PARENTS:
+        return True
+    if lease.state is LeaseState.DRAINED:
+        return True
+    is_read = lease.state is LeaseState.NEWS or (lease.state is LeaseState.DUE and lease.reason == "tumbling")
+    return is_read and lease.read_offset >= end

@@ -51,7 +51,8 @@ class HandlerSummary(msgspec.Struct, frozen=True, kw_only=True):
         processed: distinct records settled by success.
         redelivered: records handed to the handler beyond the first time each.
         parked: records parked.
-        lost: records that passed retention before they were read.
+        lost: records that retention or damage took before they were read.
+        dropped: records given up and kept nowhere.
     """
 
     name: str
@@ -59,6 +60,7 @@ class HandlerSummary(msgspec.Struct, frozen=True, kw_only=True):
     redelivered: int
     parked: int
     lost: int = 0
+    dropped: int = 0
 
 
 class Summary(msgspec.Struct, frozen=True, kw_only=True):

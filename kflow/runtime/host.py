@@ -18,12 +18,13 @@ from kflow.clock import SystemClock
 from kflow.errors import DataFolderBusy, UsageError
 from kflow.interfaces import RuntimeInfo
 from kflow.plugins.manager import PluginManager
-from kflow.runtime import environment, lifeline, loader, starting, survey
+from kflow.runtime import descriptors, environment, lifeline, loader, starting, survey
 from kflow.runtime.connection import Connection
 from kflow.runtime.control import Control
 from kflow.runtime.feed import HandlerSummary, Listener, ReadyInfo, Summary
 from kflow.runtime.ingest import Ingest
 from kflow.runtime.loop import Loop
+from kflow.runtime.metrics import Measured, Metrics
 from kflow.runtime.node import Node, NodeOptions
 from kflow.runtime.signals import Signals
 from kflow.runtime.supervisor import SupervisorOptions
@@ -124,9 +125,11 @@ class _Running:
 
     def __enter__(self) -> Self:
         folder = self.folder
-        self.store = Log(folder, clock=SystemClock())
+        open_shards = descriptors.open_shards(descriptors.raise_limit())
+        self.store = Log(folder, clock=SystemClock(), open_shards=open_shards)
         self.parked = ParkedStore(folder.path, files=folder.files, fsync=folder.fsync)
         self.epochs = starting.Epochs(folder)
+        self.metrics = Metrics(folder)
         self.node = Node(
             self.store,
             self.parked,
@@ -139,22 +142,25 @@ class _Running:
                 previous_epoch_clean=self.epochs.previous_clean,
             ),
             workers=self._worker_options(),
-            listener=self.listener,
+            listener=Measured(self.listener, self.metrics),
             plugins=self.plugins,
             loop=self.loop,
         )
+        self.node.watch_appends(self.metrics.appended)
         self.ingest = Ingest(
             self.store,
             loop=self.loop,
             on_append=self.node.on_append,
             on_control=self._control,
             hello=wire.own_hello(folder.id),
+            failed=lambda text: self.node.notice("error", text),
         )
         self.control = Control(self.node, self.ingest)
         # First the socket, then the lock: a producer that waits for the lock finds the node on its next try.
         self.ingest.listen(folder.make_socket_path())
         self.writer = folder.writer_lock()
         self.writer.acquire(LOCK_PATIENCE_S, announce=True)
+        self.older_layout = folder.upgrade()
         return self
 
     def serve(
@@ -166,19 +172,25 @@ class _Running:
         self.parked.release_claims(self.epochs.epoch)
         started = starting.set_up(self.store, self.found.handlers, self.settings, time.monotonic())
         node.functions.update(started.functions)
-        for lease in started.leases:
-            node.table.add(lease)
+        node.add(started.leases, started.ends, started.closed)
         ends = {lease.id: node.readable_end(lease)[0] for lease in started.leases}
         self.signals.install(node)
         gc.collect()
         gc.freeze()
         node.start()
+        self.metrics.start(node.table, node.feed)
         info = ReadyInfo(
             seconds=time.monotonic() - begin, data_dir=str(self.folder.path), handlers=tuple(started.infos)
         )
         node.feed.publish(lambda: self.listener.ready(info))
         for warning in self.found.warnings:
             node.notice("warning", warning)
+        if self.older_layout is not None:
+            node.notice(
+                "info",
+                f"the data folder was of layout {self.older_layout} and is of layout {self.folder.format.layout} now: "
+                "an older kflow cannot open it any more",
+            )
         if survivors:
             node.notice("info", f"ended {survivors} workers that an earlier runtime left behind")
         started_info = RuntimeInfo(data_dir=str(self.folder.path), functions=tuple(started.functions))
@@ -204,6 +216,7 @@ class _Running:
     def __exit__(self, *failure: object) -> None:
         self.signals.restore()
         self.node.close()
+        self.metrics.close()
         self.ingest.close()
         self.store.close()
         self.writer.release()
@@ -219,10 +232,7 @@ class _Running:
         blocked = node.drain.blocked(node.table) if node.drain is not None else []
         if node.table.stopping or not blocked:
             return
-        names = ", ".join(
-            f"{lease.function} {node.functions[lease.function].maps[lease.trigger].name}/{lease.shard}"
-            for lease in blocked
-        )
+        names = ", ".join(node.functions[lease.function].place(lease) for lease in blocked)
         node.code = 1
         node.notice("error", f"not drained in time, still blocked: {names}; `kflow status` says why")
         node.request_stop("not drained in time")
@@ -250,7 +260,8 @@ def summarise(folder: DataFolder, functions: Iterable[str]) -> tuple[HandlerSumm
                 processed=sum(each.processed for each in mine),
                 redelivered=sum(each.redelivered for each in mine),
                 parked=sum(each.parked for each in mine),
-                lost=sum(lane.lost for each in mine for lane in each.lanes),
+                lost=sum(each.lost for each in mine),
+                dropped=sum(each.dropped for each in mine),
             )
         )
     return tuple(summaries)

@@ -19,6 +19,8 @@ from kflow.broker.log import Log
 from kflow.broker.streammap import StreamMap
 from kflow.errors import ResourceNotFound
 from kflow.runtime.appender import Appender
+from kflow.runtime.backlog import Backlog
+from kflow.runtime.commits import Commits
 from kflow.runtime.connection import Connection, OnAppend, OnControl
 from kflow.runtime.loop import Loop
 
@@ -36,18 +38,29 @@ class Ingest:
     Args:
         store: the log; its writer lock is held by the caller for as long as this object is open.
         loop: hosts the connections.
-        on_append: called after each append with the stream's map, the shard's index, its tail and its next counter,
-            before the answer is sent: so a waiting lease is granted first.
+        on_append: called after each append, with `fsync = "always"` after each sync, with the stream's map, the
+            shard's index, its readable end and the counter that goes with it, before the answer is sent: so a waiting
+            lease is granted first.
         on_control: called for each control request with the connection, the request's number and the request; returns
             the answer, or None to answer later by `Connection.answer`; raises `KflowError` to refuse.
         hello: what the node says first.
+        failed: told of a sync that failed, for people; it is logged in any case.
     """
 
     def __init__(
-        self, store: Log, *, loop: Loop, on_append: OnAppend, on_control: OnControl, hello: wire.Hello
+        self,
+        store: Log,
+        *,
+        loop: Loop,
+        on_append: OnAppend,
+        on_control: OnControl,
+        hello: wire.Hello,
+        failed: Callable[[str], None] = lambda text: None,  # noqa: ARG005  # `sync` has logged it
     ) -> None:
         self.loop = loop
         self.appender = Appender(store, loop)
+        self.commits = Commits(store, loop, on_append, failed) if store.folder.fsync == "always" else None
+        self.backlog = Backlog()
         self.hello = hello
         self.on_append = on_append
         self.on_control = on_control
@@ -86,6 +99,8 @@ class Ingest:
         """To be called whenever a stream's map was published, marked deleted or removed."""
         self._maps.pop(stream_id, None)
         self.appender.forget(stream_id)
+        if self.commits is not None:
+            self.commits.forget(stream_id)
 
     def retire(self, stream_id: int, then: Callable[[], None]) -> None:
         """Append nothing more to a stream; call `then` once no append to it is under way: now, or later on the loop.
@@ -107,6 +122,8 @@ class Ingest:
         for connection in self.connections:
             connection.stop_reading()
         self.appender.close()
+        if self.commits is not None:
+            self.commits.close()
         for connection in list(self.connections):
             connection.close()
 

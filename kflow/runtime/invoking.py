@@ -13,6 +13,8 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
+import msgspec
+
 from kflow import arn, loading, producing
 from kflow.broker.parked import ParkedBatch
 from kflow.broker.reader import ShardReader
@@ -20,8 +22,11 @@ from kflow.broker.streammap import StreamMap
 from kflow.interfaces import FunctionError, Invocation, Outcome
 from kflow.lambda_ import forms, local, payloads
 from kflow.lambda_.context import LambdaContext
+from kflow.lambda_.responses import judge
 from kflow.lambda_.shapes import Shape, shape_for
+from kflow.lambda_.tumbling import redriven
 from kflow.runtime import environment as variables
+from kflow.runtime.memory import MemoryLimit
 from kflow.runtime.messages import Channel, Running, WorkerSpec
 from kflow.runtime.output import FunctionLog, request_id_text
 
@@ -36,13 +41,15 @@ class Environment:
         self._spec = spec
         self._handler = spec.handler
         self._channel = channel
+        self._memory = MemoryLimit(spec.memory_mb)
+        self._lease = 0
         self._generation = 0
         self._call: forms.Call | None = None
         self._guarded: list[tuple[int, int, int]] = []
         self._reader: ShardReader | None = None
         self._arn = arn.function_arn(spec.region, spec.account, spec.handler.name)
         self.broken = False
-        """The import failed: this environment is thrown away, as on Lambda."""
+        """The import failed, or the memory is used up: this environment is thrown away, as on Lambda."""
         os.environ.update(
             variables.function_environment(
                 name=spec.handler.name,
@@ -55,7 +62,6 @@ class Environment:
         time.tzset()
         self._log = FunctionLog(Path(spec.data_dir), spec.handler.name, spec.memory_mb)
         self._log.take_over()
-        self.guard([self._log.fd()])
         producing.set_process_runtime(Path(spec.data_dir))
 
     # ------------------------------------------------------------------ what the engine needs
@@ -72,10 +78,14 @@ class Environment:
             role=arn.role_arn(spec.account, spec.handler.name),
         )
 
-    def enter(self, generation: int, reader: ShardReader | None) -> None:
-        """From here on invocations belong to this grant."""
-        self._generation = generation
+    def enter(self, reader: ShardReader | None) -> None:
+        """From here on this shard is read."""
         self._reader = reader
+
+    def enter_lease(self, lease: int, generation: int) -> None:
+        """From here on invocations belong to this lease; (0, 0) for a redrive."""
+        self._lease = lease
+        self._generation = generation
 
     def invoke(self, invocation: Invocation) -> Outcome:
         """Run the function once."""
@@ -85,7 +95,7 @@ class Environment:
             error = self._initialise(invocation)
             if error is not None:
                 return self._failed_init(request_id, error)
-        self._channel.send(Running(self._generation, invocation.request_id, timeout_s * 1000))
+        self._announce(invocation, timeout_s)
         deadline = time.monotonic() + timeout_s
         signal.setitimer(signal.ITIMER_REAL, timeout_s)
         if self._call is None:
@@ -107,8 +117,19 @@ class Environment:
         outcome = local.run_call(call, self._handler, invocation, context)
         signal.setitimer(signal.ITIMER_REAL, 0)
         self._check()
+        if self._memory.exceeded():
+            self.broken = True
+            error = payloads.exited(request_id, signal.SIGKILL)
+            outcome = Outcome(error=error, duration_us=outcome.duration_us, fresh=True)
         self._log.end(outcome.duration_us, outcome.error)
         return outcome
+
+    def _announce(self, invocation: Invocation, limit_s: int, *, initialising: bool = False) -> None:
+        """Tell the node what runs from now on, for how long at most, and from where its memory is measured."""
+        base_kb = self._memory.base_kb
+        self._channel.send(
+            Running(self._generation, invocation.request_id, limit_s * 1000, initialising, self._lease, base_kb)
+        )
 
     # ------------------------------------------------------------------ import
 
@@ -117,7 +138,7 @@ class Environment:
 
         A worker that is killed by it is no attempt: the next one imports inside the invocation, under its timeout.
         """
-        self._channel.send(Running(self._generation, invocation.request_id, INIT_S * 1000, initialising=True))
+        self._announce(invocation, INIT_S, initialising=True)
         signal.setitimer(signal.ITIMER_REAL, INIT_S)
         error = self._import()
         signal.setitimer(signal.ITIMER_REAL, 0)
@@ -150,25 +171,40 @@ class Environment:
     def _check(self) -> None:
         """End at once where user code closed a descriptor of ours: its next `open` would get the number."""
         check_descriptors(self._guarded)
+        check_descriptors((self._log.identity,))
         if self._reader is not None:
             check_descriptors(self._reader.fds())
 
     # ------------------------------------------------------------------ redrive
 
     def redrive(self, entry: ParkedBatch, stream: StreamMap) -> Outcome:
-        """Send parked records to the function once more, marked as such in its log."""
-        self.enter(0, None)
-        records = self.shape(stream, entry.shard).rebuild(entry.records)
-        return self.invoke(
+        """Send parked records to the function once more, marked as such in its log.
+
+        A response that names one of them as failed is a failure of all: they stay parked together.
+        """
+        self.enter(None)
+        self.enter_lease(0, 0)
+        shape = self.shape(stream, entry.shard)
+        triggers = self._handler.triggers
+        options = next(each.options for each in triggers if arn.stream_name(each.stream) == entry.stream)
+        outcome = self.invoke(
             Invocation(
                 request_id=os.urandom(16),
-                records=records,
+                records=shape.rebuild(entry.records),
                 stream=entry.stream,
                 shard_id=entry.shard_id,
                 attempt=entry.attempts + 1,
                 redrive=True,
+                window=redriven(options, entry.records[0].arrival_ms, shape.source_arn),
             )
         )
+        verdict = judge(
+            outcome,
+            len(entry.records),
+            lambda: [record.sequence_number for record in entry.records],
+            report_batch_item_failures=options.report_batch_item_failures,
+        )
+        return outcome if verdict.error is outcome.error else msgspec.structs.replace(outcome, error=verdict.error)
 
 
 _FDS_TAKEN = 70

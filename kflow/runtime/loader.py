@@ -8,12 +8,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import msgspec
 
 from kflow.declarations import Handler
 from kflow.errors import KflowError, UsageError
+from kflow.loading.places import shown
 
 _PATIENCE_S = 60.0
 
@@ -107,12 +108,23 @@ def main(argv: list[str]) -> int:
     answer: _Answer
     try:
         found = loading.load(*argv[1:], check=forms.adapt)
-        answer = _Answer(Loaded(tuple(found.handlers), tuple(found.preload), tuple(found.warnings)))
+        warnings = (*found.warnings, *_filter_warnings(found.handlers))
+        answer = _Answer(Loaded(tuple(found.handlers), tuple(found.preload), warnings))
     except KflowError as error:
         answer = _Answer(error=str(error), usage=isinstance(error, UsageError))
     with os.fdopen(int(argv[0]), "wb") as pipe:
         pipe.write(msgspec.json.encode(answer))
     return 0
+
+
+def _filter_warnings(handlers: Sequence[Handler]) -> Iterator[str]:
+    """What filters do here and may not do on AWS."""
+    for trigger in (trigger for handler in handlers for trigger in handler.triggers if trigger.options.filters):
+        # Only for handlers that filter: `run` waits for this process.
+        from kflow.events.patterns import compile_filters
+
+        for warning in compile_filters(trigger.options.filters).warnings:
+            yield f"{shown(trigger.file)}:{trigger.line}: {warning}"
 
 
 if __name__ == "__main__":

@@ -66,13 +66,14 @@ class DeathNote(msgspec.Struct, frozen=True, array_like=True):
     error: FunctionError
 
 
-class Grant(msgspec.Struct, frozen=True, array_like=True, tag=1):
-    """Node to worker: this lease is yours until you return it.
+class LaneGrant(msgspec.Struct, frozen=True, array_like=True):
+    """One lane of a grant: a lease, which is returned by itself.
 
     Attributes:
-        trigger: which trigger of the handler it is of.
+        lease: the node's number for it.
+        generation: counts its grants.
         since_completion_ms: since the lease's last settled batch.
-        window_over: batching windows end at once.
+        lane: which lane of the shard.
         window_due: the window that the lease waited for is over.
         alone: nothing else runs meanwhile.
         death: how the last holder died, where that may count.
@@ -81,19 +82,48 @@ class Grant(msgspec.Struct, frozen=True, array_like=True, tag=1):
 
     lease: int
     generation: int
-    trigger: int
-    shard: int
     since_completion_ms: int
-    window_over: bool = False
+    lane: int = 0
     window_due: bool = False
     alone: bool = False
     death: DeathNote | None = None
     last_error: FunctionError | None = None
 
 
+class Grant(msgspec.Struct, frozen=True, array_like=True, tag=1):
+    """Node to worker: these lanes of one shard are yours until you return them.
+
+    Attributes:
+        trigger: which trigger of the handler they are of.
+        shard: index of the shard.
+        lanes: at least one. With several, lanes without a batch are returned at once.
+        spare: how many of the others that have a batch to return at once as well: there are places for them.
+        window_over: batching windows end at once.
+    """
+
+    trigger: int
+    shard: int
+    lanes: tuple[LaneGrant, ...]
+    spare: int = 0
+    window_over: bool = False
+
+
+class Map(msgspec.Struct, frozen=True, array_like=True, tag=6):
+    """Node to worker: the shards of a stream have changed. Sent before the first grant that needs it.
+
+    Attributes:
+        trigger: which trigger of the handler reads it.
+        text: the map as its file's text.
+    """
+
+    trigger: int
+    text: bytes
+
+
 class Retire(msgspec.Struct, frozen=True, array_like=True, tag=2):
     """Node to worker: return the lease at the end of the running attempt."""
 
+    lease: int
     generation: int
 
 
@@ -108,7 +138,7 @@ class Redrive(msgspec.Struct, frozen=True, array_like=True, tag=4):
     trigger: int
 
 
-ToWorker = WorkerSpec | Grant | Retire | Stop | Redrive
+ToWorker = WorkerSpec | Grant | Map | Retire | Stop | Redrive
 
 
 class Running(msgspec.Struct, frozen=True, array_like=True, tag=11):
@@ -119,27 +149,34 @@ class Running(msgspec.Struct, frozen=True, array_like=True, tag=11):
         request_id: of the invocation.
         deadline_ms: how long it may take from now.
         initialising: the import of the user's module, not the handler.
+        lease: which of the leases that the worker holds; 0 for a redrive.
+        base_kb: private memory of the process when it was new, KiB; 0 where that cannot be known.
     """
 
     generation: int
     request_id: bytes
     deadline_ms: int
     initialising: bool = False
+    lease: int = 0
+    base_kb: int = 0
 
 
 class Returned(msgspec.Struct, frozen=True, array_like=True, tag=12):
     """Worker to node, after the last slot write: the lease is free.
 
     Attributes:
-        reason: `idle`, `retired`, `backoff`, `window`, `suspect`, `storage`.
+        reason: `idle`, `retired`, `lane` (has a batch, left to another worker), `backoff`, `window`, `tumbling`,
+            `suspect`, `alone`, `storage`, `look-ahead`, `damage`.
         due_ms: when to grant it again; None: at the next append past `read_offset`.
         read_offset: how far the log was read.
-        want_counter: for a window: also grant when the shard's next counter has reached this; 0: do not.
+        want_counter: also grant when the shard's next counter has reached this; 0: do not.
         settled: whether a batch was settled under this grant.
         broken: the environment is to be thrown away (its import failed).
         last_error: what the batch at the checkpoint failed with last.
         detail: for `storage`: what failed.
         dropped: lines for people that were lost since the last return, because the node was slow to read them.
+        settled_offset: everything before it is settled.
+        damaged_at: for `damage`: logical offset of the block that cannot be read; -1 elsewhere.
     """
 
     lease: int
@@ -153,17 +190,22 @@ class Returned(msgspec.Struct, frozen=True, array_like=True, tag=12):
     last_error: FunctionError | None = None
     detail: str = ""
     dropped: int = 0
+    settled_offset: int = 0
+    damaged_at: int = -1
 
 
 class Alive(msgspec.Struct, frozen=True, array_like=True, tag=13):
     """Worker to node: no invocation runs, and I am still at it.
 
     Attributes:
+        generation: of the grant.
         detail: what the storage refuses, where an outcome is held that cannot be written.
+        lease: which lease it is about.
     """
 
     generation: int
     detail: str = ""
+    lease: int = 0
 
 
 class Redriven(msgspec.Struct, frozen=True, array_like=True, tag=14):
@@ -229,10 +271,13 @@ class Channel:
         """The socket's descriptor."""
         return self.socket.fileno()
 
-    def send(self, message: msgspec.Struct) -> None:
-        """Send, waiting for room. For the children: they have nothing better to do."""
-        body = encode(message)
-        self.socket.sendall(_LENGTH.pack(len(body)) + body)
+    def send(self, *messages: msgspec.Struct) -> None:
+        """Send, all in one system call, waiting for room. For the children: they have nothing better to do."""
+        data = b""
+        for message in messages:
+            body = encode(message)
+            data += _LENGTH.pack(len(body)) + body
+        self.socket.sendall(data)
 
     def post(self, message: msgspec.Struct) -> bool:
         """Send without ever waiting: what does not fit is kept. Returns whether something is left for `flush`."""

@@ -7,78 +7,49 @@ worker) and never runs user code. Its loop never waits for a disk, a worker or a
 from __future__ import annotations
 
 import logging
-import socket
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
-
-import msgspec
+from collections.abc import Callable, Iterable, Mapping
 
 from kflow.broker import streammap
 from kflow.broker.log import Log
 from kflow.broker.parked import ParkedStore
-from kflow.broker.streammap import StreamMap
-from kflow.declarations import Handler
+from kflow.broker.streammap import ShardInfo, StreamMap
 from kflow.errors import KflowError
-from kflow.interfaces import BatchOutcome, FunctionError
+from kflow.interfaces import BatchOutcome
 from kflow.plugins.manager import PluginManager
-from kflow.runtime import messages
+from kflow.runtime import consumers, functions, messages
+from kflow.runtime.children import Children, Reader
+from kflow.runtime.damaged import DamageWatch
 from kflow.runtime.drain import DrainWatch
-from kflow.runtime.feed import Feed, Listener, live_pair
+from kflow.runtime.feed import Feed, Listener
+from kflow.runtime.functions import FunctionPlan, NodeOptions
+from kflow.runtime.hearing import Hearing
 from kflow.runtime.leases import (
     Action,
     GrantLease,
     Lease,
+    LeaseState,
     LeaseTable,
-    PlaceState,
     RetireLease,
     SendRedrive,
     StartWorker,
     StopWorker,
 )
 from kflow.runtime.loop import Loop, Timer
-from kflow.runtime.messages import DeathNote, Grant, WorkerSpec
+from kflow.runtime.messages import DeathNote
+from kflow.runtime.redriving import Answer, Redrives
 from kflow.runtime.supervisor import SILENCE_S, Supervisor, SupervisorOptions
 from kflow.runtime.upkeep import Upkeep
 from kflow.runtime.workers import WorkerHandle
 
+__all__ = ["FunctionPlan", "Node", "NodeOptions"]
+
 log = logging.getLogger(__name__)
 
-_LIVE_PER_ROUND = 64
-_LIVE_BYTES = 65536
-_INTERRUPTED = FunctionError(type="Interrupted", message="the runtime ended the worker; send it again")
+_DRAIN_LOOK_S = 1.0
+"""In a drain, a worker that goes on and on returns its lease this often, to say how far it has settled."""
 
-RedriveAnswer = Callable[[dict[str, Any]], None]
 OnAppend = Callable[[StreamMap, int], None]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FunctionPlan:
-    """A function to run: its handler, the streams of its triggers, what it may use."""
-
-    handler: Handler
-    maps: tuple[StreamMap, ...]
-    timeout_s: int
-    memory_mb: int
-    environment: Mapping[str, str]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NodeOptions:
-    """What the node needs from the settings, and which node of the folder it is.
-
-    Attributes:
-        epoch: counts the nodes of the folder.
-        previous_epoch_clean: whether the one before ended of its own accord.
-    """
-
-    region: str
-    account: str
-    max_workers: int
-    retry_backoff_scale: float
-    epoch: int
-    previous_epoch_clean: bool
 
 
 class Node:
@@ -109,12 +80,16 @@ class Node:
         self.upkeep = Upkeep(store, loop, lambda text: self.notice("error", text))
         self._listener = listener
         self._plugins = plugins
-        self._live, self._live_out = live_pair()
-        loop.add(self._live.fileno(), self._hear_live, priority=3)
-        self.supervisor = Supervisor(loop, workers, self._live_out, self)
-        self._redrive_answers: dict[int, RedriveAnswer] = {}
+        self._hearing = Hearing(loop, self.feed, self._tell)
+        self.supervisor = Supervisor(loop, workers, self._hearing.out, self)
+        self._redrives = Redrives(parked)
+        self._children = Children(store, self.upkeep, loop, self.notice, self._add_children)
+        self._damage = DamageWatch(store, self.upkeep, self.notice, self._looked_at_damage)
         self._appended: list[OnAppend] = []
         self._timer: Timer | None = None
+        self._plans = False
+        self._last_lease = 0
+        self._over_memory: set[str] = set()
 
     # ------------------------------------------------------------------ life
 
@@ -135,23 +110,31 @@ class Node:
 
     def start_drain(self, ends: dict[int, int]) -> None:
         """From here on: stop as soon as every lease has settled up to its end; batching windows end at once."""
-        self.drain = DrainWatch(lambda: self.request_stop("drained"), ends)
+        self.drain = DrainWatch(lambda: self.request_stop("drained"), ends, lambda: self._children.under_way)
         for lease in self.table.leases.values():
             if lease.reason == "window":
                 self.table.hurry(lease, time.monotonic())
         self.drain.check(self.table)
         self.dispatch()
+        self.loop.call_later(_DRAIN_LOOK_S, self._look_at_drain)
+
+    def _look_at_drain(self) -> None:
+        """Where producers go on, a lease may never be read to its end: ask how far it has settled."""
+        if self.drain is None or self.table.stopping:
+            return
+        for lease in self.drain.blocked(self.table):
+            handle = None if lease.worker is None else self.supervisor.handles.get(lease.worker)
+            if lease.state is LeaseState.GRANTED and handle is not None:
+                self.supervisor.send(handle, messages.Retire(lease.id, lease.generation))
+        self.drain.check(self.table)
+        self.loop.call_later(_DRAIN_LOOK_S, self._look_at_drain)
 
     def close(self) -> None:
         """After the loop: end the zygote, tell the listener what is left to tell, close the sockets."""
         self.supervisor.close()
         self.upkeep.close()
-        while self._hear_live(0):
-            pass
+        self._hearing.close()
         self.feed.close()
-        self.loop.remove(self._live.fileno())
-        self._live.close()
-        self._live_out.close()
 
     def _finish_if_done(self) -> None:
         if self.table.stopping and not self.supervisor.handles:
@@ -175,9 +158,83 @@ class Node:
         self._appended.append(tell)
 
     def readable_end(self, lease: Lease) -> tuple[int, int]:
-        """Where a lease's shard ends now: its tail, and the counter of its next record."""
-        writer = self.log.shard(self.functions[lease.function].maps[lease.trigger], lease.shard)
-        return writer.tail, writer.next_counter
+        """Where a lease's shard ends, as far as it may be read, and the counter of its next record.
+
+        As told with the last append: no shard is opened for it, however many there are.
+        """
+        return self.table.ends.get(lease.place_in_log, (0, 0))
+
+    # ------------------------------------------------------------------ leases and shards
+
+    def add(
+        self,
+        leases: Iterable[Lease],
+        ends: Mapping[tuple[int, int], tuple[int, int]],
+        closed: Iterable[tuple[int, int]],
+    ) -> None:
+        """Take in the leases of the start, numbered; the ends of their shards, and which of those are closed."""
+        now = time.monotonic()
+        self.table.ends.update(ends)
+        for lease in leases:
+            self._last_lease = max(self._last_lease, lease.id)
+            self.table.add(lease)
+        for stream_id, shard in closed:
+            self.table.close_shard(stream_id, shard, now)
+
+    def map_changed(self, old: StreamMap, new: StreamMap) -> None:
+        """The shards of a stream have changed, and the new map is published. From the loop; never waits for a disk.
+
+        Parents close here: what has settled all of one is drained. Children get their leases once their slots are
+        durable; each waits until all lanes of all its parents are drained. Workers learn of the map before the first
+        grant that needs it.
+        """
+        now = time.monotonic()
+        text = streammap.encode(new)
+        readers = []
+        for name, plan in list(self.functions.items()):
+            for trigger in plan.triggers_on(new):
+                self.functions[name] = self.functions[name].with_map(trigger, new)
+                for handle in self.supervisor.handles.values():
+                    if handle.function == name:
+                        self.supervisor.send(handle, messages.Map(trigger, text))
+                if plan.handler.triggers[trigger].enabled:
+                    readers.append(Reader(plan.handler, trigger))
+        known = {shard.index: shard for shard in old.shards}
+        for shard in new.shards:
+            if not shard.is_open and (shard.index not in known or known[shard.index].is_open):
+                self._close_shard(new, shard.index, now)
+        born = tuple(shard for shard in new.shards if shard.index not in known)
+        self._children.born(new, born, tuple(readers))
+        if self.drain is not None:
+            self.drain.check(self.table)
+        self.dispatch()
+
+    def _close_shard(self, stream: StreamMap, index: int, now: float) -> None:
+        try:
+            writer = self.log.shard(stream, index)
+            self.table.news(stream.id, index, writer.readable_end, writer.readable_counter, now)
+        except KflowError as error:  # its end is what the last append told, and that is where it ends
+            log.warning("closed shard cannot be opened stream=%s shard=%d: %s", stream.name, index, error)
+        self.table.close_shard(stream.id, index, now)
+
+    def _add_children(self, reader: Reader, stream: StreamMap, shards: tuple[ShardInfo, ...]) -> None:
+        now = time.monotonic()
+        begin = consumers.Begin(reader.handler, reader.trigger, stream)
+        for lease in consumers.leases_of(begin, shards, self.table.ends, now):
+            self._last_lease += 1
+            lease.id = self._last_lease
+            self.table.add(lease, now)
+            if self.drain is not None:
+                self.drain.add(lease, self.readable_end(lease)[0])
+        if self.drain is not None:
+            self.drain.check(self.table)
+        self.dispatch()
+
+    def _looked_at_damage(self, stream_id: int, shard: int) -> None:
+        for lease in self.table.leases.values():
+            if lease.place_in_log == (stream_id, shard) and lease.reason == "damage":
+                self.table.hurry(lease, time.monotonic())
+        self.dispatch()
 
     # ------------------------------------------------------------------ the plan, carried out
 
@@ -194,52 +251,30 @@ class Node:
         if isinstance(action, GrantLease):
             handle = supervisor.handles[action.worker]
             handle.running = None
+            handle.held = len(action.leases)
             handle.deadline = now + SILENCE_S
-            supervisor.send(handle, self._grant(action.lease, now))
+            supervisor.send(handle, functions.grant(action, now, window_over=self.drain is not None))
         elif isinstance(action, StartWorker):
-            supervisor.start_worker(self._spec(action), now)
+            supervisor.start_worker(
+                functions.worker_spec(
+                    action.worker,
+                    self.functions[action.function],
+                    self.options,
+                    data_dir=str(self.folder.path),
+                    init_in_invocation=action.function in supervisor.slow_inits,
+                    every_batch=self._plugins.wants("batch_done"),
+                ),
+                now,
+            )
         elif isinstance(action, RetireLease):
-            supervisor.send(supervisor.handles[action.worker], messages.Retire(action.generation))
+            supervisor.send(supervisor.handles[action.worker], messages.Retire(action.lease, action.generation))
         elif isinstance(action, StopWorker):
             supervisor.stop_worker(supervisor.handles[action.worker], now)
         elif isinstance(action, SendRedrive):
             handle = supervisor.handles[action.worker]
+            handle.held = 1
             handle.deadline = now + SILENCE_S
             supervisor.send(handle, messages.Redrive(action.number, action.trigger))
-
-    def _grant(self, lease: Lease, now: float) -> Grant:
-        death, lease.death = lease.death, None
-        return Grant(
-            lease=lease.id,
-            generation=lease.generation,
-            trigger=lease.trigger,
-            shard=lease.shard,
-            since_completion_ms=int((now - lease.settled_at) * 1000),
-            window_over=self.drain is not None,
-            window_due=lease.window_due,
-            alone=lease.alone,
-            death=death,
-            last_error=lease.last_error,
-        )
-
-    def _spec(self, action: StartWorker) -> WorkerSpec:
-        plan, options = self.functions[action.function], self.options
-        return WorkerSpec(
-            worker=action.worker,
-            handler=plan.handler,
-            data_dir=str(self.folder.path),
-            maps=tuple(streammap.encode(each) for each in plan.maps),
-            epoch=options.epoch,
-            previous_epoch_clean=options.previous_epoch_clean,
-            region=options.region,
-            account=options.account,
-            retry_backoff_scale=options.retry_backoff_scale,
-            timeout_s=plan.timeout_s,
-            memory_mb=plan.memory_mb,
-            environment=dict(plan.environment),
-            init_in_invocation=action.function in self.supervisor.slow_inits,
-            every_batch=self._plugins.wants("batch_done"),
-        )
 
     def _arm(self, now: float) -> None:
         times = [t for t in (self.table.next_due(now), self.supervisor.next_deadline()) if t is not None]
@@ -264,40 +299,59 @@ class Node:
 
     # ------------------------------------------------------------------ what the supervisor reports
 
-    def running(self, handle: WorkerHandle, now: float) -> None:
+    def running(self, handle: WorkerHandle, message: messages.Running, now: float) -> None:
         """An invocation, or the import, begins."""
-        place = self.table.places[handle.id]
-        if not place.start_s:
-            place.start_s = now - handle.started_at
-        self._arm(now)
+        if self.table.running(handle.id, message.lease, now, handle.started_at):
+            self._plans = True
 
     def returned(self, handle: WorkerHandle, message: messages.Returned, now: float) -> None:
-        """The lease is given back: compare what was read with the shard's end at this moment."""
+        """A lease is given back: compare what was read with the shard's end at this moment."""
         lease = self.table.leases.get(message.lease)
         readable_end, next_counter = (0, 0) if lease is None else self.readable_end(lease)
         self.table.returned(handle.id, message, readable_end, next_counter, now)
         self.feed.lost(message.dropped)
-        if lease is not None:
+        self._plans = True
+        if lease is None:
+            return
+        if message.damaged_at >= 0:
+            stream = self.functions[lease.function].maps[lease.trigger]
+            self._damage.found(stream, lease.shard, message.damaged_at)
+        else:
             self._trouble(lease, message.detail)
-        if handle.broken:
-            self.table.places[handle.id].state = PlaceState.STOPPING
+        if self.drain is not None and lease.reason == "window":  # granted before the drain began
+            self.table.hurry(lease, now)
+
+    def heard(self, now: float) -> None:
+        """All that a worker had to say is known: plan if that may change something."""
+        if not self._plans:
+            self._arm(now)
+            return
+        self._plans = False
         if self.drain is not None:
-            if lease is not None and lease.reason == "window":  # granted before the drain began
-                self.table.hurry(lease, now)
             self.drain.check(self.table)
         self.dispatch()
 
-    def held(self, handle: WorkerHandle, detail: str) -> None:
+    def held(self, handle: WorkerHandle, message: messages.Alive) -> None:
         """The worker holds an outcome that the storage refuses."""
-        lease = self.table.places[handle.id].lease
+        lease = self.table.places[handle.id].leases.get(message.lease)
         if lease is not None:
-            self._trouble(lease, detail)
+            self._trouble(lease, message.detail)
+
+    def over_memory(self, handle: WorkerHandle, used_mb: int) -> None:
+        """A worker is killed for its memory: an attempt like any other; people are told once why."""
+        if handle.function not in self._over_memory:
+            self._over_memory.add(handle.function)
+            self.notice(
+                "warning",
+                f"{handle.function} was ended, as on Lambda: it holds {used_mb} MB more than at its start, and its "
+                f"memory_size is {handle.spec.memory_mb} MB",
+            )
 
     def _trouble(self, lease: Lease, detail: str) -> None:
         """Say what the storage refuses a lease, once; and when it is over."""
         if detail == lease.trouble:
             return
-        where = f"{lease.function} {self.functions[lease.function].maps[lease.trigger].name}/{lease.shard}"
+        where = self.functions[lease.function].place(lease)
         if detail:
             self.notice("error", f"{where} waits for the storage: {detail}")
         else:
@@ -306,66 +360,37 @@ class Node:
 
     def redriven(self, handle: WorkerHandle, message: messages.Redriven, now: float) -> None:
         """A parked entry was sent to its function again."""
-        self.table.redriven(handle.id, now)
-        if handle.broken:
-            self.table.places[handle.id].state = PlaceState.STOPPING
-        self._answer_redrive(message.number, message.error)
-        self.dispatch()
+        self.table.redriven(handle.id, now, broken=message.broken)
+        self._redrives.done(message.number, message.error)
+        self._plans = True
 
     def ended(self, handle: WorkerHandle, death: DeathNote | None, now: float, *, died: bool) -> None:
         """A worker is gone: its lease may be granted anew, with the note of its death."""
         redrive = self.table.places[handle.id].redrive
         self.table.ended(handle.id, death, now, died=died)
         if redrive is not None:
-            self._redrive_died(redrive, death)
+            self._redrives.died(redrive, death)
         self.dispatch()
         self._finish_if_done()
 
     # ------------------------------------------------------------------ redrive
 
-    def redrive(self, function: str, number: int, trigger: int, answer: RedriveAnswer) -> None:
+    def redrive(self, function: str, number: int, trigger: int, answer: Answer) -> None:
         """Have a parked entry sent to its function again, in a place of it; `answer` is called when it is done."""
-        self._redrive_answers[number] = answer
+        self._redrives.begin(number, answer)
         self.table.redrive(function, number, trigger)
         self.dispatch()
 
-    def _redrive_died(self, number: int, death: DeathNote | None) -> None:
-        """The worker died with a redrive: a failed attempt where its death counts as one, else the claim goes back."""
-        try:
-            if death is None:
-                self.parked.unclaim(number)
-            else:
-                self.parked.failed_again(number, death.error, 1)
-        except KflowError as error:
-            log.warning("parked=%d its claim goes back at the next start: %s", number, error)
-        self._answer_redrive(number, death.error if death else _INTERRUPTED)
-
-    def _answer_redrive(self, number: int, error: FunctionError | None) -> None:
-        answer = self._redrive_answers.pop(number, None)
-        if answer is not None:
-            answer({"number": number, "error": None if error is None else msgspec.to_builtins(error)})
-
     # ------------------------------------------------------------------ what people are told
+
+    def shards_changed(self, stream: str, closed: list[str], opened: list[str]) -> None:
+        """Tell plugins which shards of a stream were closed, and which opened; it is durable."""
+        self.feed.publish(lambda: self._plugins.call("shards_changed", stream=stream, closed=closed, opened=opened))
 
     def notice(self, level: str, text: str) -> None:
         """Tell people something. From any thread."""
         self.feed.publish(lambda: self._listener.notice(level, text))
 
-    def _hear_live(self, mask: int) -> bool:
-        """Pass on what workers told; returns whether there was more than one round takes."""
-        del mask
-        for _ in range(_LIVE_PER_ROUND):
-            try:
-                data = self._live.recv(_LIVE_BYTES, socket.MSG_DONTWAIT)
-            except BlockingIOError:
-                return False
-            outcome = _decode_outcome(data)
-            self.feed.publish(lambda outcome=outcome: self._tell(outcome))  # type: ignore[misc]  # bound now
-        return True
-
     def _tell(self, outcome: BatchOutcome) -> None:
         self._listener.outcome(outcome)
         self._plugins.call("batch_done", outcome=outcome)
-
-
-_decode_outcome = msgspec.msgpack.Decoder(BatchOutcome).decode

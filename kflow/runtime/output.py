@@ -2,7 +2,7 @@
 
 The worker appends to the file itself, on a descriptor opened with O_APPEND, so lines of several workers never overwrite
 one another and none of them crosses to the node. Descriptors 1 and 2 are the log: output of C code and of child
-processes lands there as well.
+processes lands there as well. Files are rotated by size (`logfiles`), between two invocations.
 
 Source: recorded: the spec's section 9.10.
 """
@@ -11,19 +11,19 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import resource
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 from kflow.interfaces import FunctionError
+from kflow.runtime.logfiles import LogFile, log_path
 
+_LOOK_S = 0.2
+"""How often a worker looks whether its log is full: a look is two system calls."""
 _NBSP = "\xa0"
-
-
-def log_path(data_dir: Path, function: str) -> Path:
-    """The log file of a function."""
-    return data_dir / "logs" / f"{function}.log"
 
 
 def request_id_text(request_id: bytes) -> str:
@@ -57,21 +57,55 @@ def error_text(error: FunctionError) -> str:
     return "\n".join(lines) + "\n"
 
 
+_START = re.compile(r"START RequestId: (\S+)")
+_END = re.compile(r"END RequestId: (\S+)$")
+_REPORT = re.compile(r"REPORT RequestId: (\S+)\t(.*)$")
+_NUMBER = re.compile(r"([\d.]+) (?:ms|MB)")
+
+
+def parse(line: str) -> dict[str, Any]:
+    """What a line of the log says, for programs.
+
+    Returns:
+        `type`: `start`, `end`, `report` or `output`; with the first three `request_id`; with `report` its fields, named
+        as in the line (`duration_ms`, `max_memory_used_mb` ...), numbers as numbers.
+    """
+    if match := _START.match(line):
+        return {"type": "start", "request_id": match[1]}
+    if match := _END.match(line):
+        return {"type": "end", "request_id": match[1]}
+    match = _REPORT.match(line)
+    if match is None:
+        return {"type": "output"}
+    found: dict[str, Any] = {"type": "report", "request_id": match[1]}
+    for part in match[2].split("\t"):
+        name, _, text = part.partition(": ")
+        if not text:
+            continue
+        key = name.lower().replace(" ", "_")
+        number = _NUMBER.fullmatch(text)
+        if number is None:
+            found[key] = text
+        else:
+            unit = text.rpartition(" ")[2].lower()
+            found[f"{key}_{unit}"] = float(number[1]) if "." in number[1] else int(number[1])
+    return found
+
+
 class FunctionLog:
     """The worker's side of the log. Made once per worker, after the fork."""
 
     def __init__(self, data_dir: Path, function: str, memory_mb: int) -> None:
-        path = log_path(data_dir, function)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+        self._file = LogFile(log_path(data_dir, function))
+        self._fd = self._file.fd
+        self._look_due = 0.0
         self._memory_mb = memory_mb
         self._init_us = 0
         self.request_id = ""
 
     def take_over(self) -> None:
         """Make descriptors 1 and 2, `sys.stdout`, `sys.stderr` and the root logger write to the log."""
-        os.dup2(self._fd, 1)
-        os.dup2(self._fd, 2)
+        self._redirect()
         sys.stdout = open(1, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115
         sys.stderr = open(2, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115
         handler = logging.StreamHandler(sys.stdout)
@@ -80,9 +114,10 @@ class FunctionLog:
         root.handlers[:] = [handler]
         root.setLevel(logging.WARNING)
 
-    def fd(self) -> int:
-        """The descriptor, to be checked after user code ran."""
-        return self._fd
+    @property
+    def identity(self) -> tuple[int, int, int]:
+        """Descriptor, device and inode, to be checked after user code ran; a `start` may change the file."""
+        return self._file.identity
 
     def initialised(self, duration_us: int) -> None:
         """The import took this long: the first REPORT says so."""
@@ -90,6 +125,10 @@ class FunctionLog:
 
     def start(self, request_id: str, *, redrive: bool = False) -> None:
         """Write the START line. One small write: it must stand before anything the handler prints."""
+        now = time.monotonic()
+        if now >= self._look_due:
+            self._look_due = now + _LOOK_S
+            self._move_on()
         self.request_id = request_id
         mark = "  (redrive)" if redrive else ""
         os.write(self._fd, f"START RequestId: {request_id} Version: $LATEST{mark}\n".encode())
@@ -104,6 +143,17 @@ class FunctionLog:
         self._init_us = 0
         self.request_id = ""
         os.write(self._fd, text.encode("utf-8", "surrogateescape"))
+
+    def _move_on(self) -> None:
+        try:
+            if self._file.look():
+                self._redirect()
+        except OSError as error:  # nothing of the output is lost: it goes on into the full file
+            os.write(self._fd, f"[WARNING] the log cannot be rotated: {error}\n".encode())
+
+    def _redirect(self) -> None:
+        os.dup2(self._fd, 1)
+        os.dup2(self._fd, 2)
 
 
 _RSS_PER_MB = 1024 if sys.platform != "darwin" else 1024 * 1024

@@ -10,17 +10,16 @@ from pathlib import Path
 import msgspec
 
 from kflow import arn
-from kflow.broker.checkpoints import Slot, SlotFile, SlotState
 from kflow.broker.folder import DataFolder
 from kflow.broker.log import Log
 from kflow.broker.reader import ShardReader
 from kflow.broker.streammap import StreamMap
 from kflow.declarations import Handler, StartingPosition, StreamTrigger
 from kflow.errors import ResourceNotFound
-from kflow.records import Position
+from kflow.runtime import consumers
 from kflow.runtime.feed import HandlerInfo
-from kflow.runtime.leases import Lease, LeaseState
-from kflow.runtime.node import FunctionPlan
+from kflow.runtime.functions import FunctionPlan
+from kflow.runtime.lease import Lease
 from kflow.settings import Settings
 
 DEFAULT_TIMEOUT_S = 3
@@ -57,11 +56,21 @@ class Epochs:
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """What was set up."""
+    """What was set up.
+
+    Attributes:
+        functions: by name.
+        leases: numbered, parents before their children.
+        infos: what people are told of each handler.
+        ends: by (stream id, shard): its readable end, and the counter of its next record.
+        closed: shards that take no more records, as (stream id, shard).
+    """
 
     functions: dict[str, FunctionPlan]
     leases: list[Lease]
     infos: list[HandlerInfo]
+    ends: dict[tuple[int, int], tuple[int, int]]
+    closed: list[tuple[int, int]]
 
 
 def set_up(store: Log, handlers: Sequence[Handler], settings: Settings, now_s: float) -> Started:
@@ -73,9 +82,7 @@ def set_up(store: Log, handlers: Sequence[Handler], settings: Settings, now_s: f
         settings: how streams are created, what functions get.
         now_s: monotonic seconds: the leases begin to wait here.
     """
-    functions: dict[str, FunctionPlan] = {}
-    leases: list[Lease] = []
-    infos: list[HandlerInfo] = []
+    started = Started({}, [], [], {}, [])
     fresh: set[str] = set()
     for handler in handlers:
         maps: list[StreamMap] = []
@@ -85,30 +92,48 @@ def set_up(store: Log, handlers: Sequence[Handler], settings: Settings, now_s: f
             if created:
                 fresh.add(name)
             maps.append(stream)
-            infos.append(
+            started.infos.append(
                 HandlerInfo(
                     name=handler.name,
                     place=handler.place,
                     stream=name,
-                    shards=len(stream.shards),
+                    shards=len(stream.open_shards),
                     created=name in fresh,
                     options=describe(trigger),
                 )
             )
             if not trigger.enabled:
                 continue
-            leases += _leases(store, handler, index, stream, now_s)
+            _look(store, stream, started)
+            begin = consumers.Begin(handler, index, stream)
+            slots = consumers.make_slots(store.folder, begin)
+            try:
+                started.leases.extend(consumers.leases_of(begin, stream.shards, started.ends, now_s, slots))
+            finally:
+                slots.close()
         chosen = settings.function(handler.name)
-        functions[handler.name] = FunctionPlan(
+        started.functions[handler.name] = FunctionPlan(
             handler=handler,
             maps=tuple(maps),
             timeout_s=handler.options.timeout or chosen.timeout or DEFAULT_TIMEOUT_S,
             memory_mb=handler.options.memory_size or chosen.memory_size or DEFAULT_MEMORY_MB,
             environment={**(chosen.environment or {}), **(handler.options.environment or {})},
         )
-    for number, lease in enumerate(leases, 1):
+    for number, lease in enumerate(started.leases, 1):
         lease.id = number
-    return Started(functions, leases, infos)
+    return started
+
+
+def _look(store: Log, stream: StreamMap, started: Started) -> None:
+    """Note where the shards of a stream end, once for all its readers. Opens no shard for appending."""
+    if stream.shards and (stream.id, stream.shards[0].index) in started.ends:
+        return
+    for shard in stream.shards:
+        reader = ShardReader(store.folder, stream, shard.index)
+        started.ends[stream.id, shard.index] = (reader.tail, reader.next_counter)
+        reader.close()
+        if not shard.is_open:
+            started.closed.append((stream.id, shard.index))
 
 
 def _ensure(store: Log, name: str, settings: Settings) -> tuple[StreamMap, bool]:
@@ -123,59 +148,6 @@ def _ensure(store: Log, name: str, settings: Settings) -> tuple[StreamMap, bool]
             max_record_bytes=wanted.max_record_size_in_kib * 1024,
         )
         return stream, True
-
-
-def _leases(store: Log, handler: Handler, index: int, stream: StreamMap, now_s: float) -> list[Lease]:
-    """The leases of a trigger; one with nothing left to read waits for news, so that no worker starts in vain."""
-    slots = _make_slots(store, handler, handler.triggers[index], stream)
-    leases = []
-    try:
-        for shard in stream.shards:
-            lease = Lease(0, handler.name, stream.id, shard.index, index, settled_at=now_s)
-            slot = slots.load(shard.index)
-            if slot.state is SlotState.IDLE and slot.checkpoint.offset >= store.shard(stream, shard.index).tail:
-                lease.state = LeaseState.NEWS
-                lease.read_offset = slot.checkpoint.offset
-            leases.append(lease)
-    finally:
-        slots.close()
-    return leases
-
-
-def _make_slots(store: Log, handler: Handler, trigger: StreamTrigger, stream: StreamMap) -> SlotFile:
-    folder = store.folder
-
-    def initial(shard: int) -> Slot:
-        reader = ShardReader(folder, stream, shard)
-        try:
-            options = trigger.options
-            if options.starting_position is StartingPosition.LATEST:
-                return Slot(checkpoint=Position(reader.tail, 0), checkpoint_counter=reader.next_counter)
-            if options.starting_position is StartingPosition.AT_TIMESTAMP and options.starting_position_ms is not None:
-                position = reader.seek_time(options.starting_position_ms)
-            else:
-                position = reader.clamp(Position(0, 0))
-            return Slot(checkpoint=position, checkpoint_counter=_counter_at(reader, position))
-        finally:
-            reader.close()
-
-    return SlotFile.open(
-        folder.path,
-        handler.name,
-        stream.id,
-        files=folder.files,
-        stream=stream.name,
-        create_for=[shard.index for shard in stream.shards],
-        initial=initial,
-        sync=folder.fsync != "none",
-    )
-
-
-def _counter_at(reader: ShardReader, position: Position) -> int:
-    if position.offset >= reader.tail:
-        return reader.next_counter
-    blocks = reader.read(position.offset, 1)
-    return blocks[0].first_counter + position.index if blocks else reader.next_counter
 
 
 def describe(trigger: StreamTrigger) -> str:
@@ -193,6 +165,14 @@ def describe(trigger: StreamTrigger) -> str:
         words.append("bisect")
     if options.report_batch_item_failures:
         words.append("reports item failures")
+    if options.parallelization_factor > 1:
+        words.append(f"{options.parallelization_factor} lanes")
+    if options.tumbling_window_in_seconds:
+        words.append(f"tumbling {options.tumbling_window_in_seconds} s")
+    if options.filters:
+        words.append("filtered")
+    if options.on_failure is not None:
+        words.append(f"on failure {options.on_failure}")
     if options.starting_position is not StartingPosition.TRIM_HORIZON:
         words.append(options.starting_position.value)
     if not trigger.enabled:

@@ -20,9 +20,11 @@ from kflow.errors import UsageError
 from kflow.lambda_ import payloads
 from kflow.runtime import messages
 from kflow.runtime.lifeline import lock_path
-from kflow.runtime.loop import READ, WRITE, Loop
+from kflow.runtime.logfiles import log_path
+from kflow.runtime.loop import READ, WRITE, Loop, Timer
+from kflow.runtime.memory import usage
 from kflow.runtime.messages import Channel, DeathNote, WorkerSpec
-from kflow.runtime.output import log_path, report, request_id_text
+from kflow.runtime.output import report, request_id_text
 from kflow.runtime.workers import DirectSpawner, WorkerHandle, ZygoteSpawner, timed_out, wait_gone
 
 log = logging.getLogger(__name__)
@@ -31,25 +33,35 @@ SILENCE_S = 10.0
 """A grant without a sign of life for this long gets its worker killed: an interruption, never an attempt."""
 DEADLINE_SLACK_S = 0.5
 """The worker's own timer is the fast path; the node's deadline comes this much later."""
+MEMORY_LOOK_S = 1.0
+"""While something runs, the memory of the workers is looked at this often."""
 
 
 class Reports(Protocol):
     """What the supervisor tells. All from the loop's thread."""
 
-    def running(self, handle: WorkerHandle, now: float) -> None:
+    def running(self, handle: WorkerHandle, message: messages.Running, now: float) -> None:
         """An invocation, or the import, begins."""
         ...
 
     def returned(self, handle: WorkerHandle, message: messages.Returned, now: float) -> None:
-        """The lease is given back."""
+        """A lease is given back."""
         ...
 
-    def held(self, handle: WorkerHandle, detail: str) -> None:
+    def held(self, handle: WorkerHandle, message: messages.Alive) -> None:
         """The worker holds an outcome that the storage refuses; told again and again until it is written."""
         ...
 
     def redriven(self, handle: WorkerHandle, message: messages.Redriven, now: float) -> None:
         """A parked entry was sent to its function again."""
+        ...
+
+    def heard(self, now: float) -> None:
+        """All that a worker had said by now has been told: time to plan."""
+        ...
+
+    def over_memory(self, handle: WorkerHandle, used_mb: int) -> None:
+        """A worker is killed for what its function holds beyond its memory."""
         ...
 
     def ended(self, handle: WorkerHandle, death: DeathNote | None, now: float, *, died: bool) -> None:
@@ -88,6 +100,7 @@ class Supervisor:
         self._reports = reports
         self._by_pid: dict[int, WorkerHandle] = {}
         self._spawner: ZygoteSpawner | DirectSpawner | None = None
+        self._memory_timer: Timer | None = None
 
     # ------------------------------------------------------------------ what the node asks for
 
@@ -144,6 +157,24 @@ class Supervisor:
                 if handle.running is None:
                     log.warning("worker=%d function=%s killed: no sign of life", handle.id, handle.function)
                 handle.kill("silent" if handle.running is None else "timeout")
+
+    def _look_at_memory(self) -> None:
+        """Kill the workers whose function holds more than its memory; again in a second, as long as something runs."""
+        self._memory_timer = None
+        for handle in self.handles.values():
+            running = handle.running
+            if running is None or not running.base_kb or handle.pid is None or handle.killed:
+                continue
+            found = usage(handle.pid)
+            used_kb = 0 if found is None else found.private_kb - running.base_kb
+            if used_kb > handle.spec.memory_mb * 1024:
+                self._reports.over_memory(handle, used_kb // 1024)
+                handle.kill("memory")
+        self._watch_memory()
+
+    def _watch_memory(self) -> None:
+        if self._memory_timer is None and any(handle.running is not None for handle in self.handles.values()):
+            self._memory_timer = self._loop.call_later(MEMORY_LOOK_S, self._look_at_memory)
 
     def reap(self) -> None:
         """After SIGCHLD: collect the wait statuses of workers that are children of the node."""
@@ -209,27 +240,34 @@ class Supervisor:
 
     def _hear(self, handle: WorkerHandle) -> None:
         now = time.monotonic()
-        for message in handle.channel.receive(wait=False):
+        heard = handle.channel.receive(wait=False)
+        for message in heard:
             if isinstance(message, messages.Returned):
                 self._freed(handle, now, broken=message.broken)
                 self._reports.returned(handle, message, now)
             elif isinstance(message, messages.Running):
                 handle.running = message
                 handle.deadline = now + message.deadline_ms / 1000 + DEADLINE_SLACK_S
-                self._reports.running(handle, now)
+                self._reports.running(handle, message, now)
+                if self._memory_timer is None:
+                    self._watch_memory()
             elif isinstance(message, messages.Alive):
                 handle.running = None
                 handle.deadline = now + SILENCE_S
                 if message.detail:
-                    self._reports.held(handle, message.detail)
+                    self._reports.held(handle, message)
             elif isinstance(message, messages.Redriven):
                 self._freed(handle, now, broken=message.broken)
                 self._reports.redriven(handle, message, now)
+        if heard:
+            self._reports.heard(now)
 
     def _freed(self, handle: WorkerHandle, now: float, *, broken: bool) -> None:
+        """It has given one of the things back that it held; with the last one, or broken, it has nothing to run."""
         handle.running = None
-        handle.broken = broken
-        handle.deadline = now + SILENCE_S if broken else None  # a broken environment ends by itself
+        handle.held -= 1
+        handle.broken = handle.broken or broken  # a broken environment ends by itself
+        handle.deadline = now + SILENCE_S if handle.held or handle.broken else None
 
     # ------------------------------------------------------------------ death
 
@@ -263,14 +301,20 @@ class Supervisor:
                 payloads.exited("", status).message.partition("Error: ")[2],
                 handle.function,
             )
+        if handle.killed == "memory" and running is not None:
+            error = payloads.exited(request_id, status)
+            self._log_death(handle, request_id, error.message, 0, "error", handle.spec.memory_mb)
+            return DeathNote(handle.pid or 0, running.request_id, error)
         if handle.killed:
             return None
         error = payloads.exited(request_id, status)
         self._log_death(handle, request_id, error.message, 0, "error")
         return DeathNote(handle.pid or 0, None, error)
 
-    def _log_death(self, handle: WorkerHandle, request_id: str, text: str, duration_us: int, status: str) -> None:
-        lines = f"{text}\n" + report(request_id, duration_us, handle.spec.memory_mb, 0, status=status)
+    def _log_death(
+        self, handle: WorkerHandle, request_id: str, text: str, duration_us: int, status: str, used_mb: int = 0
+    ) -> None:
+        lines = f"{text}\n" + report(request_id, duration_us, handle.spec.memory_mb, used_mb, status=status)
         try:
             with log_path(self._options.data_dir, handle.function).open("a") as file:
                 file.write(lines)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 from kflow.broker.log import Log
 from kflow.clock import SystemClock
 from kflow.errors import KflowError
 from kflow.runtime.loop import Loop, Timer
+
+T = TypeVar("T")
 
 SYNC_S = 0.1
 """With `interval`: what was appended is synced at most this much later."""
@@ -33,9 +36,21 @@ class Upkeep:
         self._loop.call_later(RETAIN_S, self._retain)
 
     def appended(self) -> None:
-        """Something was appended: sync it soon, with `interval`."""
-        if self._sync_timer is None and self._log.folder.syncs:
+        """Something was appended: sync it soon, with `interval`. With `always` it is durable already (`commits`)."""
+        if self._sync_timer is None and self._log.folder.fsync == "interval":
             self._sync_timer = self._loop.call_later(SYNC_S, self._sync)
+
+    def submit(self, work: Callable[[], T], then: Callable[[T | KflowError], object]) -> None:
+        """Do `work` in a thread; `then` is called on the loop with what it returned, or with the error it raised."""
+
+        def run() -> None:
+            try:
+                result: T | KflowError = work()
+            except KflowError as error:
+                result = error
+            self._loop.call_soon_threadsafe(lambda: then(result))
+
+        self._threads.submit(run)
 
     def close(self) -> None:
         """Wait for what is under way."""

@@ -33,7 +33,8 @@ class WorkerHandle:
     Attributes:
         deadline: monotonic time at which it is killed; None while it is idle.
         running: the invocation it announced last under the present grant.
-        killed: why the node killed it: `timeout`, `silent`, `stop`; empty where it did not.
+        held: how many leases it holds, or 1 for a redrive.
+        killed: why the node killed it: `timeout`, `memory`, `silent`, `stop`; empty where it did not.
         asked_to_stop: its end is expected.
         broken: its import failed: it ends by itself.
         watched: the loop listens to its channel.
@@ -47,6 +48,7 @@ class WorkerHandle:
     pid: int | None = None
     deadline: float | None = None
     running: Running | None = None
+    held: int = 0
     killed: str = ""
     asked_to_stop: bool = False
     broken: bool = False

@@ -29,8 +29,6 @@ def convert(setting: Setting, value: Any, spelled: str, origin: str) -> Any:
 
     A variable or a flag is text that spells its value; in a file, text is text.
     """
-    if isinstance(value, str) and value in setting.later:
-        not_built(f"{spelled} = {value!r}")
     if isinstance(value, str) and not origin.endswith(".toml"):
         converted = _parsed(setting.type, value)
     else:

@@ -21,7 +21,6 @@ class Setting:
         help: one sentence.
         unit: of a number; empty where it has none.
         choices: the allowed texts; empty for any.
-        later: texts that a later version will allow; refused by that name.
         minimum: smallest number, inclusive.
         maximum: largest number, inclusive.
         pattern: regular expression a text must match as a whole.
@@ -34,7 +33,6 @@ class Setting:
     help: str
     unit: str = ""
     choices: tuple[str, ...] = ()
-    later: tuple[str, ...] = ()
     minimum: float | None = None
     maximum: float | None = None
     pattern: str = ""
@@ -68,9 +66,9 @@ SETTINGS: tuple[Setting, ...] = (
         name="fsync",
         type=str,
         default="interval",
-        choices=("none", "interval"),
-        later=("always",),
-        help="What survives power loss: nothing is promised, or all but the last 100 ms. Stored with the data.",
+        choices=("none", "interval", "always"),
+        help="What survives power loss: nothing is promised, all but the last 100 ms, or all that was acknowledged. "
+        "Stored with the data.",
     ),
     Setting(
         name="region",

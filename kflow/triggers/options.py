@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+
+import msgspec
 
 from kflow.errors import UsageError
 from kflow.loading.marks import FUNCTION_NAME
@@ -80,6 +82,32 @@ def environment(place: Place, value: object) -> dict[str, str] | None:
     if total > _ENVIRONMENT_BYTES:
         raise UsageError(f"{place}: environment has {total} bytes, Lambda takes {_ENVIRONMENT_BYTES}")
     return dict(value)
+
+
+def filters(place: Place, value: object) -> tuple[str, ...]:
+    """Filter patterns, each as the JSON text that a mapping would hold."""
+    if isinstance(value, str | bytes | Mapping) or not isinstance(value, Sequence):
+        raise UsageError(f"{place}: filters must be a list of patterns, each a dict or JSON text, not {value!r}")
+    if not value:
+        return ()
+    texts = [pattern if isinstance(pattern, str) else _as_json(place, pattern) for pattern in value]
+    # Only for mappings that filter: no part of a light `import kflow`.
+    from kflow.events.patterns import PatternError, compile_filters
+
+    try:
+        compile_filters(texts)
+    except PatternError as error:
+        raise UsageError(f"{place}: {error}") from error
+    return tuple(texts)
+
+
+def _as_json(place: Place, pattern: object) -> str:
+    if not isinstance(pattern, Mapping):
+        raise UsageError(f"{place}: filters: a pattern is a dict or JSON text, not {pattern!r}")
+    try:
+        return msgspec.json.encode(pattern).decode()
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"{place}: filters: {pattern!r} cannot be written as JSON: {error}") from error
 
 
 def unknown(place: Place, decorator: str, names: Iterable[str], known: Iterable[str]) -> UsageError:

@@ -62,23 +62,26 @@ def on_stream(
 ) -> Callable[[F], F]:
     """Run the function for the records of a stream. Delivery is at least once, in order within a shard.
 
-    A batch that fails is retried and blocks its shard meanwhile, as on AWS. With a finite `maximum_retry_attempts` or
-    `maximum_record_age_in_seconds`, what is spent is parked locally; AWS drops it.
+    A batch that fails is retried and blocks its shard (with a `parallelization_factor`, its lane of the shard)
+    meanwhile, as on AWS. With a finite `maximum_retry_attempts` or `maximum_record_age_in_seconds`, what is spent is
+    parked locally, unless `on_failure="drop"`; AWS drops it.
 
     Args:
         stream: a logical stream name, or a stream's ARN.
         batch_size: records an invocation gets at most, 1 to 10000.
         maximum_batching_window_in_seconds: how long to gather a fuller batch, 0 to 300.
-        parallelization_factor: not built yet; 1.
+        parallelization_factor: how many batches of one shard run at once, 1 to 10: in order per partition key.
         starting_position: where to begin when there is no checkpoint: `TRIM_HORIZON`, `LATEST`, or an aware datetime.
         maximum_retry_attempts: -1 (until the records expire), or 0 to 10000.
         maximum_record_age_in_seconds: -1 (no limit), or 60 to 604800.
         bisect_batch_on_function_error: split a failed batch in two and try the halves.
         report_batch_item_failures: let the handler's response name the records that failed. The record form always
             does; for the others None means False.
-        tumbling_window_in_seconds: not built yet; 0.
-        filters: not built yet; empty.
-        on_failure: not built yet; None.
+        tumbling_window_in_seconds: gather a state over windows of arrival time, 1 to 900; 0 for none. For the event and
+            the batch form, and with a `parallelization_factor` of 1.
+        filters: at most 5 patterns in the EventBridge grammar, as dicts or JSON text; a record passes where any of them
+            matches, for example `{"data": {"type": ["order"]}}`. What does not pass is settled.
+        on_failure: None parks what is spent; `drop` keeps nothing. Other destinations are not built yet.
         consumer: not built yet; None.
         enabled: whether the mapping is active.
         function_name: name on Lambda; None is the Python name.
@@ -88,22 +91,18 @@ def on_stream(
         unknown: refused, with the nearest option.
 
     Raises:
-        UsageError: an option is unknown, of the wrong type or out of range, or not built yet; the function's signature
-            fits no form. Names file and line.
+        UsageError: an option is unknown, of the wrong type or out of range, excluded by another one, or not built yet;
+            the function's signature fits no form. Names file and line.
 
     Source: documented: AWS Lambda API Reference, CreateEventSourceMapping.
     """
     place, frame = caller(2)
     if unknown:
         raise options.unknown(place, "@on_stream", unknown, _OPTIONS)
-    _refuse_unbuilt(
-        place,
-        parallelization_factor=parallelization_factor,
-        tumbling_window_in_seconds=tumbling_window_in_seconds,
-        filters=filters,
-        on_failure=on_failure,
-        consumer=consumer,
-    )
+    if consumer is not None:
+        raise UsageError(
+            f"{place}: consumer is not built yet: remove it: the stream is read without a registered consumer"
+        )
     position, position_ms = _starting_position(place, starting_position)
     mapping = MappingOptions(
         batch_size=options.whole(place, "batch_size", batch_size, 1, 10_000),
@@ -121,7 +120,18 @@ def on_stream(
         bisect_batch_on_function_error=options.flag(
             place, "bisect_batch_on_function_error", bisect_batch_on_function_error
         ),
+        parallelization_factor=options.whole(place, "parallelization_factor", parallelization_factor, 1, 10),
+        tumbling_window_in_seconds=options.whole(
+            place, "tumbling_window_in_seconds", tumbling_window_in_seconds, 0, 900
+        ),
+        filters=options.filters(place, filters),
+        on_failure=_on_failure(place, on_failure),
     )
+    if mapping.tumbling_window_in_seconds and mapping.parallelization_factor > 1:
+        raise UsageError(
+            f"{place}: tumbling_window_in_seconds needs parallelization_factor=1: the state of a window is kept per "
+            "shard, and lanes would each have their own"
+        )
     if report_batch_item_failures is not None:
         options.flag(place, "report_batch_item_failures", report_batch_item_failures)
     function_options = FunctionOptions(
@@ -143,6 +153,11 @@ def on_stream(
             signature = read_signature(function, names=around, complete=False)
             if signature.form is HandlerForm.RECORD:
                 reports = _record_form_reports(function, reports)
+                if mapping.tumbling_window_in_seconds:
+                    raise UsageError(
+                        f"{function_place(function)}: {name_of(function)} takes one record at a time, and has no state "
+                        "to return: with tumbling_window_in_seconds take a `Batch` and use its `state`, or an event"
+                    )
             if not signature.missing:
                 _check_type(function, signature)
         declaration = Declared(
@@ -173,20 +188,18 @@ _OPTIONS = tuple(
     for name, parameter in inspect.signature(on_stream).parameters.items()
     if parameter.kind is inspect.Parameter.KEYWORD_ONLY
 )
-_UNBUILT = {
-    "parallelization_factor": (1, "remove it: one lane a shard"),
-    "tumbling_window_in_seconds": (0, "remove it: no windows"),
-    "filters": ((), "remove it, and skip records in the handler"),
-    "on_failure": (None, "remove it: spent records are parked, see `kflow parked list`"),
-    "consumer": (None, "remove it: the stream is read without a registered consumer"),
-}
 
 
-def _refuse_unbuilt(place: Place, **given: object) -> None:
-    for name, value in given.items():
-        default, instead = _UNBUILT[name]
-        if value != default and not (name == "filters" and value == []):
-            raise UsageError(f"{place}: {name} is not built yet: {instead}")
+def _on_failure(place: Place, value: object) -> str | None:
+    """None or `drop`; a destination is refused by name."""
+    if value is None or value == "drop":
+        return None if value is None else "drop"
+    if isinstance(value, str) and re.match(r"(sqs|sns|s3):|arn:aws", value):
+        raise UsageError(
+            f"{place}: on_failure={value!r}: destinations are not built yet: remove it, and what is spent is parked "
+            '(`kflow parked list`); or on_failure="drop" to keep nothing'
+        )
+    raise UsageError(f'{place}: on_failure must be None or "drop", not {value!r}')
 
 
 def _stream(place: Place, stream: object) -> str:

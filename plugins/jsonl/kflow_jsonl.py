@@ -1,4 +1,4 @@
-"""A kflow plugin that writes one line of JSON for each attempt at a batch: metrics that any tool can read.
+"""A kflow plugin that writes a line of JSON for each attempt at a batch, and for each change of shards.
 
 The file is `metrics.jsonl` in the data folder, or what the environment variable `KFLOW_JSONL` names. Lines are
 appended; nothing rotates or removes the file.
@@ -48,6 +48,14 @@ def batch_done(outcome: BatchOutcome) -> None:
         "parked": outcome.parked or None,
     }
     _file.write(json.dumps(line) + "\n")
+
+
+@hookimpl
+def shards_changed(stream: str, closed: list[str], opened: list[str]) -> None:
+    """Write a line: from here on the stream's lines name other shards."""
+    if _file is not None:
+        line = {"time_ms": time.time_ns() // 1_000_000, "stream": stream, "closed": closed, "opened": opened}
+        _file.write(json.dumps(line) + "\n")
 
 
 @hookimpl

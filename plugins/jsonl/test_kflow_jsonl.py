@@ -69,6 +69,16 @@ def test_each_batch_is_one_line_in_the_data_folder(tmp_path: Path) -> None:
     manager.call("runtime_stopping", reason="drained")
 
 
+def test_a_change_of_shards_is_a_line_too(tmp_path: Path) -> None:
+    manager = started(tmp_path)
+    manager.call("shards_changed", stream="orders", closed=["shardId-0"], opened=["shardId-1", "shardId-2"])
+    manager.call("runtime_stopping", reason="drained")
+
+    (line,) = lines(tmp_path / "metrics.jsonl")
+    assert isinstance(line.pop("time_ms"), int)
+    assert line == {"stream": "orders", "closed": ["shardId-0"], "opened": ["shardId-1", "shardId-2"]}
+
+
 def test_the_environment_names_another_file_and_a_second_run_appends(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

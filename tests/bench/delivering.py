@@ -79,7 +79,7 @@ def deliver_lambda(quick: bool) -> Iterator[Figure]:
     Told beside it: over a bare loop, which builds the same events and calls the handler, and nothing else.
     """
     with data_folder() as folder:
-        deliveries = _Deliveries(folder, _LAMBDA, 5_000 if quick else 300_000)
+        deliveries = Deliveries(folder, _LAMBDA, 5_000 if quick else 300_000)
         for kind, judged in (("loop", True), ("bare", False)):
             pair = median_pair(
                 interleave(deliveries.by_runtime, lambda kind=kind: deliveries.from_ram(kind), 1 if quick else 7)  # type: ignore[misc]  # bound now
@@ -98,7 +98,7 @@ def deliver_lambda(quick: bool) -> Iterator[Figure]:
 def deliver_batch(quick: bool) -> Iterator[Figure]:
     """`Batch` form, 4 shards, batch 100: records per worker CPU second."""
     with data_folder() as folder:
-        deliveries = _Deliveries(folder, _BATCH, 5_000 if quick else 300_000)
+        deliveries = Deliveries(folder, _BATCH, 5_000 if quick else 300_000)
         yield Figure(
             bench="deliver-batch 100 B, batch 100",
             value=median([deliveries.by_runtime() for _ in range(1 if quick else 9)]),
@@ -109,22 +109,32 @@ def deliver_batch(quick: bool) -> Iterator[Figure]:
         )
 
 
-class _Deliveries:
+class Deliveries:
     """A stream with records, delivered again and again."""
 
     def __init__(self, folder: DataFolder, handler: str, count: int) -> None:
+        """Fill the stream, and write the handler.
+
+        Args:
+            folder: the data folder, in use by nobody else.
+            handler: source of the handler, which calls `stamp`; `{stream}` and `{batch}` stand for their values.
+            count: how many records, a multiple of 500.
+        """
         self._folder = folder
         self._count = count
         self._out = folder.path.parent / "out"
         self._out.mkdir()
         self._module = folder.path.parent / "handlers" / "touch.py"
         self._module.parent.mkdir()
-        source = STAMPS.format(out=self._out) + handler.format(stream=_STREAM, batch=BATCH)
-        self._module.write_text(source)
+        self.handler(handler)
         create_stream(folder, _STREAM, _SHARDS)
         sets = record_sets(8)
         for number in range(count // RECORDS_PER_CALL):
             put_many(_STREAM, sets[number % len(sets)])
+
+    def handler(self, source: str) -> None:
+        """From here on another handler runs."""
+        self._module.write_text(STAMPS.format(out=self._out) + source.format(stream=_STREAM, batch=BATCH))
 
     def by_runtime(self) -> float:
         """Millions of records per CPU second of the worker, under the real runtime."""

@@ -26,6 +26,7 @@ from kflow.declarations import Handler, HandlerForm
 from kflow.lambda_.mapping import EventSourceMapping
 from kflow.lambda_.shapes import Shape, shape_for
 from kflow.runtime import messages, starting
+from kflow.runtime.engines import ShardEngines
 from kflow.runtime.feed import live_pair
 from kflow.runtime.messages import Channel, WorkerSpec
 from kflow.runtime.worker import Worker
@@ -97,9 +98,10 @@ class _RamWorker(Worker):
     def feed(self, blocks: Sequence[Sequence[Block]]) -> None:
         """Deliver all of it."""
         spec, slots = self._spec, _Slots()
-        stream = self._maps[0]
+        stream = self._engines.maps[0]
         for shard, of_shard in enumerate(blocks):
             source = _Source(of_shard)
+            engines = ShardEngines((0, shard), source, shared=False)  # type: ignore[arg-type]  # read as a shard is
             mapping = EventSourceMapping(
                 options=spec.handler.triggers[0].options,
                 function=spec.handler.name,
@@ -112,8 +114,9 @@ class _RamWorker(Worker):
                 parking=self._parked,
                 shape=self._environment.shape(stream, shard),
             )
-            self._mappings[0, shard] = (mapping, source)  # type: ignore[assignment]  # read as a ShardReader is
-            self._run(messages.Grant(shard + 1, 1, 0, shard, 0))
+            engines.lanes[0] = mapping
+            self._engines.keep(engines)
+            self._run(messages.Grant(0, shard, (messages.LaneGrant(shard + 1, 1, 0),)))
 
 
 def _loop(folder: DataFolder, handler: Handler, blocks: Sequence[Sequence[Block]]) -> None:

@@ -39,6 +39,13 @@ BENCHES = {
     "start": "starting:start",
     "backlog": "backlog:backlog",
     "idle": "idling:idle",
+    "always": "durable:always",
+    "recovery": "recovering:recover",
+    "filter": "filtering:filters",
+    "lanes": "laning:lanes",
+    "shards": "sharding:shards",
+    "split": "splitting:split",
+    "simulate": "simulating:simulation",
 }
 """Name to module and function, in the order in which they run."""
 

@@ -22,7 +22,7 @@ from kflow.broker.writing import writing
 from kflow.declarations import Handler
 from kflow.runtime import environment, loader
 from kflow.runtime.host import PRELOAD
-from kflow.runtime.messages import Channel, Ended, Grant, Returned, Stop, WorkerSpec
+from kflow.runtime.messages import Channel, Ended, Grant, LaneGrant, Returned, Stop, WorkerSpec
 from kflow.runtime.starting import set_up
 from kflow.runtime.workers import WorkerHandle, ZygoteSpawner
 from tests.bench.figures import Figure, interleave, median_pair
@@ -111,7 +111,8 @@ class _Starter:
         channel.post(self._spec)
         with theirs:
             self._spawner.start(handle, theirs, live_theirs)
-        channel.post(Grant(self._lease.id, self._count, self._lease.trigger, self._lease.shard, 0))
+        lane = LaneGrant(self._lease.id, self._count, 0)
+        channel.post(Grant(self._lease.trigger, self._lease.shard, (lane,)))
         returned = self._returned(channel)
         spent = time.monotonic_ns() - begin
         if returned.reason != "idle" or not returned.settled:

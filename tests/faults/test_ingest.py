@@ -31,12 +31,20 @@ from tests.storing import FaultyFiles, everything
 
 
 class StuckFiles(FaultyFiles):
-    """Writes to one file do not return before the gate opens."""
+    """Writes to one file, or all syncs, do not return before the gate opens."""
 
     def __init__(self) -> None:
         super().__init__()
         self.stuck = ""
+        self.syncs_stick = False
         self.gate = threading.Event()
+        self.syncs = 0
+
+    def fdatasync(self, fd: int) -> None:
+        self.syncs += 1
+        if self.syncs_stick:
+            assert self.gate.wait(30)
+        super().fdatasync(fd)
 
     def pwritev(self, fd: int, buffers: Sequence[Any], offset: int) -> int:
         if self.stuck and self.stuck in os.readlink(f"/proc/self/fd/{fd}"):
@@ -91,6 +99,10 @@ class Speaker:
         """The status of each block of the next answer."""
         return [status for _, _, _, status in self.answer()[1]]
 
+    def is_unanswered(self) -> bool:
+        """Whether no answer comes, however often the node goes round."""
+        return all(self._taken() is None for _ in range(20))
+
     def is_closed(self) -> bool:
         """Whether the node has closed the connection."""
         self.node.round()
@@ -120,9 +132,9 @@ class TestNode:
 
     __test__ = False
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, fsync: str = "none") -> None:
         self.files = StuckFiles()
-        self.folder = DataFolder.open(path, create=True, fsync="none", files=self.files)
+        self.folder = DataFolder.open(path, create=True, fsync=fsync, files=self.files)
         self.log = Log(self.folder)
         self.stream: StreamMap = self.log.create_stream("orders", 2)
         self.encoder = Encoder(self.stream)
@@ -310,6 +322,58 @@ def test_a_producer_far_ahead_is_not_read_until_its_answers_are_due(node: TestNo
     assert len(node.datas()) == 40
 
 
+def pour(node: TestNode, speakers: Sequence[Speaker], frames: Sequence[bytes]) -> list[bytes]:
+    """Send as much of a stream of frames to each as the node takes; what is left of each."""
+    left = [b"".join(frames)] * len(speakers)
+    idle = 0
+    while idle < 100 and any(left):
+        idle += 1
+        for number, speaker in enumerate(speakers):
+            try:
+                sent = speaker.socket.send(left[number][: 1 << 18]) if left[number] else 0
+            except BlockingIOError:
+                sent = 0
+            if sent:
+                left[number] = left[number][sent:]
+                idle = 0
+        node.round()
+    return left
+
+
+@pytest.mark.parametrize("size", [100_000, 1 << 20])
+def test_what_is_kept_over_all_connections_is_bounded_and_single_puts_go_on(
+    node: TestNode, size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bound = 4 << 20
+    monkeypatch.setattr("kflow.runtime.backlog.BACKLOG_BYTES", bound)
+    node.stick(0)
+    speakers = [Speaker(node, producer=number) for number in range(1, 7)]
+    part = node.part(bytes(size - 1))
+    blocks = [(part.shard, part.count, part.body, part.crc, part.flags)]
+    count = (3 << 20) // size
+    frames = [b"".join(wire.put_many(n, node.stream.id, 1, 0, blocks)[0]) for n in range(1, count + 1)]
+    left = pour(node, speakers, frames)
+    backlog = node.ingest.backlog
+    assert bound - 2 * size <= backlog.bytes <= bound + len(speakers) * (size + 100)
+    assert any(left)
+
+    single = Speaker(node, producer=99)
+    single.put(1, node.part(b"another shard", shard=1))
+    assert single.statuses() == [wire.OK]
+    gone = speakers.pop()
+    gone.socket.close()
+    left.pop()
+    node.round()
+
+    node.files.gate.set()
+    for speaker, rest in zip(speakers, left, strict=True):
+        speaker.send(rest)
+    for speaker in speakers:
+        assert [speaker.answer()[0] for _ in range(count)] == list(range(1, count + 1))
+    eventually(lambda: node.round() or not backlog.bytes)
+    assert len(node.datas()) >= len(speakers) * count
+
+
 def test_a_resent_block_is_found_or_else_stored(node: TestNode) -> None:
     first = Speaker(node)
     tail = node.log.shard(node.stream, 0).tail
@@ -353,9 +417,134 @@ def test_blocks_routed_by_an_old_map_or_for_a_gone_stream_are_sent_back(node: Te
     speaker.put(3, node.part(b"of no shard")._replace(shard=9))
     assert speaker.statuses() == [wire.STALE]
 
-    speaker.put(4, node.part(b"fine"))
+    speaker.put(4, node.part(b"fine"), seen=3)
     assert speaker.statuses() == [wire.OK]
     assert node.datas() == [b"fine"]
+
+
+def test_a_block_routed_by_an_old_map_to_a_shard_that_is_still_open_is_stored(node: TestNode) -> None:
+    speaker = Speaker(node)
+    old, new = node.stream, msgspec.structs.replace(node.stream, generation=node.stream.generation + 1)
+    closed = msgspec.structs.replace(new.shards[1], closed=1)
+    node.ingest._maps[old.id] = msgspec.structs.replace(new, shards=(new.shards[0], closed, *new.shards[2:]))
+
+    speaker.put(1, node.part(b"one"))
+    speaker.put(2, node.part(b"two"), node.part(b"three"), seen=1)
+    assert [speaker.statuses(), speaker.statuses()] == [[wire.OK], [wire.OK] * 2]
+    speaker.put(3, node.part(b"for a shard that is closed", shard=1), seen=2)
+    assert speaker.statuses() == [wire.STALE]
+    assert node.datas() == [b"one", b"two", b"three"]
+
+
+def test_no_frame_overtakes_a_stale_one_that_its_producer_has_not_heard_of(node: TestNode) -> None:
+    """The node may learn of a map between two frames that were routed by it: the first one is sent back, so is this."""
+    speaker = Speaker(node)
+    stream = node.stream
+    node.stream = msgspec.structs.replace(stream, generation=stream.generation + 1)
+    speaker.put(1, node.part(b"of a map to come"))
+    assert speaker.statuses() == [wire.STALE]
+    node.stream = stream
+
+    speaker.put(2, node.part(b"sent before the answer was read"), node.part(b"for another shard", shard=1))
+    speaker.put(3, node.part(LARGE))
+    assert [speaker.statuses(), speaker.statuses()] == [[wire.STALE] * 2, [wire.STALE]]
+    speaker.put(4, node.part(b"of a map to come"), seen=3)
+    assert speaker.statuses() == [wire.OK]
+    assert node.datas() == [b"of a map to come"]
+
+
+def held(node: TestNode) -> list[str]:
+    told: list[str] = []
+    node.ingest.appender.hold(node.stream, (0,), lambda: told.append("quiet"))
+    return told
+
+
+def test_a_shard_that_is_held_takes_nothing_and_the_others_go_on(node: TestNode) -> None:
+    speaker, other = Speaker(node), Speaker(node, producer=8)
+    assert held(node) == ["quiet"]
+    speaker.put(1, node.part(b"waits"))
+    other.put(1, node.part(b"goes on", shard=1))
+
+    assert other.statuses() == [wire.OK]
+    assert speaker.is_unanswered()
+    assert node.datas() == []
+
+
+def test_holding_waits_for_what_is_queued(node: TestNode) -> None:
+    speaker = Speaker(node)
+    node.stick(0)
+    speaker.put(1, node.part(LARGE))
+    eventually(lambda: node.round() or node.ingest.appender._is_busy(node.stream.id))
+    told = held(node)
+    speaker.put(2, node.part(b"behind"))
+    for _ in range(20):
+        node.round()
+    assert told == []
+
+    node.files.gate.set()
+    assert speaker.statuses() == [wire.OK]
+    eventually(lambda: node.round() or told)
+    assert node.datas() == [LARGE]
+
+
+def test_what_was_held_for_a_shard_that_is_closed_by_then_is_sent_back_in_order(node: TestNode) -> None:
+    speaker = Speaker(node)
+    held(node)
+    for number in (1, 2, 3):
+        speaker.put(number, node.part(b"waits"))
+    assert speaker.is_unanswered()
+    node.ingest.appender.release(node.stream, (0,), closed=True)
+
+    assert [speaker.answer()[0] for _ in range(3)] == [1, 2, 3]
+    assert node.datas() == []
+    assert node.appended == []
+
+
+def test_what_was_held_for_a_shard_that_stays_open_is_appended_in_order(node: TestNode) -> None:
+    speaker = Speaker(node)
+    held(node)
+    for number in (1, 2, 3):
+        speaker.put(number, node.part(b"%d" % number))
+    assert speaker.is_unanswered()
+    node.ingest.appender.release(node.stream, (0,), closed=False)
+    speaker.put(4, node.part(b"4"))
+
+    assert [speaker.statuses() for _ in range(4)] == [[wire.OK]] * 4
+    assert node.datas() == [b"1", b"2", b"3", b"4"]
+
+
+def test_a_block_that_is_sent_again_is_found_in_a_parent_that_is_closed_meanwhile(node: TestNode) -> None:
+    first = Speaker(node)
+    first.put(1, node.part(b"stored"))
+    assert first.statuses() == [wire.OK]
+    again = Speaker(node)
+    held(node)
+    again.put(1, node.part(b"stored"), tails=[0])
+    again.put(2, node.part(b"not stored"), tails=[0])
+    assert again.is_unanswered()
+    node.ingest.appender.release(node.stream, (0,), closed=True)
+
+    assert [again.statuses(), again.statuses()] == [[wire.OK], [wire.STALE]]
+    assert node.datas() == [b"stored"]
+
+
+def test_a_stream_is_retired_only_when_its_shards_are_not_held_any_more(node: TestNode) -> None:
+    held(node)
+    retired: list[str] = []
+    node.ingest.retire(node.stream.id, lambda: retired.append("now"))
+    assert retired == []
+    node.ingest.appender.release(node.stream, (0,), closed=True)
+    eventually(lambda: node.round() or retired)
+
+
+def test_a_node_that_ends_while_a_shard_is_held_leaves_its_blocks_to_the_next_one(node: TestNode) -> None:
+    speaker = Speaker(node)
+    held(node)
+    speaker.put(1, node.part(b"waits"))
+    assert speaker.is_unanswered()
+    node.ingest.close()
+    assert node.datas() == []
+    assert eventually(speaker.is_closed)
 
 
 def test_a_stream_is_retired_once_its_queued_appends_are_through(node: TestNode) -> None:

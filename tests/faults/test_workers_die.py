@@ -192,6 +192,28 @@ def test_killing_the_zygote_in_mid_batch_redelivers_and_parks_nobody(shop: Proje
     assert identify(first["pid"]) is None
 
 
+def test_a_worker_that_gives_no_sign_of_life_is_killed_and_nothing_is_counted(shop: Project) -> None:
+    create(shop)
+    shop.handler("""
+        from kflow import Record, on_stream
+        @on_stream("orders", maximum_retry_attempts=0)
+        def bill(record: Record) -> None:
+            note(what="record", n=record.json()["n"])
+    """)
+    put_numbers(shop, 1)
+    process = shop.start()
+    (first,) = shop.wait_for(lambda: shop.seen(what="record"))
+
+    os.kill(first["pid"], signal.SIGSTOP)
+    put_numbers(shop, 1)
+    shop.wait_for(lambda: len(numbers(shop)) == 2, "another worker to take the lease over")
+
+    assert shop.seen(what="record")[1]["pid"] != first["pid"]
+    assert identify(first["pid"]) is None
+    assert shop.stop(process) == 130
+    assert parked(shop) == []
+
+
 def test_killing_the_node_in_mid_batch_leaves_no_process_and_parks_nobody(shop: Project) -> None:
     go = waiting_shop(shop)
     process = shop.start()

@@ -1,12 +1,14 @@
 """The engine of a lease against a list: failures, partial responses, bisection, storage errors, and crashes everywhere.
 
-The model knows the records by their counters, which of them are settled, and the pieces of the batch in front with the
-failed attempts of each. An outcome enters the model when the slot that holds it becomes durable, and not before. Each
-invocation must then be of exactly the model's front piece, under exactly the attempt that the protocol counts.
+The model knows the records by their counters, which of them are the lease's (of its lane, and past its filters), which
+are settled, and the pieces of the batch in front with the failed attempts of each. An outcome enters the model when the
+slot that holds it becomes durable, and not before. Each invocation must then be of exactly the model's front piece,
+under exactly the attempt that the protocol counts.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from typing import Any
 
@@ -47,6 +49,27 @@ MOVES = st.tuples(st.sampled_from(BEHAVIOURS), st.integers(0, 8), st.sampled_fro
 SELDOM = st.sampled_from([True, False, False, False])
 
 
+FILTERS = ('{"data":{"passes":[true]}}',)
+KEYS = [f"key-{number}" for number in range(6)]
+
+
+def key_of(counter: int) -> str:
+    return KEYS[counter * 7 % 6]
+
+
+def payload_of(counter: int) -> bytes:
+    return b'{"counter": %d, "passes": %s}' % (counter, b"false" if counter % 4 == 0 else b"true")
+
+
+def number_of(data: bytes) -> int:
+    found: int = msgspec.json.decode(data)["counter"]
+    return found
+
+
+def lane_of(key: str) -> int:
+    return int.from_bytes(hashlib.md5(key.encode(), usedforsecurity=False).digest())
+
+
 class Front:
     """One piece of the batch in front: how many records, and how many attempts at it have failed."""
 
@@ -64,12 +87,29 @@ class MappingMachine(RuleBasedStateMachine):
         ages=st.booleans(),
         window=st.sampled_from([0, 0, 0, 2]),
         scale=st.sampled_from([0.0, 0.0, 1.0]),
+        factor=st.sampled_from([1, 1, 2, 3]),
+        filters=st.sampled_from([(), (), FILTERS]),
+        drop=st.sampled_from([False, False, True]),
     )
     def begin(
-        self, batch_size: int, retries: int, bisect: bool, report: bool, ages: bool, window: int, scale: float
+        self,
+        batch_size: int,
+        retries: int,
+        bisect: bool,
+        report: bool,
+        ages: bool,
+        window: int,
+        scale: float,
+        factor: int,
+        filters: tuple[str, ...],
+        drop: bool,
     ) -> None:
         self.rig = Rig(
             self.handle,
+            lane=factor - 1,
+            parallelization_factor=factor,
+            filters=filters,
+            on_failure="drop" if drop else None,
             batch_size=batch_size,
             maximum_retry_attempts=retries,
             bisect_batch_on_function_error=bisect,
@@ -85,7 +125,9 @@ class MappingMachine(RuleBasedStateMachine):
         self.pieces: list[Front] = []
         self.succeeded: set[int] = set()
         self.parked: set[int] = set()
+        self.dropped: set[int] = set()
         self.lost: set[int] = set()
+        self.lost_count = 0
         self.interruptions = 0
         self.landing: Callable[[Slot], None] | None = None
         self.parking: ParkedBatch | None = None
@@ -99,7 +141,7 @@ class MappingMachine(RuleBasedStateMachine):
     # ------------------------------------------------------------ what the engine calls
 
     def handle(self, datas: list[bytes]) -> Any:
-        counters = [int(data) for data in datas]
+        counters = [number_of(data) for data in datas]
         invocation = self.rig.function.invocations[-1]
         assert self.rig.slot.state is SlotState.RUNNING
         assert self.rig.slot.request_id == invocation.request_id
@@ -107,7 +149,7 @@ class MappingMachine(RuleBasedStateMachine):
             assert 1 <= len(counters) <= self.rig.options.batch_size
             self.pieces = [Front(len(counters))]
         piece = self.pieces[0]
-        assert counters == list(range(self.front, self.front + piece.count))
+        assert counters == self.next_ones(piece.count)
         assert invocation.attempt == piece.attempts + 1
         assert self.landing is None, "an outcome is known and not written: the function must not run again"
         self.refuse_expired(counters, expired=False)
@@ -149,11 +191,11 @@ class MappingMachine(RuleBasedStateMachine):
         if self.fault == "dies before the park":
             raise Killed
         assert self.rig.slot.state is SlotState.FAILED
-        counters = [int(record.data) for record in entry.records]
+        counters = [number_of(record.data) for record in entry.records]
         if not self.pieces:
             self.pieces = [Front(self.rig.slot.count)]
         piece = self.pieces[0]
-        assert counters == list(range(self.front, self.front + len(counters)))
+        assert counters == self.next_ones(len(counters))
         assert entry.attempts == piece.attempts
         if entry.condition is ParkCondition.RECORD_AGE_EXCEEDED:
             assert len(counters) <= piece.count
@@ -177,8 +219,14 @@ class MappingMachine(RuleBasedStateMachine):
     # ------------------------------------------------------------ what becomes durable
 
     def landed(self, slot: Slot) -> None:
-        if slot.lost > len(self.lost):
+        settled = (slot.succeeded, slot.parked, slot.dropped)
+        passed = any(self.mine(counter) for counter in range(self.front, slot.checkpoint_counter))
+        if slot.lost > self.lost_count:
             self.lose(slot)
+        elif passed and settled == (len(self.succeeded), len(self.parked), len(self.dropped)):
+            self.lose(slot)  # of one record, the share of most lanes is none
+        elif slot.dropped > len(self.dropped):
+            self.settle_dropped(slot)
         elif slot.state is not SlotState.RUNNING and self.landing is not None:
             self.landing(slot)
             self.landing = None
@@ -194,7 +242,7 @@ class MappingMachine(RuleBasedStateMachine):
             if not done:
                 piece.attempts += 1
             else:
-                self.succeeded |= set(range(self.front, self.front + done))
+                self.succeeded |= set(self.next_ones(done))
                 self.advance(done, attempts=0)
             self.interruptions = 0
 
@@ -211,14 +259,49 @@ class MappingMachine(RuleBasedStateMachine):
 
     def settle_parked(self, entry: ParkedBatch) -> None:
         count = len(entry.records)
-        counters = set(range(self.front, self.front + count))
+        counters = set(self.next_ones(count))
         assert not counters & self.parked
         self.parked |= counters
         self.interruptions = 0
         self.advance(count, attempts=self.pieces[0].attempts)
 
+    def settle_dropped(self, slot: Slot) -> None:
+        """The first of the batch are spent or expired, and kept nowhere."""
+        count = slot.dropped - len(self.dropped)
+        counters = self.next_ones(count)
+        if not self.pieces:
+            self.pieces = [Front(count + slot.count)]
+        piece = self.pieces[0]
+        if self.rig.options.maximum_retry_attempts < 0 or piece.attempts <= self.rig.options.maximum_retry_attempts:
+            self.refuse_expired(counters, expired=True)
+            assert self.rig.options.maximum_record_age_in_seconds > 0
+        else:
+            assert count == piece.count
+        self.dropped |= set(counters)
+        self.interruptions = 0
+        self.landing = None
+        self.advance(count, attempts=piece.attempts)
+
+    def mine(self, counter: int) -> bool:
+        """Whether a record is of the lane, and passes the filters."""
+        options = self.rig.options
+        if options.filters and counter % 4 == 0:
+            return False
+        return lane_of(key_of(counter)) % options.parallelization_factor == self.rig.lane
+
+    def next_ones(self, count: int) -> list[int]:
+        """The next records to settle."""
+        found: list[int] = []
+        counter = self.front
+        while len(found) < count:
+            assert counter < self.rig.shard.next_counter
+            if self.mine(counter):
+                found.append(counter)
+            counter += 1
+        return found
+
     def advance(self, count: int, *, attempts: int) -> None:
-        self.front += count
+        self.front = self.next_ones(count)[-1] + 1
         piece = self.pieces.pop(0)
         if count < piece.count:
             self.pieces.insert(0, Front(piece.count - count, attempts))
@@ -227,7 +310,13 @@ class MappingMachine(RuleBasedStateMachine):
         gone = set(range(self.front, slot.checkpoint_counter))
         blocks = self.rig.shard.blocks
         assert max(gone) < (blocks[0].first_counter if blocks else self.rig.shard.next_counter)
-        self.lost |= gone
+        # Whose they were is not known once they are gone: a lane counts its share of all of them.
+        counted = slot.lost - self.lost_count
+        if self.rig.options.parallelization_factor == 1 and not self.rig.options.filters:
+            assert counted == len(gone)
+        assert 0 <= counted <= len(gone)
+        self.lost_count = slot.lost
+        self.lost |= {counter for counter in gone if self.mine(counter)}
         self.front = slot.checkpoint_counter
         self.pieces = []
         self.landing = None
@@ -245,7 +334,8 @@ class MappingMachine(RuleBasedStateMachine):
     @rule(count=st.integers(1, 9))
     def append(self, count: int) -> None:
         first = self.rig.shard.next_counter
-        self.rig.put(*[b"%d" % counter for counter in range(first, first + count)])
+        counters = range(first, first + count)
+        self.rig.put_keyed(*[(key_of(counter), payload_of(counter)) for counter in counters])
         self.arrivals += [self.rig.clock.epoch_ms] * count
 
     @rule(milliseconds=st.sampled_from([500, 2_000, 20_000, 45_000]))
@@ -345,10 +435,18 @@ class MappingMachine(RuleBasedStateMachine):
         if not hasattr(self, "rig"):
             return
         slot = self.rig.slot
-        assert slot.checkpoint_counter == self.front
-        assert (slot.succeeded, slot.parked, slot.lost) == (len(self.succeeded), len(self.parked), len(self.lost))
-        assert self.succeeded | self.parked | self.lost == set(range(1, self.front))
+        # What is not the lease's may be settled with what lies around it, or later.
+        between = range(self.front, slot.checkpoint_counter)
+        assert not any(self.mine(counter) for counter in between)
+        assert slot.checkpoint_counter >= self.front or not any(
+            self.mine(counter) for counter in range(slot.checkpoint_counter, self.front)
+        )
+        counts = (len(self.succeeded), len(self.parked), len(self.dropped), self.lost_count)
+        assert (slot.succeeded, slot.parked, slot.dropped, slot.lost) == counts
+        settled = {counter for counter in range(1, self.front) if self.mine(counter)}
+        assert self.succeeded | self.parked | self.dropped | self.lost == settled
         assert not self.succeeded & self.parked
+        assert not self.succeeded & self.dropped
         if slot.state is SlotState.IDLE:
             assert not self.pieces
         else:
@@ -380,7 +478,7 @@ class MappingMachine(RuleBasedStateMachine):
                 self.resume(alone=True, window_over=True)
         else:
             raise AssertionError("never idle")
-        assert self.front == self.rig.shard.next_counter
+        assert self.rig.slot.checkpoint_counter == self.rig.shard.next_counter
         self.the_slot_is_what_the_model_says()
 
 

@@ -43,6 +43,9 @@ def event_form(event: dict[str, Any], context: object) -> dict[str, Any] | None:
     timeout=30,
     memory_size=256,
     environment={"CURRENCY": "EUR"},
+    parallelization_factor=10,
+    filters=[{"data": {"qty": [{"numeric": [">", 0]}]}}, '{"data": {"id": [1]}}'],
+    on_failure="drop",
 )
 def record_form(order: Record[Order]) -> None:
     assert_type(order.value, Order)
@@ -51,6 +54,16 @@ def record_form(order: Record[Order]) -> None:
     assert_type(order.partition_key, str)
     assert_type(order.shard_id, str)
     assert_type(order.arrival_ms, int)
+
+
+@on_stream("clicks", tumbling_window_in_seconds=60)
+def window_form(batch: Batch[Click]) -> None:
+    assert_type(batch.state, dict[str, Any])
+    batch.state["clicks"] = batch.state.get("clicks", 0) + len(batch)
+    if batch.window is not None and batch.window.is_final:
+        assert_type(batch.window.start_s, int)
+        assert_type(batch.window.end_s, int)
+        assert_type(batch.window.is_terminated_early, bool)
 
 
 @on_stream("clicks", starting_position="LATEST", report_batch_item_failures=True)

@@ -2,11 +2,14 @@ from __future__ import annotations
 
 import errno
 import os
+import struct
 from pathlib import Path
 
 import pytest
+from crc32c import crc32c
+from msgspec.structs import replace
 
-from kflow.broker.checkpoints import Slot, SlotFile, SlotState, slots_path
+from kflow.broker.checkpoints import Slot, SlotFile, SlotState, WindowFlag, slots_path
 from kflow.broker.files import Files
 from kflow.errors import Damaged, StorageError, StorageFull
 from kflow.records import Position
@@ -31,6 +34,12 @@ FULL = Slot(
     failures=2**58,
     parked=2**57,
     lost=2**56,
+    dropped=2**55,
+    window_start_s=1_700_000_040,
+    state_number=2**32 - 1,
+    state_crc=2**32 - 2,
+    state_bytes=1 << 20,
+    window_flags=WindowFlag.FINAL | WindowFlag.EARLY,
     error_type="ZeroDivisionError",
     error_message="division by zero",
 )
@@ -208,7 +217,7 @@ def test_an_error_text_is_cut_to_whole_characters(tmp_path: Path) -> None:
     slots = make(tmp_path, 0)
     slots.store(0, 0, Slot(error_type="E" * 100, error_message="é" * 100))
     slot = reopen(tmp_path).load(0)
-    assert (slot.error_type, slot.error_message) == ("E" * 32, "é" * 16)
+    assert (slot.error_type, slot.error_message) == ("E" * 32, "é" * 2)
 
 
 def test_text_that_is_no_unicode_is_stored_with_its_faults_replaced(tmp_path: Path) -> None:
@@ -234,3 +243,149 @@ def test_descriptors_are_named_and_closed_only_while_they_are_ours(tmp_path: Pat
 
 def test_three_interruptions_make_a_slot_suspect() -> None:
     assert [Slot(interruptions=count).suspect for count in (0, 2, 3, 9)] == [False, False, True, True]
+
+
+# ---------------------------------------------------------------------- copies of version 1
+
+
+def version_1(writes: int, message: bytes, *, checkpoint: int = 1000) -> bytes:
+    """A copy as kflow 0.1.0 wrote it: of shard 0, failed twice, one record parked."""
+    checked = struct.pack(
+        "<4BQIHBx4Q7IQQ6Q16s28s64s",
+        *(1, SlotState.FAILED, 2, 10, writes, 0, 0, len(message)),
+        *(checkpoint, 7, checkpoint, checkpoint + 64),
+        *(0, 0, 3, 3, 4711, 2, 1),
+        *(9, 12345),
+        *(5, 20, 6, 4, 1, 2),
+        b"r" * 16,
+        struct.pack("<14H", 4, 2, *[0] * 12),
+        b"ValueError" + message,
+    )
+    seed = crc32c(b"bill\x00000000000000004d")
+    return struct.pack("<I", crc32c(checked, seed)) + checked
+
+
+def test_a_copy_of_version_1_is_read_with_all_it_holds(tmp_path: Path) -> None:
+    path = make(tmp_path, 0).path
+    with open(path, "r+b") as file:
+        file.seek(512)
+        file.write(version_1(8, b"m" * 54) + version_1(7, b"old", checkpoint=500))
+    slots = reopen(tmp_path)
+    assert slots.load(0) == Slot(
+        checkpoint=Position(1000, 0),
+        checkpoint_counter=7,
+        state=SlotState.FAILED,
+        worker_pid=4711,
+        epoch=9,
+        start=Position(1000, 0),
+        end=Position(1064, 3),
+        count=3,
+        attempt=2,
+        interruptions=1,
+        request_id=b"r" * 16,
+        stack=(4, 2),
+        membership=12345,
+        succeeded=5,
+        delivered=20,
+        invocations=6,
+        failures=4,
+        parked=1,
+        lost=2,
+        error_type="ValueError",
+        error_message="m" * 54,
+    )
+    slots.store(0, 0, replace(slots.load(0), dropped=3))
+    assert reopen(tmp_path).load(0).dropped == 3
+    assert reopen(tmp_path).before(0) == replace(slots.load(0), dropped=0, error_message="m" * 54)
+
+
+def test_the_copy_before_is_what_the_slot_said_before_it_was_stored_last(tmp_path: Path) -> None:
+    slots = make(tmp_path, 0)
+    slots.store(0, 0, Slot(succeeded=1))
+    slots.store(0, 0, Slot(succeeded=2))
+    assert slots.before(0) == Slot(succeeded=1)
+    flip(slots.path, 512 + 256 + 20)  # the first store went to copy 1
+    assert reopen(tmp_path).before(0) is None
+    assert reopen(tmp_path).load(0) == Slot(succeeded=2)
+
+
+# ---------------------------------------------------------------------- lanes
+
+
+def test_a_shard_has_a_slot_for_each_lane(tmp_path: Path) -> None:
+    slots = make(tmp_path, 0, 2, factor=3, initial=lambda shard: Slot(checkpoint_counter=10 + shard))
+    assert slots.keys() == [(0, 0), (0, 1), (0, 2), (2, 0), (2, 1), (2, 2)]
+    assert slots.load(2, 1).checkpoint_counter == 12
+    slots.store(2, 1, Slot(succeeded=4))
+    other = reopen(tmp_path)
+    assert other.factor == 3
+    assert [other.load(2, lane).succeeded for lane in range(3)] == [0, 4, 0]
+
+
+def test_a_shard_that_is_added_gets_as_many_lanes_as_the_file_says(tmp_path: Path) -> None:
+    make(tmp_path, 0, factor=2)
+    assert make(tmp_path, 0, 1).keys() == [(0, 0), (0, 1), (1, 0), (1, 1)]
+
+
+def test_the_least_checkpoint_of_a_shard_is_that_of_its_slowest_lane(tmp_path: Path) -> None:
+    slots = make(tmp_path, 0, 1, factor=3)
+    for lane, counter in enumerate((30, 10, 20)):
+        slots.store(1, lane, Slot(checkpoint=Position(counter * 100, 1), checkpoint_counter=counter))
+    assert slots.least(1, 3) == (Position(1000, 1), 10)
+    assert slots.least(0) == (Position(0, 0), 1)
+
+
+@pytest.mark.parametrize(("before", "after"), [(1, 3), (3, 1), (2, 10)])
+def test_with_another_factor_the_lanes_restart_at_the_least_checkpoint_and_totals_are_kept(
+    tmp_path: Path, before: int, after: int
+) -> None:
+    slots = make(tmp_path, 0, 1, factor=before)
+    for lane in range(before):
+        stored = replace(FULL, checkpoint=Position(5000 + lane, 2), checkpoint_counter=50 + lane)
+        slots.store(0, lane, replace(stored, succeeded=1, delivered=2, invocations=3, failures=4))
+        slots.store(0, lane, replace(slots.load(0, lane), parked=5, lost=6, dropped=7))
+    changed = make(tmp_path, 0, 1, factor=after)
+    assert (changed.factor, changed.keys()) == (after, [(shard, lane) for shard in (0, 1) for lane in range(after)])
+    at = Position(5000, 2)
+    fresh = Slot(checkpoint=at, checkpoint_counter=50, start=at, end=at)
+    totals = {
+        "succeeded": before,
+        "delivered": 2 * before,
+        "invocations": 3 * before,
+        "failures": 4 * before,
+        "parked": 5 * before,
+        "lost": 6 * before,
+        "dropped": 7 * before,
+    }
+    assert changed.load(0) == replace(fresh, **totals)
+    assert [changed.load(0, lane) for lane in range(1, after)] == [fresh] * (after - 1)
+    assert changed.load(1) == Slot()
+    assert make(tmp_path, 0, 1, factor=after).load(0) == changed.load(0)
+
+
+def test_a_change_of_the_factor_that_cannot_be_written_leaves_what_there_is(tmp_path: Path) -> None:
+    files = Failing()
+    make(tmp_path, 0, factor=2).store(0, 1, FULL)
+    files.error = errno.ENOSPC
+    with pytest.raises(StorageFull):
+        make(tmp_path, 0, factor=4, files=files)
+    assert (reopen(tmp_path).factor, reopen(tmp_path).load(0, 1)) == (2, FULL)
+
+
+def test_lanes_are_not_formed_anew_where_one_of_them_is_damaged(tmp_path: Path) -> None:
+    slots = make(tmp_path, 0, factor=2)
+    for copy in (0, 256):
+        flip(slots.path, 1024 + copy + 20)
+    with pytest.raises(Damaged, match="byte 1024"):
+        make(tmp_path, 0, factor=1)
+    with pytest.raises(Damaged):
+        slots.least(0, 2)
+
+
+def test_a_file_from_before_there_were_lanes_has_one_a_shard(tmp_path: Path) -> None:
+    path = make(tmp_path, 0).path
+    text = b'{"function":"bill","stream":"orders","stream_id":"000000000000004d"}'
+    with open(path, "r+b") as file:
+        file.write((struct.pack("<8sII", b"kflowcp\x01", crc32c(text), len(text)) + text).ljust(512, b"\0"))
+    assert (reopen(tmp_path).factor, reopen(tmp_path).load(0)) == (1, Slot())
+    assert make(tmp_path, 0, factor=2).keys() == [(0, 0), (0, 1)]

@@ -208,6 +208,11 @@ def test_a_hash_key_out_of_range_is_refused(hash_key: int) -> None:
         Encoder(stream(2)).encode_many(["a"], [b""], [hash_key])
 
 
+def test_a_hash_key_that_is_text_is_refused_with_what_it_must_be() -> None:
+    with pytest.raises(UsageError, match="an explicit hash key is an int from 0 to 2\\*\\*128 - 1, not '12'"):
+        Encoder(stream(2)).encode_one(b"", "a", "12")  # type: ignore[arg-type]
+
+
 def test_a_call_without_records_is_refused() -> None:
     with pytest.raises(ValidationFailed, match=r"at 'records' .* greater than or equal to 1"):
         Encoder(stream(2)).encode_many([], [])

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from kflow import limits
-from kflow.broker import ctl
+from kflow.broker import ctl, damage
 from kflow.broker.ctl import Ctl
 from kflow.broker.folder import DataFolder
 from kflow.broker.recovery import GAP
@@ -32,6 +32,12 @@ def reboot(store: Store) -> None:
     """As if the machine had been started anew since the page was written."""
     words(store)[ctl.BOOT] += 1
     store.reopen()
+
+
+def lost(store: Store) -> list[tuple[int, int, int, int, int, str]]:
+    """The shard's list of lost ranges."""
+    found = damage.read(os.fspath(store.shard_path), store.files)
+    return [(each.start, each.end, each.first_counter, each.next_counter, each.records, each.reason) for each in found]
 
 
 def filled(store: Store, count: int = 9) -> list[bytes]:
@@ -86,10 +92,18 @@ def test_a_reader_waits_at_the_tail_until_something_is_appended_above_the_gap(tm
     assert everything(reader, tail) == [b"after"]
 
 
-def test_a_shard_that_never_held_anything_begins_at_one(tmp_path: Path) -> None:
+def test_a_page_of_a_shard_that_seems_never_to_have_held_anything_is_not_believed_after_a_reboot(
+    tmp_path: Path,
+) -> None:
     store = Store(tmp_path)
+    empty = (store.shard_path / "ctl").read_bytes()
+    (before,) = store.put(b"never reached the disk, as its file's name and the page did not")
+    (store.shard_path / store.segments()[0]).unlink()
+    (store.shard_path / "ctl").write_bytes(empty)
     reboot(store)
-    assert store.put(b"first")[0] >> 80 & 0xFFFF == 1
+    (after,) = store.put(b"after")
+    assert after > before
+    assert after >> 80 & (1 << 63) - 1 == 1 + GAP
 
 
 def test_a_kill_in_the_first_append_above_the_gap_keeps_the_gap(tmp_path: Path) -> None:
@@ -118,7 +132,7 @@ def test_torn_bytes_are_cut_and_kept_aside(tmp_path: Path, cut: int, caplog: pyt
     store.log.recover_all()
     assert store.datas() == datas[:7]
     assert "torn bytes set aside" in caplog.text
-    assert "records lost with the machine: shard=shard 0 of stream orders bytes 1904 to 2176" in caplog.text
+    assert "records lost with the machine: shard=shard 0 of stream orders records=1 bytes=1904 to 2176" in caplog.text
     (copy,) = (tmp_path / "trash" / f"torn.{store.stream.folder_name}").iterdir()
     assert copy.read_bytes() == torn
     store.put(b"after")
@@ -126,7 +140,7 @@ def test_torn_bytes_are_cut_and_kept_aside(tmp_path: Path, cut: int, caplog: pyt
 
 
 @pytest.mark.usefixtures("small_segments")
-def test_a_hole_in_the_middle_costs_its_segment_from_there_on_and_no_other(tmp_path: Path) -> None:
+def test_a_hole_in_the_middle_costs_what_lies_in_it_and_nothing_behind_it(tmp_path: Path) -> None:
     store = Store(tmp_path)
     datas = filled(store)
     path = store.shard_path / store.segments()[1]
@@ -135,10 +149,14 @@ def test_a_hole_in_the_middle_costs_its_segment_from_there_on_and_no_other(tmp_p
     path.write_bytes(raw)
     reboot(store)
     store.log.recover_all()
-    assert store.datas() == datas[:4] + datas[6:]
+    assert store.datas() == datas[:4] + datas[5:]
     reader = store.reader()
-    assert reader.seek_counter(6) == Position(272 * 6, 0)
-    assert reader.read(272 * 4)[0].offset == 272 * 6
+    assert reader.read(reader.seek_counter(5).offset)[0].first_counter == 6
+    assert reader.read(272 * 4)[0].offset == 272 * 5
+    assert [each[:5] for each in lost(store)] == [
+        (272 * 4, 272 * 5, 5, 6, 1),
+        (272 * 9, 272 * 9 + GAP, 10, 10 + GAP, 0),
+    ]
 
 
 @pytest.mark.usefixtures("small_segments")

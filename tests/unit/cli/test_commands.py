@@ -69,6 +69,7 @@ def test_streams_are_created_listed_described_and_deleted(run: Run, tmp_path: Pa
         "stream": "orders",
         "id": described["id"],
         "shards": 2,
+        "open_shards": 2,
         "records": 0,
         "bytes": 0,
         "retention_hours": 24,
@@ -124,7 +125,7 @@ def test_a_folder_without_data_says_how_to_begin(run: Run, tmp_path: Path) -> No
 
 def test_another_layout_is_refused_and_never_misread(run: Run, orders: DataFolder) -> None:
     path = orders.path / "FORMAT"
-    path.write_bytes(path.read_bytes().replace(b'"layout":1', b'"layout":9'))
+    path.write_bytes(path.read_bytes().replace(b'"layout":2', b'"layout":9'))
     code, _, err = run("streams", "list")
     assert code == 2
     assert "is of layout 9" in err
@@ -381,12 +382,37 @@ def test_checkpoints_are_not_moved_under_a_running_runtime(run: Run, handled: Da
 def test_logs_end_with_the_last_lines(run: Run, handled: DataFolder) -> None:
     assert run("logs", "bill") == (0, "one\ntwo\n", "")
     assert run("logs", "bill", "-n", "1") == (0, "two\n", "")
-    assert run("logs", "bill", "-n", "1", "--json") == (0, '{"function":"bill","text":"two"}\n', "")
+    assert run("logs", "bill", "-n", "0") == (0, "", "")
+    assert run("logs", "bill", "-n", "1", "--json") == (
+        0,
+        '{"function":"bill","type":"output","text":"two"}\n',
+        "",
+    )
     assert run("logs", "bil") == (
         2,
         "",
         "error: no log of a handler `bil`; did you mean `bill`?; handlers with a log: bill\n",
     )
+
+
+def test_logs_go_back_over_rotated_files(run: Run, handled: DataFolder) -> None:
+    (handled.path / "logs" / "bill.log.1").write_text("minus one\nzero\n")
+    assert run("logs", "bill", "-n", "3") == (0, "zero\none\ntwo\n", "")
+    assert run("logs", "bill") == (0, "minus one\nzero\none\ntwo\n", "")
+
+
+def test_logs_of_all_handlers_say_whose_a_line_is(run: Run, handled: DataFolder) -> None:
+    (handled.path / "logs" / "shipping.log").write_text("three\nunfinished")
+    assert run("logs") == (0, "bill      one\nbill      two\nshipping  three\nshipping  unfinished\n", "")
+    assert run("logs", "shipping", "-n", "1") == (0, "three\nunfinished\n", "")
+    code, out, _ = run("logs", "-n", "1", "--json")
+    assert code == 0
+    assert [json.loads(line)["function"] for line in out.splitlines()] == ["bill", "shipping", "shipping"]
+
+
+def test_logs_where_no_handler_has_run(run: Run, orders: DataFolder) -> None:
+    assert run("logs") == (2, "", "error: there are no logs: no handler has run yet\n")
+    assert run("logs", "bill")[2] == "error: no log of a handler `bill`; no handler has run yet\n"
 
 
 def test_parked_records_are_listed_shown_and_dropped(run: Run, orders: DataFolder) -> None:
@@ -603,3 +629,35 @@ def test_a_demo_killed_while_it_began_anew_begins_anew(run: Run, tmp_path: Path)
 def test_data_of_the_demo_is_no_stranger_in_the_projects_data_folder(run: Run, tmp_path: Path) -> None:
     demo.prepare(tmp_path / ".kflow" / "demo")
     assert run("streams", "create", "orders")[0] == 0
+
+
+# ---------------------------------------------------------------------- for programs
+
+
+def test_what_changes_something_says_what_it_did_to_programs_too(run: Run, handled: DataFolder) -> None:
+    park(handled)
+    for arguments, answer in (
+        (("parked", "drop", "1", "--yes"), {"dropped": [1], "records": 1}),
+        (("parked", "drop", "--all", "--yes"), {"dropped": [], "records": 0}),
+        (("checkpoints", "set", "bill", "--to", "latest"), {"function": "bill", "moved": 2, "to": "latest"}),
+        (("checkpoints", "reset", "bill", "--yes"), {"function": "bill", "reset": ["orders"]}),
+        (("reset", "--yes"), {"emptied": ["orders"]}),
+        (("stop",), {"stopped": None}),
+    ):
+        code, out, err = run(*arguments, "--json")
+        assert (code, json.loads(out), err) == (0, answer, ""), arguments
+
+
+def test_every_command_that_reads_or_changes_data_answers_in_json() -> None:
+    """`demo` has its own."""
+    from kflow.cli.arguments import Group
+    from kflow.cli.main import TABLE, command
+
+    without = []
+    for name, _ in TABLE:
+        found = command(name)
+        for each in found.commands if isinstance(found, Group) else [found]:
+            parser = each.parser(name)
+            if not any("--json" in action.option_strings for action in parser._actions):
+                without.append(f"{name} {each.name}")
+    assert without == []

@@ -139,7 +139,10 @@ def test_warnings_go_to_standard_error_and_notices_to_output() -> None:
         (BatchResult.FAILED, {}, "failed"),
         (BatchResult.EXPIRED, {"parked": 4}, "too old, PARKED #4"),
         (BatchResult.PARKED, {"parked": 5, "attempt": 0}, "never sent, PARKED #5"),
-        (BatchResult.LOST, {}, "past retention, LOST"),
+        (BatchResult.LOST, {}, "gone from the log, LOST"),
+        (BatchResult.EXPIRED, {}, "too old, DROPPED"),
+        (BatchResult.DROPPED, {"attempt": 3, "attempts_allowed": 3}, "failed 3 of 3, DROPPED"),
+        (BatchResult.DROPPED, {"attempt": 0}, "never sent, DROPPED"),
         (BatchResult.PARTIAL, {"succeeded": 4}, "4 ok, failed"),
     ],
 )

@@ -19,6 +19,7 @@ from kflow.events.kinesis import event_records
 from kflow.interfaces import Invocation
 from kflow.lambda_ import forms
 from kflow.loading.signature import read_signature
+from kflow.records import Window
 
 SHARD = "shardId-000000000000"
 
@@ -475,3 +476,115 @@ def test_forms_are_told_apart_after_loading(tmp_path, monkeypatch):
 
 def test_decode_failures_are_handler_errors():
     assert issubclass(errors.DecodeFailed, errors.HandlerError)
+
+
+# ---------------------------------------------------------------------- tumbling windows
+
+ARN = "arn:aws:kinesis:us-east-1:123456789012:stream/orders"
+
+
+def windowed(*datas: bytes, state: dict | None = None, is_final: bool = False) -> Invocation:
+    window = Window(
+        start_s=1_607_497_440,
+        end_s=1_607_497_560,
+        state={} if state is None else state,
+        is_final=is_final,
+        source_arn=ARN,
+    )
+    return Invocation(request_id=bytes(16), records=records(*datas), stream="orders", shard_id=SHARD, window=window)
+
+
+def adapted(function):
+    """The `Call` of a function that is not decorated."""
+    return forms.make_call(function, read_signature(function), name="bill", reports={}, default=True)
+
+
+def test_the_event_of_a_window_has_aws_s_keys_in_aws_s_order():
+    def bill(event, context):
+        return list(event.items())
+
+    given = windowed(b"a", state={"1": 282, "2": 715})
+    assert adapted(bill)(given, None) == [
+        ("Records", given.records),
+        ("window", {"start": "2020-12-09T07:04:00Z", "end": "2020-12-09T07:06:00Z"}),
+        ("state", {"1": 282, "2": 715}),
+        ("shardId", SHARD),
+        ("eventSourceARN", ARN),
+        ("isFinalInvokeForWindow", False),
+        ("isWindowTerminatedEarly", False),
+    ]
+
+
+def test_a_batch_has_its_window_and_returns_its_state_by_itself():
+    def bill(batch: Batch):
+        assert batch.window is not None
+        batch.state["count"] = batch.state.get("count", 0) + len(batch)
+        batch.state["final"] = batch.window.is_final
+
+    assert adapted(bill)(windowed(b"a", b"b", state={"count": 1}), None) == {"state": {"count": 3, "final": False}}
+    assert adapted(bill)(windowed(is_final=True), None) == {"state": {"count": 0, "final": True}}
+
+
+def test_a_state_that_was_replaced_is_returned_and_one_that_is_returned_wins():
+    def replaces(batch: Batch):
+        batch.state = {"new": 1}
+
+    def returns(batch: Batch):
+        batch.state = {"ignored": 1}
+        return {"state": {"mine": 2}, "batchItemFailures": []}
+
+    assert adapted(replaces)(windowed(b"a"), None) == {"state": {"new": 1}}
+    assert adapted(returns)(windowed(b"a"), None) == {"state": {"mine": 2}, "batchItemFailures": []}
+
+
+def test_failed_records_and_the_state_are_one_response():
+    def bill(batch: Batch):
+        batch.state["seen"] = len(batch)
+        batch.failed(batch.records[1])
+
+    assert adapted(bill)(windowed(b"a", b"b"), None) == {
+        "state": {"seen": 2},
+        "batchItemFailures": [{"itemIdentifier": "101"}],
+    }
+
+
+def test_what_is_no_object_is_left_for_the_mapping_to_judge():
+    def bill(batch: Batch):
+        return "done"
+
+    assert adapted(bill)(windowed(b"a"), None) == "done"
+
+
+def test_without_windows_a_batch_has_no_window_and_returns_no_state():
+    def bill(batch: Batch):
+        assert batch.window is None
+        batch.state["kept"] = "nowhere"
+
+    assert adapted(bill)(invocation(b"a"), None) is None
+
+
+def test_on_lambda_a_batch_gets_the_window_out_of_the_event():
+    @on_stream("orders", tumbling_window_in_seconds=120)
+    def bill(batch: Batch):
+        assert batch.window is not None
+        batch.state["sum"] = batch.state.get("sum", 0) + len(batch)
+        return {
+            "start": batch.window.start_s,
+            "end": batch.window.end_s,
+            "shard": batch.shard_id,
+            "stream": batch.stream,
+            "final": batch.window.is_final,
+        }
+
+    handler = lambda_handler(bill)
+    window = {
+        "window": {"start": "2020-12-09T07:04:00Z", "end": "2020-12-09T07:06:00Z"},
+        "shardId": "shardId-000000000006",
+        "eventSourceARN": ARN,
+        "isWindowTerminatedEarly": False,
+    }
+    said = {"start": 1_607_497_440, "end": 1_607_497_560, "shard": "shardId-000000000006", "stream": "orders"}
+    given = {**event(b"a"), **window, "state": {"sum": 4}, "isFinalInvokeForWindow": False}
+    assert handler(given, None) == {**said, "final": False, "state": {"sum": 5}}
+    final = {"Records": [], **window, "state": {"sum": 5}, "isFinalInvokeForWindow": True}
+    assert handler(final, None) == {**said, "final": True, "state": {"sum": 5}}

@@ -475,3 +475,52 @@ def test_a_piece_that_expires_whole_is_parked_and_the_next_piece_goes_on() -> No
     assert rig.function.seen[-1] == [b"2"]
     assert [record.data for entry in rig.parking.entries for record in entry.records] == [b"1"]
     assert rig.slot.succeeded == 1
+
+
+# ---------------------------------------------------------------------- on_failure="drop"
+
+
+def test_with_drop_nothing_is_parked_and_what_is_given_up_is_counted() -> None:
+    rig = Rig(fails_on(b"2"), maximum_retry_attempts=1, bisect_batch_on_function_error=True, on_failure="drop")
+    rig.put(b"1", b"2", b"3")
+    rig.run_waits()
+    assert rig.parking.entries == []
+    assert (rig.slot.succeeded, rig.slot.dropped, rig.slot.parked) == (2, 1, 0)
+    (told,) = [outcome for outcome in rig.outcomes if outcome.result.value == "dropped"]
+    assert (told.records, told.attempt, told.sample, told.parked) == (1, 2, b"2", 0)
+    assert told.error is not None
+    assert told.error.message == "2 is poison"
+
+
+def test_with_drop_expired_records_are_dropped_and_the_rest_of_their_batch_is_taken_over() -> None:
+    rig = Rig(maximum_record_age_in_seconds=60, on_failure="drop")
+    rig.put(b"1", b"2")
+    rig.clock.advance(61_000)
+    rig.put(b"3")
+    rig.grant()
+    rig.step()
+    assert (rig.slot.dropped, rig.slot.state.name, rig.slot.count) == (2, "FAILED", 1)
+    rig.restart()
+    rig.run()
+    assert rig.function.seen == [[b"3"]]
+    assert (rig.slot.succeeded, rig.slot.dropped, rig.slot.checkpoint_counter) == (1, 2, 4)
+
+
+def test_a_record_above_the_event_limit_is_dropped_untried() -> None:
+    rig = Rig(on_failure="drop")
+    rig.put(b"x" * 5_000_000)
+    rig.put(b"small")
+    rig.run_waits()
+    assert rig.function.seen == [[b"small"]]
+    assert (rig.slot.dropped, rig.slot.delivered) == (1, 1)
+
+
+def test_a_crash_after_the_last_attempt_drops_the_batch_and_does_not_try_it_again() -> None:
+    rig = Rig(fails_on(b"1"), maximum_retry_attempts=0, on_failure="drop")
+    rig.put(b"1")
+    rig.grant()
+    rig.step()
+    assert (rig.slot.state.name, rig.slot.attempt) == ("FAILED", 1)
+    rig.restart(clean=False)
+    rig.run()
+    assert (len(rig.function.seen), rig.slot.dropped) == (1, 1)

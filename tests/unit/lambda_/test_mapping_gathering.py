@@ -356,3 +356,49 @@ def test_every_record_is_delivered_once_and_in_order_whatever_the_batch_size(siz
     rig.grant()
     rig.run()
     assert [data for seen in rig.function.seen for data in seen] == sent
+
+
+# ---------------------------------------------------------------------- read-ahead
+
+
+def test_no_more_is_read_ahead_than_fills_an_event(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A batch of 10,000 records of 1 MiB would be 10 GB: what is held is one event, and one read beyond."""
+    read: list[int] = []
+    rig = Rig(batch_size=10_000)
+    for _ in range(40):
+        rig.put(b"x" * 1_000_000)
+    plain = rig.shard.read
+
+    def noting(offset: int, max_bytes: int = 1 << 20) -> Any:
+        found = plain(offset, max_bytes)
+        read.extend(len(block.body) for block in found)
+        return found
+
+    monkeypatch.setattr(rig.shard, "read", noting)
+    rig.grant()
+    held = []
+    while rig.step().kind is StepKind.AGAIN:
+        delivered = sum(len(data) for datas in rig.function.seen for data in datas)
+        held.append(sum(read) - delivered)
+    assert max(held) <= 6 * 1024 * 1024 + (1 << 20)
+    assert [len(datas) for datas in rig.function.seen] == [4] * 10
+
+
+def test_small_records_fill_a_batch_of_ten_thousand_where_they_fit() -> None:
+    rig = Rig(batch_size=10_000)
+    for _ in range(10):
+        rig.put(*[b"x" * 60] * 1000)
+    rig.grant()
+    rig.run()
+    assert sum(map(len, rig.function.seen)) == 10_000
+    assert len(rig.function.seen[0]) > 9_000
+
+
+def test_a_full_event_does_not_wait_for_the_batching_window() -> None:
+    rig = Rig(batch_size=1000, maximum_batching_window_in_seconds=300)
+    for _ in range(8):
+        rig.put(b"x" * 1_000_000)
+    rig.grant()
+    step = rig.run()
+    assert [len(datas) for datas in rig.function.seen] == [4]
+    assert step.reason == "window"

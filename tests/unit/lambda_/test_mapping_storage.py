@@ -228,3 +228,71 @@ def test_an_exception_of_the_invoker_passes_through() -> None:
     with pytest.raises(OSError, match="the handler's own"):
         rig.run()
     assert rig.slot.state is SlotState.RUNNING
+
+
+# ---------------------------------------------------------------------- damage
+
+
+def test_a_damaged_block_is_said_with_its_offset_and_nothing_is_attempted() -> None:
+    rig = Rig()
+    rig.put(b"1")
+    rig.shard.broken = Damaged("the block at offset 4096 fails its checksum", 4096)
+    rig.grant()
+    step = rig.step()
+    assert (step.kind, step.reason, step.damaged_at) == (StepKind.WAIT, "damage", 4096)
+    assert "4096" in step.detail
+    rig.shard.broken = None
+    rig.grant()
+    assert rig.run().damaged_at == -1
+    assert rig.function.seen == [[b"1"]]
+
+
+def test_a_damaged_slot_is_no_damage_of_the_shard() -> None:
+    rig = Rig()
+    rig.put(b"1")
+    rig.shard.broken = Damaged("both copies are damaged")
+    rig.grant()
+    step = rig.step()
+    assert (step.reason, step.damaged_at) == ("storage", -1)
+
+
+def test_a_death_is_counted_though_its_batch_cannot_be_read_any_more() -> None:
+    rig = Rig(dies, maximum_retry_attempts=1)
+    rig.put(b"1")
+    rig.grant()
+    with pytest.raises(Killed):
+        rig.step()
+    rig.shard.broken = Damaged("the block fails its checksum", 0)
+    rig.died(EXIT)
+    step = rig.step()
+    assert (step.kind, step.reason, step.damaged_at) == (StepKind.WAIT, "damage", 0)
+    assert (rig.slot.state.name, rig.slot.attempt, rig.slot.failures) == ("FAILED", 1, 1)
+    rig.shard.broken = None
+    rig.grant()
+    with pytest.raises(Killed):
+        rig.step()
+    rig.died(EXIT)
+    rig.run()
+    assert rig.parking.entries[0].attempts == 2
+
+
+def test_a_death_is_kept_where_neither_the_batch_can_be_read_nor_the_slot_be_written() -> None:
+    rig = Rig(dies)
+    rig.put(b"1")
+    rig.grant()
+    with pytest.raises(Killed):
+        rig.step()
+    rig.shard.broken = Damaged("the block fails its checksum", 0)
+    rig.slots.refuse = lambda slot: True
+    rig.died(EXIT)
+    assert rig.step().kind is StepKind.HOLD
+    rig.slots.refuse = lambda slot: False
+    assert rig.step().reason == "damage"
+    assert rig.slot.attempt == 1
+
+
+def dies(datas: list[bytes]) -> None:
+    raise Killed
+
+
+EXIT = FunctionError(type="Runtime.ExitError", message="Runtime exited")

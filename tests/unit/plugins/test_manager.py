@@ -172,6 +172,13 @@ def test_hook_runtime_stopping_names_only_the_arguments_it_wants(plugin: Plugin)
     assert PluginManager.load([str(plugin(source))]).call("runtime_stopping", reason="SIGINT") == ["bye"]
 
 
+def test_hook_shards_changed_is_told_the_shards_by_name(plugin: Plugin) -> None:
+    hook = "@hookimpl\ndef shards_changed(closed, opened):\n    return closed + opened\n"
+    source = f"from kflow.plugins import hookimpl\n{hook}"
+    manager = PluginManager.load([str(plugin(source))])
+    assert manager.call("shards_changed", stream="orders", closed=["a"], opened=["b", "c"]) == [["a", "b", "c"]]
+
+
 def test_a_hook_of_a_later_kflow_may_be_optional(plugin: Plugin) -> None:
     source = COUNTS + "\n@hookimpl(optionalhook=True)\ndef records_parked(parked):\n    pass\n"
     (loaded,) = PluginManager.load([str(plugin(source))]).names()
@@ -182,7 +189,10 @@ def test_a_hook_of_a_later_kflow_may_be_optional(plugin: Plugin) -> None:
     ("source", "message"),
     [
         ("@hookimpl\ndef batch_don(outcome): pass", "plugin counts .*no hook 'batch_don'; did you mean 'batch_done'?"),
-        ("@hookimpl\ndef xyzzy(): pass", "no hook 'xyzzy'; hooks: batch_done, runtime_started, runtime_stopping"),
+        (
+            "@hookimpl\ndef xyzzy(): pass",
+            "no hook 'xyzzy'; hooks: batch_done, runtime_started, runtime_stopping, shards_changed",
+        ),
         ("@hookimpl\ndef batch_done(outcome, count): pass", "count"),
         ("@hookimpl(wrapper=True)\ndef batch_done(outcome):\n    yield", "batch_done is a wrapper"),
         ("def batch_done(outcome): pass", "has no hook: mark its functions with @hookimpl"),

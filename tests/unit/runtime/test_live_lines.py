@@ -6,7 +6,7 @@ import msgspec
 
 from kflow.interfaces import BatchOutcome, BatchResult
 from kflow.runtime.feed import live_pair
-from kflow.runtime.worker import Live
+from kflow.runtime.live import Live
 
 
 def outcome(records: int, result: BatchResult = BatchResult.OK, shard: str = "shardId-000000000000") -> BatchOutcome:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from kflow.interfaces import FunctionError
-from kflow.runtime.messages import Channel, DeathNote, Grant, Retire, Returned, Running, Stop
+from kflow.runtime.messages import Channel, DeathNote, Grant, LaneGrant, Retire, Returned, Running, Stop
 
 
 @pytest.fixture
@@ -23,12 +23,13 @@ def pair() -> Iterator[tuple[Channel, Channel]]:
 def test_messages_arrive_whole_and_in_order(pair: tuple[Channel, Channel]) -> None:
     node, worker = pair
     note = DeathNote(12, b"0123456789abcdef", FunctionError(type="Sandbox.Timedout", message="late"))
-    grant = Grant(lease=3, generation=9, trigger=0, shard=7, since_completion_ms=250, death=note)
+    lanes = (LaneGrant(3, 9, 250, death=note), LaneGrant(4, 1, 0, lane=5))
+    grant = Grant(trigger=0, shard=7, lanes=lanes, spare=1)
     node.post(grant)
-    node.post(Retire(9))
+    node.post(Retire(3, 9))
     node.post(Stop())
 
-    assert worker.receive(wait=True) == [grant, Retire(9), Stop()]
+    assert worker.receive(wait=True) == [grant, Retire(3, 9), Stop()]
 
 
 def test_a_message_cut_by_the_socket_waits_for_its_rest(pair: tuple[Channel, Channel]) -> None:
@@ -50,7 +51,7 @@ def test_a_message_cut_by_the_socket_waits_for_its_rest(pair: tuple[Channel, Cha
 def test_posting_never_blocks_and_keeps_what_did_not_fit(pair: tuple[Channel, Channel]) -> None:
     node, worker = pair
     count = 0
-    while not node.post(Retire(count)):
+    while not node.post(Retire(count, 1)):
         count += 1
     node.post(Stop())
 
@@ -58,7 +59,7 @@ def test_posting_never_blocks_and_keeps_what_did_not_fit(pair: tuple[Channel, Ch
     while not received or not isinstance(received[-1], Stop):
         received += worker.receive(wait=True)
         node.flush()
-    assert received == [*(Retire(number) for number in range(count + 1)), Stop()]
+    assert received == [*(Retire(number, 1) for number in range(count + 1)), Stop()]
 
 
 def test_the_end_of_the_other_side_is_told_and_posting_to_it_is_void(pair: tuple[Channel, Channel]) -> None:

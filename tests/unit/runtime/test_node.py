@@ -12,10 +12,11 @@ from kflow.broker.folder import DataFolder
 from kflow.broker.log import Log
 from kflow.broker.parked import ParkedStore
 from kflow.broker.writing import writing
-from kflow.declarations import Handler, HandlerForm
+from kflow.declarations import Handler, HandlerForm, MappingOptions, StreamTrigger
 from kflow.plugins.manager import PluginManager
 from kflow.runtime.leases import Lease
 from kflow.runtime.loop import Loop
+from kflow.runtime.messages import Alive
 from kflow.runtime.node import FunctionPlan, Node, NodeOptions
 from kflow.runtime.supervisor import SupervisorOptions
 
@@ -62,7 +63,14 @@ def made(tmp_path: Path) -> Iterator[tuple[Node, Heard]]:
         loop=loop,
     )
     handler = Handler(
-        name="bill", file="app.py", line=1, root=".", module="app", qualname="bill", form=HandlerForm.EVENT
+        name="bill",
+        file="app.py",
+        line=1,
+        root=".",
+        module="app",
+        qualname="bill",
+        form=HandlerForm.EVENT,
+        triggers=(StreamTrigger(stream="orders", options=MappingOptions()),),
     )
     node.functions["bill"] = FunctionPlan(handler=handler, maps=(stream,), timeout_s=3, memory_mb=128, environment={})
     node.table.add(Lease(1, "bill", stream.id, 0, 0, settled_at=0.0))
@@ -76,9 +84,9 @@ def test_what_the_storage_refuses_is_told_once_and_so_is_its_end(made: tuple[Nod
     node.table.plan(0.0)
     worker = SimpleNamespace(id=1)
 
-    node.held(worker, "no space left")  # type: ignore[arg-type]  # only its number is looked at
-    node.held(worker, "no space left")  # type: ignore[arg-type]
-    node.held(worker, "")  # type: ignore[arg-type]
+    node.held(worker, Alive(1, "no space left", 1))  # type: ignore[arg-type]  # only its number is looked at
+    node.held(worker, Alive(1, "no space left", 1))  # type: ignore[arg-type]
+    node.held(worker, Alive(1, "", 1))  # type: ignore[arg-type]
     node.feed.start()
     node.feed.close()
 

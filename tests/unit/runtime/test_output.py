@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import errno
+from pathlib import Path
+
+import pytest
+
 from kflow.interfaces import FunctionError
-from kflow.runtime.output import error_text, report
+from kflow.runtime.logfiles import LogFile, log_path
+from kflow.runtime.output import FunctionLog, error_text, parse, report
 
 
 def test_the_report_rounds_up_what_is_billed_and_ends_with_a_tab() -> None:
@@ -27,3 +33,54 @@ def test_a_trace_is_indented_with_no_break_spaces() -> None:
         "[ERROR] ValueError: bad\nTraceback (most recent call last):\n"
         '\xa0\xa0File "/app.py", line 6, in handler\n\xa0\xa0\xa0\xa0raise ValueError("bad")\n'
     )
+
+
+def test_the_lines_of_lambda_are_read_back() -> None:
+    end, first = report("a-b", 3010, 128, 36, init_us=110_100).splitlines()
+    assert parse("START RequestId: a-b Version: $LATEST") == {"type": "start", "request_id": "a-b"}
+    assert parse(end) == {"type": "end", "request_id": "a-b"}
+    assert parse(first) == {
+        "type": "report",
+        "request_id": "a-b",
+        "duration_ms": 3.01,
+        "billed_duration_ms": 4,
+        "memory_size_mb": 128,
+        "max_memory_used_mb": 36,
+        "init_duration_ms": 110.1,
+    }
+    _, timeout = report("a-b", 3_000_000, 128, 0, status="timeout").splitlines()
+    assert parse(timeout)["status"] == "timeout"
+
+
+@pytest.mark.parametrize("line", ["", "hello", "END of it", "REPORT", "START RequestId:", " END RequestId: a"])
+def test_what_a_handler_prints_is_output(line: str) -> None:
+    assert parse(line) == {"type": "output"}
+
+
+def test_a_log_that_cannot_be_rotated_goes_on_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(self: LogFile) -> bool:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    log = FunctionLog(tmp_path, "bill", 128)
+    monkeypatch.setattr(LogFile, "look", full)
+    log.start("a-b")
+    log.end(1000, None)
+    lines = log_path(tmp_path, "bill").read_text().splitlines()
+    assert lines[0] == "[WARNING] the log cannot be rotated: [Errno 28] No space left on device"
+    assert lines[1:3] == ["START RequestId: a-b Version: $LATEST", "END RequestId: a-b"]
+    log._file.close()
+
+
+def test_a_worker_looks_at_the_size_of_its_log_now_and_then(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not before each batch: that would be two calls of the system more."""
+    looks: list[LogFile] = []
+    monkeypatch.setattr(LogFile, "look", lambda self: bool(looks.append(self)))
+    monkeypatch.setattr("time.monotonic", lambda: 100.0)
+    log = FunctionLog(tmp_path, "bill", 128)
+    for _ in range(5):
+        log.start("a-b")
+    assert len(looks) == 1
+    monkeypatch.setattr("time.monotonic", lambda: 101.0)
+    log.start("a-b")
+    assert len(looks) == 2
+    log._file.close()

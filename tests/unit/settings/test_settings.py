@@ -148,11 +148,7 @@ def test_without_files_no_project_is_looked_for(tmp_path: Path) -> None:
         ("retry_backoff_scale = -1", "retry_backoff_scale in kflow.toml must be a number from 0 to 100, not -1"),
         (
             'fsync = "intervall"',
-            "fsync in kflow.toml must be one of none, interval, not 'intervall'; did you mean `interval`?",
-        ),
-        (
-            'fsync = "always"',
-            "fsync in kflow.toml = 'always' is not built yet in this version of kflow: take it out",
+            "fsync in kflow.toml must be one of none, interval, always, not 'intervall'; did you mean `interval`?",
         ),
         (
             "port = 4566",

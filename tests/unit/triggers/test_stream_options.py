@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from kflow import loading, on_stream
+from kflow import Batch, Record, loading, on_stream
 from kflow.declarations import FunctionOptions, MappingOptions, StartingPosition, declared
 from kflow.errors import UsageError
 
@@ -58,6 +58,9 @@ def test_every_option_arrives_in_the_declaration():
         timeout=900,
         memory_size=10_240,
         environment={"MODE": "test"},
+        parallelization_factor=10,
+        filters=[{"data": {"type": ["good"]}}, '{ "partitionKey": ["a"] }'],
+        on_failure="drop",
     )
     def bill(event, context):
         pass
@@ -74,10 +77,30 @@ def test_every_option_arrives_in_the_declaration():
         maximum_record_age_in_seconds=604_800,
         bisect_batch_on_function_error=True,
         report_batch_item_failures=True,
+        parallelization_factor=10,
+        filters=('{"data":{"type":["good"]}}', '{ "partitionKey": ["a"] }'),
+        on_failure="drop",
     )
     assert mark.function_options == FunctionOptions(
         function_name="Bill-2", timeout=900, memory_size=10_240, environment={"MODE": "test"}
     )
+
+
+def test_a_tumbling_window_arrives_in_the_declaration():
+    @on_stream("orders", tumbling_window_in_seconds=900)
+    def bill(batch: Batch):
+        pass
+
+    (mark,) = declared(bill)
+    assert mark.trigger.options == MappingOptions(tumbling_window_in_seconds=900)
+
+
+def test_a_tumbling_window_needs_a_form_that_has_a_state():
+    with pytest.raises(UsageError, match="bill takes one record at a time, and has no state to return"):
+
+        @on_stream("orders", tumbling_window_in_seconds=60)
+        def bill(record: Record):
+            pass
 
 
 def test_the_decorated_function_is_the_same_function():
@@ -118,6 +141,25 @@ def test_the_decorated_function_is_the_same_function():
         ),
         ("report_batch_item_failures='yes'", "report_batch_item_failures must be True or False, not 'yes'"),
         ("enabled=None", "enabled must be True or False, not None"),
+        ("parallelization_factor=0", "parallelization_factor must be a whole number from 1 to 10, not 0"),
+        ("parallelization_factor=11", "parallelization_factor must be a whole number from 1 to 10, not 11"),
+        ("tumbling_window_in_seconds=901", "tumbling_window_in_seconds must be a whole number from 0 to 900, not 901"),
+        (
+            "tumbling_window_in_seconds=60, parallelization_factor=2",
+            (
+                "tumbling_window_in_seconds needs parallelization_factor=1: the state of a window is kept per shard, "
+                "and lanes would each have their own"
+            ),
+        ),
+        ("on_failure='park'", "on_failure must be None or \"drop\", not 'park'"),
+        ("on_failure=True", 'on_failure must be None or "drop", not True'),
+        (
+            "filters={'data': {}}",
+            "filters must be a list of patterns, each a dict or JSON text, not {'data': {}}",
+        ),
+        ("filters='{}'", "filters must be a list of patterns, each a dict or JSON text, not '{}'"),
+        ("filters=[7]", "filters: a pattern is a dict or JSON text, not 7"),
+        ("filters=None", "filters must be a list of patterns, each a dict or JSON text, not None"),
         ("timeout=0", "timeout must be a whole number from 1 to 900, not 0"),
         ("timeout=901", "timeout must be a whole number from 1 to 900, not 901"),
         ("memory_size=64", "memory_size must be a whole number from 128 to 10240, not 64"),
@@ -190,15 +232,15 @@ def test_an_unknown_option_is_refused_with_the_nearest_name(tmp_path, monkeypatc
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ("parallelization_factor=2", "parallelization_factor is not built yet: remove it: one lane a shard"),
-        ("tumbling_window_in_seconds=60", "tumbling_window_in_seconds is not built yet: remove it: no windows"),
-        (
-            "filters=[{'data': {'a': [1]}}]",
-            "filters is not built yet: remove it, and skip records in the handler",
-        ),
-        (
-            "on_failure='sqs:dead'",
-            "on_failure is not built yet: remove it: spent records are parked, see `kflow parked list`",
+        *(
+            (
+                f"on_failure={where!r}",
+                (
+                    f"on_failure={where!r}: destinations are not built yet: remove it, and what is spent is parked "
+                    '(`kflow parked list`); or on_failure="drop" to keep nothing'
+                ),
+            )
+            for where in ("sqs:dead", "sns:alerts", "s3:graveyard", "arn:aws:sqs:us-east-1:123456789012:dead")
         ),
         (
             "consumer='fast'",
@@ -298,3 +340,26 @@ def test_a_second_declaration_of_the_same_stream_names_both_lines(tmp_path, monk
         "app.py:3: bill consumes orders already, by the decorator at app.py:4: remove one of them "
         "(a function has one checkpoint a stream)"
     )
+
+
+@pytest.mark.parametrize(
+    ("pattern", "says"),
+    [
+        ("{'data': {'type': 'good'}}", "type"),
+        ("'null'", "filters[0]"),
+        ("'{'", "filters[0]"),
+        ("{'data': {'type': []}}", "type"),
+        ("{'data': ['text']}", "data"),
+        ("{'data': {'n': [{'NUMERIC': ['=', 1]}]}}", "NUMERIC"),
+    ],
+)
+def test_an_invalid_filter_is_refused_with_its_line_and_its_place(tmp_path, monkeypatch, pattern, says):
+    message = refusal(tmp_path, monkeypatch, f'@on_stream("orders", filters=[{pattern}])')
+    assert message.startswith("app.py:3: filters[0]")
+    assert says in message
+
+
+def test_a_filter_that_is_no_json_is_refused(tmp_path, monkeypatch):
+    message = refusal(tmp_path, monkeypatch, '@on_stream("orders", filters=[{"data": {"a": [object()]}}])')
+    assert message.startswith("app.py:3: filters: ")
+    assert "cannot be written as JSON" in message

@@ -1,0 +1,98 @@
+"""The functions of a node as data, and what a worker is told of them: its spec, and grants."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from kflow.broker import streammap
+from kflow.broker.streammap import StreamMap
+from kflow.declarations import Handler
+from kflow.runtime.lease import Lease
+from kflow.runtime.messages import Grant, LaneGrant, WorkerSpec
+from kflow.runtime.places import GrantLease
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FunctionPlan:
+    """A function to run: its handler, the streams of its triggers, what it may use."""
+
+    handler: Handler
+    maps: tuple[StreamMap, ...]
+    timeout_s: int
+    memory_mb: int
+    environment: Mapping[str, str]
+
+    def triggers_on(self, stream: StreamMap) -> list[int]:
+        """Which of its triggers read a stream."""
+        return [index for index, each in enumerate(self.maps) if each.id == stream.id]
+
+    def with_map(self, trigger: int, stream: StreamMap) -> FunctionPlan:
+        """The same with another map for one of its triggers."""
+        return replace(self, maps=(*self.maps[:trigger], stream, *self.maps[trigger + 1 :]))
+
+    def place(self, lease: Lease) -> str:
+        """A lease of it, for people."""
+        lane = f" lane {lease.lane}" if self.handler.triggers[lease.trigger].options.parallelization_factor > 1 else ""
+        return f"{lease.function} {self.maps[lease.trigger].name}/{lease.shard}{lane}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeOptions:
+    """What the node needs from the settings, and which node of the folder it is.
+
+    Attributes:
+        epoch: counts the nodes of the folder.
+        previous_epoch_clean: whether the one before ended of its own accord.
+    """
+
+    region: str
+    account: str
+    max_workers: int
+    retry_backoff_scale: float
+    epoch: int
+    previous_epoch_clean: bool
+
+
+def worker_spec(
+    worker: int, plan: FunctionPlan, options: NodeOptions, *, data_dir: str, init_in_invocation: bool, every_batch: bool
+) -> WorkerSpec:
+    """All that a worker is told at its start."""
+    return WorkerSpec(
+        worker=worker,
+        handler=plan.handler,
+        data_dir=data_dir,
+        maps=tuple(streammap.encode(each) for each in plan.maps),
+        epoch=options.epoch,
+        previous_epoch_clean=options.previous_epoch_clean,
+        region=options.region,
+        account=options.account,
+        retry_backoff_scale=options.retry_backoff_scale,
+        timeout_s=plan.timeout_s,
+        memory_mb=plan.memory_mb,
+        environment=dict(plan.environment),
+        init_in_invocation=init_in_invocation,
+        every_batch=every_batch,
+    )
+
+
+def grant(action: GrantLease, now: float, *, window_over: bool) -> Grant:
+    """The message of a grant. A death note goes with one grant only: here it is taken off the lease."""
+    first = action.leases[0]
+    lanes = []
+    for lease in action.leases:
+        death = lease.told = lease.death
+        lease.death = None
+        lanes.append(
+            LaneGrant(
+                lease.id,
+                lease.generation,
+                int((now - lease.settled_at) * 1000),
+                lease.lane,
+                lease.window_due,
+                lease.alone,
+                death,
+                lease.last_error,
+            )
+        )
+    return Grant(first.trigger, first.shard, tuple(lanes), action.spare, window_over)

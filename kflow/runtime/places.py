@@ -1,0 +1,135 @@
+"""Places: the worker processes of a node as the plan sees them, and what a plan consists of. Data only."""
+
+from __future__ import annotations
+
+import enum
+from collections import OrderedDict, deque
+from dataclasses import dataclass, field
+from typing import Final
+
+from kflow.runtime.lease import Lease
+
+SLICE_S: Final = 1.0
+"""A busy worker gives its place up after this long (or ten times its start time) when something else waits."""
+IDLE_S: Final = 60.0
+"""An idle worker ends after this long."""
+BACKOFF_S: Final = (0.1, 10.0)
+"""Starts of one function wait this long after a death: the first value, doubled up to the second."""
+
+Unit = list[Lease]
+"""Leases that are granted together: lanes of one shard of which it is not known whether they have a batch; else one."""
+UnitKey = int | tuple[int, int]
+
+
+class PlaceState(enum.Enum):
+    """What a worker process is up to."""
+
+    IDLE = "idle"
+    BUSY = "busy"
+    STOPPING = "stopping"
+
+
+@dataclass(slots=True, eq=False)
+class Place:
+    """A worker process, as the plan sees it.
+
+    Attributes:
+        since: when the state last changed.
+        leases: what it holds, by id: lanes of one shard.
+        running: id of the lease whose batch it runs, once that is known: then it has looked at all of them.
+        start_s: how long its start took; 0 while unknown.
+        retiring: it has been asked to return all it holds.
+    """
+
+    id: int
+    function: str
+    since: float
+    state: PlaceState = PlaceState.IDLE
+    leases: dict[int, Lease] = field(default_factory=dict)
+    running: int | None = None
+    redrive: int | None = None
+    start_s: float = 0.0
+    retiring: bool = False
+
+    @property
+    def slice_end(self) -> float:
+        """From when on it is to give its place up if something waits."""
+        return self.since + max(SLICE_S, 10 * self.start_s)
+
+
+@dataclass(slots=True, eq=False)
+class Pool:
+    """What is kept per function.
+
+    Attributes:
+        ready: leases that wait for a worker, as they are to be granted; longest waiting first.
+        redrives: parked entries to send again: number and trigger.
+        deaths: of its workers, since a batch was settled.
+        not_before: no worker of it is started before this.
+    """
+
+    function: str
+    ready: OrderedDict[UnitKey, Unit] = field(default_factory=OrderedDict)
+    redrives: deque[tuple[int, int]] = field(default_factory=deque)
+    deaths: int = 0
+    not_before: float = 0.0
+
+    @property
+    def waits_since(self) -> float:
+        """Since when the first of its waiting leases waits."""
+        return next(iter(self.ready.values()))[0].ready_since
+
+    def died(self, now: float) -> None:
+        """A worker ended other than as it was asked to: the next one starts later."""
+        self.not_before = now + min(BACKOFF_S[0] * 2 ** min(self.deaths, 16), BACKOFF_S[1])
+        self.deaths += 1
+
+
+@dataclass(frozen=True, slots=True)
+class StartWorker:
+    """Start a worker for a function; it is an idle place at once, and grants may be sent to it before it lives."""
+
+    worker: int
+    function: str
+
+
+@dataclass(frozen=True, slots=True)
+class GrantLease:
+    """Send a grant.
+
+    Attributes:
+        leases: lanes of one shard, at least one.
+        spare: how many of those that have a batch the worker is to leave to others at once.
+    """
+
+    worker: int
+    leases: tuple[Lease, ...]
+    spare: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class SendRedrive:
+    """Have a worker send a parked entry to its function again."""
+
+    worker: int
+    number: int
+    trigger: int
+
+
+@dataclass(frozen=True, slots=True)
+class RetireLease:
+    """Ask a busy worker to return a lease at the end of the attempt."""
+
+    worker: int
+    lease: int
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class StopWorker:
+    """Ask an idle worker to end."""
+
+    worker: int
+
+
+Action = StartWorker | GrantLease | SendRedrive | RetireLease | StopWorker

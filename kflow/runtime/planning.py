@@ -1,0 +1,347 @@
+"""The plan: which waiting lease goes to which worker, who starts, who stops, who gives back. Pure, and never waits.
+
+Nothing here knows what leases wait for before they wait for a worker: `kflow.runtime.leases` does.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+
+from kflow.runtime.lease import Lease, LeaseState
+from kflow.runtime.places import (
+    IDLE_S,
+    Action,
+    GrantLease,
+    Place,
+    PlaceState,
+    Pool,
+    RetireLease,
+    SendRedrive,
+    StartWorker,
+    StopWorker,
+    Unit,
+    UnitKey,
+)
+
+
+class Planner:
+    """The places of a node, and the leases that wait for one.
+
+    Attributes:
+        places: by the worker's number.
+        pools: by function.
+        hungry: the pools with leases that wait.
+        stopping: nothing is granted any more.
+    """
+
+    def __init__(self, max_workers: int) -> None:
+        self.places: dict[int, Place] = {}
+        self.pools: dict[str, Pool] = {}
+        self.hungry: dict[str, Pool] = {}
+        self.stopping = False
+        self._max_workers = max_workers
+        self._next_worker = 0
+        self._exclusive: Lease | None = None
+        self._alone: dict[int, Lease] = {}
+        self._redriving: dict[str, Pool] = {}
+        self._several: dict[int, Place] = {}  # places that hold more than one lease
+
+    # ------------------------------------------------------------------ who waits
+
+    def pool(self, function: str) -> Pool:
+        """The pool of a function, made where there is none."""
+        pool = self.pools.get(function)
+        if pool is None:
+            pool = self.pools[function] = Pool(function)
+        return pool
+
+    def wait(self, lease: Lease) -> None:
+        """A lease waits for a worker: by itself, or with the lanes of its shard that may have nothing either."""
+        pool = self.pools[lease.function]
+        if lease.alone:
+            self._alone[lease.id] = lease
+        key = _key(lease)
+        unit = pool.ready.get(key)
+        if unit is None:
+            pool.ready[key] = [lease]
+            self.hungry[pool.function] = pool
+        else:
+            unit.append(lease)
+
+    def withdraw(self, lease: Lease) -> None:
+        """It waits no longer, and gets no worker."""
+        pool = self.pools[lease.function]
+        key = _key(lease)
+        unit = pool.ready.get(key, [])
+        if lease not in unit:
+            return
+        unit.remove(lease)
+        self._alone.pop(lease.id, None)
+        if not unit:
+            self._took(pool, key)
+
+    def redrive(self, function: str, number: int, trigger: int) -> None:
+        """A parked entry waits for a worker of its function."""
+        pool = self.pool(function)
+        pool.redrives.append((number, trigger))
+        self._redriving[function] = pool
+
+    def release(self, place: Place, lease: Lease | None, now: float) -> None:
+        """A worker holds a lease (None: a redrive) no longer; with the last one it is idle."""
+        if lease is None:
+            place.redrive = None
+        else:
+            place.leases.pop(lease.id, None)
+            if self._several and len(place.leases) < 2:
+                self._several.pop(place.id, None)
+            lease.worker = None
+            lease.retiring = False
+            if lease is self._exclusive:
+                self._exclusive = None
+        if place.leases or place.state is not PlaceState.BUSY:
+            return
+        place.state = PlaceState.IDLE
+        place.since = now
+        place.running = None
+        place.retiring = False
+
+    # ------------------------------------------------------------------ the plan
+
+    def plan(self, now: float) -> list[Action]:
+        """What to do now; counted as done."""
+        actions: list[Action] = []
+        if self.stopping:
+            self._stop_all(actions, now)
+            return actions
+        if self._exclusive is not None or self._alone:
+            self._plan_alone(actions, now)
+        elif self.hungry:
+            self._plan_ready(actions, now)
+        elif self._several:
+            self._spread(actions, now)
+        if self._redriving:
+            for pool in list(self._redriving.values()):
+                self._plan_redrives(pool, actions, now)
+        for place in self.places.values():
+            if place.state is PlaceState.IDLE and now - place.since >= IDLE_S:
+                self._stop(place, actions, now)
+        return actions
+
+    def next_due(self, now: float) -> float | None:
+        """When `plan` has to be called next if nothing happens before."""
+        times = [place.since + IDLE_S for place in self.places.values() if place.state is PlaceState.IDLE]
+        if self.hungry and not self.stopping:
+            # A slice that is over was looked at by the last plan: if it is not retired by now, it need not be.
+            times += [
+                place.slice_end
+                for place in self.places.values()
+                if place.state is PlaceState.BUSY and place.leases and not place.retiring and place.slice_end > now
+            ]
+            times += [pool.not_before for pool in self.hungry.values() if pool.not_before > now]
+        times += [pool.not_before for pool in self._redriving.values() if pool.not_before > now]
+        return min(times, default=None)
+
+    def _plan_ready(self, actions: list[Action], now: float) -> None:
+        """Grant to idle workers and to new ones, longest waiting first; then see whether others must make room."""
+        if len(self.hungry) == 1:
+            (pool,) = self.hungry.values()
+            while pool.ready and self._serve(pool, actions, now):
+                pass
+        elif self._free() > 0:
+            self._serve_all(actions, now)
+        if self.hungry:
+            self._make_room(actions, now)
+
+    def _serve_all(self, actions: list[Action], now: float) -> None:
+        """Over several functions: an idle worker is not for its own function while another one has waited longer."""
+        order = [(pool.waits_since, number, pool, 0) for number, pool in enumerate(self.hungry.values())]
+        heapq.heapify(order)
+        coming = self._coming()
+        while order:
+            _, number, pool, unserved = heapq.heappop(order)
+            if not unserved and self._serve(pool, actions, now):
+                pass
+            elif pool.not_before <= now and (coming > 0 or self._evict(pool, actions, now)):
+                coming -= coming > 0
+                unserved += 1
+            else:
+                continue  # nothing in this plan gives it a place any more
+            waiting = next(itertools.islice(pool.ready.values(), unserved, None), None)
+            if waiting is not None:
+                heapq.heappush(order, (waiting[0].ready_since, number, pool, unserved))
+
+    def _evict(self, pool: Pool, actions: list[Action], now: float) -> bool:
+        """End an idle worker that is less needed: of a function that has nothing, else of the one that waits least."""
+        idle = [place for place in self.places.values() if place.state is PlaceState.IDLE]
+        for place in idle:
+            if place.function not in self.hungry:
+                self._stop(place, actions, now)
+                return True
+        others = [place for place in idle if self.pools[place.function].waits_since > pool.waits_since]
+        if not others:
+            return False
+        self._stop(max(others, key=lambda place: self.pools[place.function].waits_since), actions, now)
+        return True
+
+    def _serve(self, pool: Pool, actions: list[Action], now: float) -> bool:
+        """Grant what waits longest in a pool; returns whether there was a place for it."""
+        key, unit = next(iter(pool.ready.items()))
+        place = self._idle(pool.function, unit[0].last_worker) or self._start(pool, actions, now)
+        if place is None:
+            return False
+        self._took(pool, key)
+        self._grant(unit, place, actions, now)
+        return True
+
+    def _make_room(self, actions: list[Action], now: float) -> None:
+        """Free places for leases that found none: end idle workers of other functions, then retire long runners."""
+        wanted = sum(len(pool.ready) for pool in self.hungry.values() if pool.not_before <= now)
+        wanted -= self._coming()
+        for place in list(self.places.values()):
+            if wanted <= 0:
+                return
+            if place.state is PlaceState.IDLE and place.function not in self.hungry:
+                self._stop(place, actions, now)
+                wanted -= 1
+        long_runners = [
+            place
+            for place in self.places.values()
+            if place.leases and not place.retiring and place.state is PlaceState.BUSY and place.slice_end <= now
+        ]
+        for place in sorted(long_runners, key=lambda place: place.since)[: max(0, wanted)]:
+            self._retire(place, actions)
+
+    def _spread(self, actions: list[Action], now: float) -> None:
+        """Places are free and no lease waits: have workers that hold several lanes return those they do not run."""
+        several = list(self._several.values())
+        free = self._free() - sum(lease.retiring for place in several for lease in place.leases.values())
+        for place in several:
+            if place.running is None or place.retiring or place.state is not PlaceState.BUSY:
+                continue
+            if self.pools[place.function].not_before > now:
+                continue
+            for lease in place.leases.values():
+                if free <= 0:
+                    return
+                if lease.id != place.running and not lease.retiring:
+                    lease.retiring = True
+                    actions.append(RetireLease(place.id, lease.id, lease.generation))
+                    free -= 1
+
+    def _plan_alone(self, actions: list[Action], now: float) -> None:
+        """A batch that was there at three unclean ends runs by itself, so that only it can be blamed for the next."""
+        if self._exclusive is not None:
+            return
+        busy = [place for place in self.places.values() if place.state is PlaceState.BUSY]
+        if busy:
+            for place in busy:
+                if not place.retiring:
+                    self._retire(place, actions)
+            return
+        lease = next(iter(self._alone.values()))
+        pool = self.pools[lease.function]
+        place_or_none = self._idle(lease.function, lease.last_worker) or self._start(pool, actions, now)
+        if place_or_none is None:
+            for place in list(self.places.values())[:1]:
+                self._stop(place, actions, now)
+            return
+        self.withdraw(lease)
+        self._exclusive = lease
+        self._grant([lease], place_or_none, actions, now)
+
+    def _plan_redrives(self, pool: Pool, actions: list[Action], now: float) -> None:
+        while pool.redrives and (place := self._idle(pool.function) or self._start(pool, actions, now)):
+            number, trigger = pool.redrives.popleft()
+            self._occupy(place, now)
+            place.redrive = number
+            actions.append(SendRedrive(place.id, number, trigger))
+        if not pool.redrives:
+            del self._redriving[pool.function]
+
+    def _stop_all(self, actions: list[Action], now: float) -> None:
+        for place in list(self.places.values()):
+            if place.state is PlaceState.IDLE:
+                self._stop(place, actions, now)
+            elif not place.retiring:
+                self._retire(place, actions)
+
+    # ------------------------------------------------------------------ its moves
+
+    def _grant(self, unit: Unit, place: Place, actions: list[Action], now: float) -> None:
+        for lease in unit:
+            lease.state = LeaseState.GRANTED
+            lease.window_due, lease.reason = lease.reason == "window", ""
+            lease.generation += 1
+            lease.worker = lease.last_worker = place.id
+            lease.retiring = False
+            place.leases[lease.id] = lease
+        self._occupy(place, now)
+        spare = 0
+        if len(unit) > 1:
+            self._several[place.id] = place
+            spare = self._spare(place, len(unit), now)
+        actions.append(GrantLease(place.id, tuple(unit), spare))
+
+    def _retire(self, place: Place, actions: list[Action]) -> None:
+        """Have a worker return all it holds; a redrive is waited for."""
+        place.retiring = bool(place.leases)
+        for lease in place.leases.values():
+            if not lease.retiring:
+                lease.retiring = True
+                actions.append(RetireLease(place.id, lease.id, lease.generation))
+
+    def _start(self, pool: Pool, actions: list[Action], now: float) -> Place | None:
+        if len(self.places) >= self._max_workers or pool.not_before > now:
+            return None
+        self._next_worker += 1
+        place = Place(self._next_worker, pool.function, now)
+        self.places[place.id] = place
+        actions.append(StartWorker(place.id, pool.function))
+        return place
+
+    def _stop(self, place: Place, actions: list[Action], now: float) -> None:
+        if place.state is PlaceState.IDLE:
+            place.state = PlaceState.STOPPING
+            place.since = now
+            actions.append(StopWorker(place.id))
+
+    def _idle(self, function: str, preferred: int | None = None) -> Place | None:
+        if preferred is not None:
+            place = self.places.get(preferred)
+            if place is not None and place.state is PlaceState.IDLE:
+                return place
+        for place in self.places.values():
+            if place.state is PlaceState.IDLE and place.function == function:
+                return place
+        return None
+
+    def _occupy(self, place: Place, now: float) -> None:
+        place.state = PlaceState.BUSY
+        place.since = now
+        place.running = None
+        place.retiring = False
+
+    def _took(self, pool: Pool, key: UnitKey) -> None:
+        del pool.ready[key]
+        if not pool.ready:
+            del self.hungry[pool.function]
+
+    def _coming(self) -> int:
+        """Places that somebody will have soon."""
+        return sum(1 for place in self.places.values() if place.retiring or place.state is PlaceState.STOPPING)
+
+    def _free(self) -> int:
+        """Places that somebody could have now: not started yet, or idle."""
+        return self._max_workers - sum(1 for place in self.places.values() if place.state is not PlaceState.IDLE)
+
+    def _spare(self, place: Place, lanes: int, now: float) -> int:
+        """How many of the lanes just granted could go elsewhere, once those that wait have been served."""
+        if self.pools[place.function].not_before > now:
+            return 0
+        waiting = sum(len(pool.ready) for pool in self.hungry.values())
+        return max(0, min(self._free() - waiting, lanes - 1))
+
+
+def _key(lease: Lease) -> UnitKey:
+    return lease.id if lease.known or lease.alone else lease.place_in_log

@@ -1,0 +1,212 @@
+"""The core under everything at once, in virtual time: seeds in the suite, ten thousand of them with `--full`."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from kflow.broker.files import Files
+from kflow.broker.log import Log
+from kflow.broker.parked import ParkedStore
+from kflow.declarations import MappingOptions
+from kflow.lambda_ import entering, mapping, settle
+from kflow.lambda_.responses import Verdict
+from kflow.runtime.leases import LeaseTable
+from kflow.runtime.lineage import Lineage
+from kflow.testing.process import ProcessFiles
+from kflow.testing.simulation import Move, Script, SimOptions, SimulationFailed, script, simulate
+
+SEEDS = 300
+FULL = 10_000
+CHUNK = 10
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "first_seed" in metafunc.fixturenames:
+        count = FULL if metafunc.config.getoption("--full") else SEEDS
+        metafunc.parametrize("first_seed", range(0, count, CHUNK))
+
+
+def test_nothing_is_lost_doubled_or_out_of_order(first_seed: int) -> None:
+    for seed in range(first_seed, first_seed + CHUNK):
+        simulate(seed)
+
+
+# ---------------------------------------------------------------- one seed, one trace
+
+
+def test_a_seed_gives_the_same_run_each_time() -> None:
+    one, two = simulate(7), simulate(7)
+    assert one.trace == two.trace
+    assert one == two
+
+
+def test_a_seed_gives_the_same_run_in_another_process() -> None:
+    code = "from kflow.testing.simulation import simulate; print(simulate(11).digest)"
+    digests = set()
+    for hash_seed in ("1", "2"):
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            env={**os.environ, "PYTHONHASHSEED": hash_seed},
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=True,
+        )
+        digests.add(done.stdout)
+    assert digests == {f"{simulate(11).digest}\n"}
+
+
+def test_a_script_is_written_as_the_expression_that_makes_it() -> None:
+    for seed in range(50):
+        whole = script(seed)
+        names = {"SimOptions": SimOptions, "MappingOptions": MappingOptions, "Move": Move}
+        assert eval(repr(whole.options), names) == whole.options
+        assert tuple(eval(repr(move), names) for move in whole.moves) == whole.moves
+
+
+def test_seeds_play_every_move_and_every_option() -> None:
+    scripts = [script(seed) for seed in range(SEEDS)]
+    assert {move.kind for each in scripts for move in each.moves} >= {"power", "fuse node", "reshard", "expire", "skew"}
+    mappings = [each.options.mapping for each in scripts]
+    plain = MappingOptions(batch_size=10)
+    untouched = {"starting_position", "starting_position_ms"}
+    for field in set(plain.__struct_fields__) - untouched:
+        assert any(getattr(each, field) != getattr(plain, field) for each in mappings), field
+
+
+# ---------------------------------------------------------------- broken cores are caught
+
+
+def fails_within(seeds: int) -> SimulationFailed:
+    for seed in range(seeds):
+        try:
+            simulate(seed, shrink=False)
+        except SimulationFailed as failure:
+            return failure
+    raise AssertionError(f"{seeds} seeds found nothing wrong")
+
+
+def breaks_partial_responses(patch: pytest.MonkeyPatch) -> None:
+    """One record too few counts as done."""
+    judge = mapping.judge
+
+    def broken(*args: Any, **named: Any) -> Verdict:
+        verdict = judge(*args, **named)
+        return verdict._replace(done=verdict.done - 1) if verdict.is_partial and verdict.done > 1 else verdict
+
+    patch.setattr(mapping, "judge", broken)
+
+
+def breaks_counting(patch: pytest.MonkeyPatch) -> None:
+    """The death of a worker in an attempt is not counted."""
+    patch.setattr(entering, "counted_death", lambda slot, grant: None)
+
+
+def breaks_interruptions(patch: pytest.MonkeyPatch) -> None:
+    """An attempt that nobody saw end is counted."""
+    interrupted = entering.interrupted
+
+    def broken(slot: Any, grant: Any) -> Any:
+        kept = interrupted(slot, grant)
+        return type(kept)(**{name: getattr(kept, name) for name in kept.__struct_fields__} | {"attempt": slot.attempt})
+
+    patch.setattr(entering, "interrupted", broken)
+
+
+def breaks_retries(patch: pytest.MonkeyPatch) -> None:
+    """A batch is given up one attempt early."""
+    patch.setattr(
+        settle, "is_spent", lambda options, attempts: 0 <= options.maximum_retry_attempts <= attempts and attempts > 0
+    )
+
+
+def breaks_parking(patch: pytest.MonkeyPatch) -> None:
+    """What is parked is not written."""
+    patch.setattr(ParkedStore, "_write", lambda *args: None)
+
+
+def breaks_wake_ups(patch: pytest.MonkeyPatch) -> None:
+    """An append wakes nobody."""
+    patch.setattr(LeaseTable, "news", lambda *args: False)
+
+
+def breaks_generations(patch: pytest.MonkeyPatch) -> None:
+    """A return of a generation that was given back counts."""
+    returned = LeaseTable.returned
+
+    def broken(self: LeaseTable, worker: int, message: Any, *rest: Any) -> bool:
+        lease = self.places[worker].leases.get(message.lease)
+        return returned(self, worker, message if lease is None else _with(message, generation=lease.generation), *rest)
+
+    patch.setattr(LeaseTable, "returned", broken)
+
+
+def breaks_lineage(patch: pytest.MonkeyPatch) -> None:
+    """Children do not wait for their parents."""
+    patch.setattr(Lineage, "must_wait", lambda self, lease: False)
+
+
+def breaks_resending(patch: pytest.MonkeyPatch) -> None:
+    """A block that was stored before the node died is not found."""
+    patch.setattr(Log, "find", lambda *args: None)
+
+
+def breaks_syncs(patch: pytest.MonkeyPatch) -> None:
+    """A sync does nothing."""
+    patch.setattr(ProcessFiles, "fdatasync", lambda self, fd: None)
+    patch.setattr(ProcessFiles, "fsync", lambda self, fd: None)
+    assert issubclass(ProcessFiles, Files)
+
+
+def _with(message: Any, **changes: Any) -> Any:
+    return type(message)(**{name: getattr(message, name) for name in message.__struct_fields__} | changes)
+
+
+@pytest.mark.parametrize(
+    ("breaks", "says"),
+    [
+        (breaks_partial_responses, "records where"),
+        (breaks_counting, "made attempt"),
+        (breaks_interruptions, "made attempt"),
+        (breaks_retries, "gives up"),
+        (breaks_parking, "does not hold it"),
+        (breaks_wake_ups, "sleeps|waits for news"),
+        (breaks_generations, "twice at the same time|after its checkpoint|went back"),
+        (breaks_lineage, "before .* has settled everything"),
+        (breaks_resending, "stored twice|acknowledged twice"),
+        (breaks_syncs, "with the power"),
+    ],
+)
+def test_a_broken_core_is_caught(
+    monkeypatch: pytest.MonkeyPatch, breaks: Callable[[pytest.MonkeyPatch], None], says: str
+) -> None:
+    breaks(monkeypatch)
+    assert re.search(says, str(fails_within(SEEDS)))
+
+
+def test_a_failure_is_cut_down_to_a_test_that_can_be_pasted(monkeypatch: pytest.MonkeyPatch) -> None:
+    breaks_wake_ups(monkeypatch)
+    with pytest.raises(SimulationFailed) as raised:
+        simulate(0)
+    assert len(raised.value.script.moves) <= 3
+    text = str(raised.value)
+    code = text[text.index("def test_found_by_simulation") :]
+    names: dict[str, Any] = {
+        "Move": Move,
+        "Script": Script,
+        "SimOptions": SimOptions,
+        "MappingOptions": MappingOptions,
+        "simulate": simulate,
+    }
+    exec(code, names)
+    with pytest.raises(SimulationFailed):
+        names["test_found_by_simulation"]()
+    monkeypatch.undo()
+    names["test_found_by_simulation"]()

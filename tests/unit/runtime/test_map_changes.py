@@ -1,0 +1,256 @@
+"""A stream's shards change under a running node: its parts are real, no process is started."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kflow.broker import streammap
+from kflow.broker.checkpoints import SlotFile
+from kflow.broker.encode import Encoder
+from kflow.broker.files import Files
+from kflow.broker.folder import DataFolder
+from kflow.broker.log import Log
+from kflow.broker.parked import ParkedStore
+from kflow.broker.resharding import Reshard, split
+from kflow.broker.streammap import StreamMap
+from kflow.declarations import Handler, HandlerForm, MappingOptions, StreamTrigger
+from kflow.plugins.manager import PluginManager
+from kflow.records import Position
+from kflow.runtime import children, consumers
+from kflow.runtime.consumers import Begin
+from kflow.runtime.leases import LeaseState
+from kflow.runtime.loop import Loop
+from kflow.runtime.messages import Channel, Map, Returned
+from kflow.runtime.node import FunctionPlan, Node, NodeOptions
+from kflow.runtime.supervisor import SupervisorOptions
+from kflow.runtime.workers import WorkerHandle
+from tests.deadline import eventually
+
+
+class FullDisk(Files):
+    """Refuses to open slots for writing while it is full."""
+
+    full = False
+
+    def open(self, path: Any, flags: int, *more: Any, **named: Any) -> int:
+        if self.full and str(path).endswith(".slots"):
+            raise OSError(28, os.strerror(28), str(path))
+        return super().open(path, flags, *more, **named)
+
+
+class Silent:
+    def __init__(self) -> None:
+        self.notices: list[str] = []
+
+    def ready(self, info: object) -> None: ...
+
+    def outcome(self, outcome: object) -> None: ...
+
+    def notice(self, level: str, text: str) -> None:
+        self.notices.append(text)
+
+    def stopped(self, summary: object) -> None: ...
+
+
+class World:
+    """A node that reads one stream of one shard by one function with two lanes."""
+
+    def __init__(self, path: Path) -> None:
+        self.files = FullDisk()
+        self.folder = DataFolder.open(path, create=True, files=self.files)
+        self.writer = self.folder.writer_lock()
+        self.writer.acquire(5)
+        self.log = Log(self.folder)
+        self.stream = self.log.create_stream("orders", 1)
+        self.loop = Loop()
+        self.heard = Silent()
+        folder = self.folder
+        options = NodeOptions(
+            region=folder.region,
+            account=folder.account,
+            max_workers=4,
+            retry_backoff_scale=1.0,
+            epoch=1,
+            previous_epoch_clean=True,
+        )
+        workers = SupervisorOptions(
+            worker_start="spawn", preload=(), environment={}, data_dir=folder.path, run_dir=folder.run_dir
+        )
+        parked = ParkedStore(folder.path, folder.files, folder.fsync)
+        self.node = Node(
+            self.log,
+            parked,
+            options=options,
+            workers=workers,
+            listener=self.heard,
+            plugins=PluginManager(),
+            loop=self.loop,
+        )
+        trigger = StreamTrigger(stream="orders", options=MappingOptions(parallelization_factor=2))
+        self.handler = Handler(
+            name="bill",
+            file="app.py",
+            line=1,
+            root=".",
+            module="app",
+            qualname="bill",
+            form=HandlerForm.EVENT,
+            triggers=(trigger,),
+        )
+        self.node.functions["bill"] = FunctionPlan(
+            handler=self.handler, maps=(self.stream,), timeout_s=3, memory_mb=128, environment={}
+        )
+        slots = consumers.make_slots(folder, Begin(self.handler, 0, self.stream))
+        ends = {(self.stream.id, 0): (0, 1)}
+        leases = consumers.leases_of(Begin(self.handler, 0, self.stream), self.stream.shards, ends, 0.0, slots)
+        slots.close()
+        for number, lease in enumerate(leases, 1):
+            lease.id = number
+        self.node.add(leases, ends, [])
+        self.node.feed.start()
+        self.node.table.stopping = True  # nothing is to be started here
+        self._worker()
+
+    def _worker(self) -> None:
+        ours, self.theirs = socket.socketpair()
+        spec: Any = None
+        handle = WorkerHandle(1, "bill", spec, Channel(ours, "from_worker"), 0.0)
+        self.loop.add(ours.fileno(), lambda mask: None)
+        self.node.supervisor.handles[1] = handle
+        self.channel = Channel(self.theirs, "to_worker")
+
+    def put(self, count: int) -> None:
+        encoder = Encoder(self.stream)
+        for number in range(count):
+            part = encoder.encode_one(b"x", f"k{number}")
+            self.log.append(self.stream, [part])
+            shard = self.log.shard(self.stream, part.shard)
+            self.node.on_append(self.stream, part.shard, shard.tail, shard.next_counter)
+
+    def split(self, shard: int) -> StreamMap:
+        folder, old = self.folder, self.stream
+        change = Reshard(self.log, split(old, shard, None, account=folder.account, region=folder.region))
+        change.prepare()
+        self.stream = change.seal()
+        self.node.map_changed(old, self.stream)
+        change.finish()
+        return self.stream
+
+    def until(self, condition: Callable[[], object]) -> None:
+        def turn() -> object:
+            self.loop.round(0.01)
+            return condition()
+
+        eventually(turn, seconds=30, what="the leases of the children")
+
+    def states(self) -> list[tuple[int, int, str]]:
+        return [(lease.shard, lease.lane, lease.state.value) for lease in self.node.table.leases.values()]
+
+    def close(self) -> None:
+        handle = self.node.supervisor.handles.pop(1)
+        self.loop.remove(handle.channel.fileno())
+        handle.channel.close()
+        self.theirs.close()
+        self.node.close()
+        self.log.close()
+        self.writer.release()
+        self.loop.close()
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    made = World(tmp_path / "data")
+    yield made
+    made.close()
+
+
+def test_children_of_a_parent_that_was_read_may_be_read_at_once(world: World) -> None:
+    world.split(0)
+
+    world.until(lambda: len(world.node.table.leases) == 6)
+
+    drained = LeaseState.DRAINED.value
+    news = LeaseState.NEWS.value
+    assert world.states() == [(0, 0, drained), (0, 1, drained), (1, 0, news), (1, 1, news), (2, 0, news), (2, 1, news)]
+
+
+def test_children_wait_for_a_parent_that_was_not(world: World) -> None:
+    world.put(4)
+    world.split(0)
+
+    world.until(lambda: len(world.node.table.leases) == 6)
+
+    assert {state for shard, _, state in world.states() if shard} == {"parents"}
+
+
+def test_slots_of_children_are_there_before_their_leases(world: World) -> None:
+    world.put(1)
+    stream = world.split(0)
+    assert len(world.node.table.leases) == 2
+
+    world.until(lambda: len(world.node.table.leases) == 6)
+
+    slots = SlotFile.open(world.folder.path, "bill", stream.id, files=world.folder.files)
+    assert slots.load(2, 1).checkpoint == Position(0, 0)
+    slots.close()
+
+
+def test_workers_learn_of_the_map_before_any_grant_of_a_child(world: World) -> None:
+    stream = world.split(0)
+
+    (message,) = world.channel.receive(wait=True)
+    assert message == Map(0, streammap.encode(stream))
+    assert world.node.functions["bill"].maps == (stream,)
+
+
+def test_slots_that_cannot_be_written_hold_the_children_up_and_people_are_told(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(children, "RETRY_S", 0.01)
+    world.files.full = True
+    world.split(0)
+    world.until(lambda: any("wait for their checkpoints" in text for text in world.heard.notices))
+    assert len(world.node.table.leases) == 2
+
+    world.files.full = False
+    world.until(lambda: len(world.node.table.leases) == 6)
+
+    assert len([text for text in world.heard.notices if "wait for their checkpoints" in text]) == 1
+
+
+def test_grandchildren_come_after_children_even_where_both_come_at_once(world: World) -> None:
+    world.put(1)
+    world.split(0)
+    world.split(1)
+
+    world.until(lambda: len(world.node.table.leases) == 10)
+
+    assert [shard for shard, lane, _ in world.states() if lane == 0] == [0, 1, 2, 3, 4]
+    assert {state for shard, _, state in world.states() if shard} == {"parents"}
+
+
+def test_damage_is_put_to_the_writer_once_and_the_lease_goes_on_when_it_has_looked(world: World) -> None:
+    world.put(3)
+    table = world.node.table
+    table.stopping = False
+    place = table.plan(0.0)
+    assert place
+    table.stopping = True
+    lease = table.leases[1]
+    worker = world.node.supervisor.handles[1]
+    worker.held = 2
+    for each in (1, 2):
+        generation = table.leases[each].generation
+        damaged = Returned(each, generation, "damage", 60_000, 0, damaged_at=0)
+        world.node.returned(worker, damaged, 1.0)
+    assert lease.state is LeaseState.DUE
+
+    world.until(lambda: lease.state is LeaseState.READY)
+
+    assert table.leases[2].state is LeaseState.READY
