@@ -34,21 +34,19 @@ CREATE TABLE shards (
 
 
 def rebuild(path: str | os.PathLike[str], maps: Sequence[StreamMap], files: Files) -> None:
-    """Write the catalogue in a data folder anew from the maps of its streams.
+    """Write the catalogue in a data folder anew from the maps of its streams; whoever reads the old one goes on.
 
     Raises:
-        OSError, sqlite3.Error: it could not be written.
+        OSError, sqlite3.Error: it could not be written; the old one stands.
     """
     import sqlite3  # weight: 5 ms that only administration pays
 
     target = os.path.join(path, FILE_NAME)
-    try:
-        _fill(target, maps)
-    except sqlite3.DatabaseError as error:
-        if isinstance(error, sqlite3.OperationalError) and "malformed" not in str(error):
-            raise
-        files.discard(target)
-        _fill(target, maps)
+    with contextlib.closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
+        _fill(connection, maps)
+        content = connection.serialize()
+    files.discard(f"{target}-journal")  # of a writer that died: the next reader would play it into the new one
+    files.write_replace(target, content, sync=False)  # after power loss it is made anew
 
 
 def difference(path: str | os.PathLike[str], maps: Sequence[StreamMap]) -> str:
@@ -109,29 +107,13 @@ def _shard(row: Sequence[object]) -> ShardInfo:
     )
 
 
-def _fill(target: str, maps: Sequence[StreamMap]) -> None:
-    import sqlite3  # as above
-
-    with contextlib.closing(sqlite3.connect(target, timeout=10, isolation_level=None)) as connection:
-        connection.execute("PRAGMA synchronous = OFF")  # after power loss it is made anew
-        connection.execute("BEGIN IMMEDIATE")
-        with connection:
-            _tables(connection)
-            connection.executemany(
-                "INSERT INTO streams VALUES (?, ?, ?, ?, ?, ?, ?, ?)", [_stream(found) for found in maps]
-            )
-            connection.executemany(
-                "INSERT INTO shards VALUES (?, ?, ?, ?, ?, ?, ?, ?)", [row for found in maps for row in _shards(found)]
-            )
-
-
-def _tables(connection: sqlite3.Connection) -> None:
-    """Empty tables of this version."""
-    for table in ("streams", "shards"):
-        connection.execute(f"DROP TABLE IF EXISTS {table}")
+def _fill(connection: sqlite3.Connection, maps: Sequence[StreamMap]) -> None:
     for statement in _SCHEMA.split(";"):
         connection.execute(statement)
     connection.execute(f"PRAGMA user_version = {_VERSION}")
+    streams, shards = [_stream(found) for found in maps], [row for found in maps for row in _shards(found)]
+    connection.executemany("INSERT INTO streams VALUES (?, ?, ?, ?, ?, ?, ?, ?)", streams)
+    connection.executemany("INSERT INTO shards VALUES (?, ?, ?, ?, ?, ?, ?, ?)", shards)
 
 
 def _stream(stream: StreamMap) -> tuple[str | int, ...]:

@@ -233,6 +233,10 @@ class SlotFile:
         """The (shard, lane) of every slot, in order."""
         return sorted(self._entries)
 
+    def lanes(self, shard: int) -> list[int]:
+        """The lanes of a shard that have a slot, in order."""
+        return [lane for lane in range(self.factor) if (shard, lane) in self._entries]
+
     def fds(self) -> list[tuple[int, int, int]]:
         """What is open: (descriptor, device, inode), to be checked after user code ran."""
         return [(self._fd, *self._identity)]

@@ -108,10 +108,12 @@ class Ctl:
         horizon: int = 0,
         dirty: bool = False,
         believed: bool = True,
+        sync: bool = False,
     ) -> None:
         """Write a complete page for the shard in `folder`, replacing one that is there.
 
-        Not synced: after power loss a page is not believed, and one that is missing is made anew.
+        After power loss a page is not believed, and one that is missing is made anew. It still tells how far the log
+        was durable: where nothing is acknowledged before it is, it must not be missing.
 
         Args:
             folder: of the shard.
@@ -124,6 +126,7 @@ class Ctl:
             horizon: logical offset below which there is nothing.
             dirty: whether who opens it must recover first.
             believed: False where recovery is to fill it in: until `adopt` nobody takes it for current.
+            sync: whether a loss of power must not take it.
         """
         path = os.path.join(folder, FILE_NAME)
         temporary = temporary_name(path)
@@ -141,9 +144,13 @@ class Ctl:
                 words[ARRIVAL], words[HORIZON] = arrival_ms, horizon
                 words[DIRTY] = int(dirty)
                 files.write_all(fd, struct.pack(f"={_WORDS}Q", *words), 0)
+                if sync:
+                    files.fsync(fd)
             finally:
                 files.close(fd)
             files.replace(temporary, path)
+            if sync:
+                files.sync_folder(folder)
         except OSError:
             files.discard(temporary)
             raise

@@ -77,6 +77,7 @@ class DataFolder:
             files: file calls; tests inject errors.
 
         Raises:
+            DataFolderBusy: something else is asked for than what is stored, and somebody writes (`configure`).
             StorageError: there is no data folder, it is of another layout, or it cannot be written.
             UsageError: a policy that is not known.
         """
@@ -93,19 +94,50 @@ class DataFolder:
                         "`kflow run` and `kflow streams create NAME` make one"
                     )
                 found = layout.create(absolute, files, fsync=fsync, region=region, account=account)
-            wanted = msgspec.structs.replace(
-                found,
-                fsync=fsync or found.fsync,
-                region=region or found.region,
-                account=account or found.account,
-            )
-            if wanted != found:
-                layout.write(absolute, files, wanted)
             for name in _FOLDERS:
-                files.make_folder(absolute / name, sync=wanted.fsync != "none")
-            return cls(absolute, wanted, files)
+                files.make_folder(absolute / name, sync=found.fsync != "none")
+            folder = cls(absolute, found, files)
         except OSError as error:
             raise storage_error(error, f"use the data folder {absolute}") from error
+        folder.configure(fsync=fsync, region=region, account=account)
+        return folder
+
+    def configure(
+        self,
+        *,
+        fsync: str | None = None,
+        region: str | None = None,
+        account: str | None = None,
+        timeout_s: float = 10.0,
+    ) -> None:
+        """Store other settings with the data. Costs nothing where they are what is asked for.
+
+        Args:
+            fsync: as for `open`.
+            region: as for `open`.
+            account: as for `open`.
+            timeout_s: how long to wait for `writer.lock`: whoever writes goes by what is stored.
+
+        Raises:
+            DataFolderBusy: a node or another process holds the lock.
+            StorageError: the folder is gone, replaced, or cannot be written.
+        """
+        wanted = {"fsync": fsync, "region": region, "account": account}
+        changes = {name: value for name, value in wanted.items() if value and value != getattr(self.format, name)}
+        if not changes:
+            return
+        lock = self.writer_lock()
+        lock.acquire(timeout_s)
+        try:
+            self.recheck()
+            content = msgspec.structs.replace(self.format, **changes)
+            layout.write(self.path, self.files, content)
+            self._format_stamp = _stamp(self.files.stat(self._format_path))
+            self.format = content
+        except OSError as error:
+            raise storage_error(error, f"use the data folder {self.path}") from error
+        finally:
+            lock.release()
 
     @property
     def id(self) -> str:
@@ -156,7 +188,8 @@ class DataFolder:
         if found != direct and _is_private(found.parent):
             return found
         made = Path(tempfile.mkdtemp(prefix="kflow-", dir="/tmp"))  # short, and private by mkdtemp
-        self.files.write_replace(self.run_dir / _SOCKET_FOLDER, os.fsencode(made), sync=False)
+        content = b"%b\n%b" % (os.fsencode(made), _identity(self.files.stat(self.run_dir)))
+        self.files.write_replace(self.run_dir / _SOCKET_FOLDER, content, sync=False)
         return made / "node.sock"
 
     def writer_lock(self) -> FileLock:
@@ -302,10 +335,16 @@ def socket_path(path: str | os.PathLike[str], files: Files | None = None) -> Pat
     if len(os.fsencode(direct)) <= _SOCKET_BYTES:
         return direct
     try:
-        named = (files or FILES).read_bytes(run / _SOCKET_FOLDER)
+        named, _, of = (files or FILES).read_bytes(run / _SOCKET_FOLDER).partition(b"\n")
+        is_ours = of == _identity((files or FILES).stat(run))
     except FileNotFoundError:
         return direct
-    return Path(os.fsdecode(named)) / "node.sock"
+    # A copy of the folder names the socket of the one that it was copied from.
+    return Path(os.fsdecode(named)) / "node.sock" if is_ours else direct
+
+
+def _identity(found: os.stat_result) -> bytes:
+    return b"%d:%d" % (found.st_dev, found.st_ino)
 
 
 def _is_private(path: Path) -> bool:

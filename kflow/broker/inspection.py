@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple
 
-from kflow.broker import catalogue, checked, checkpoints, damage, mapmending, salvage, soundness, streammap
+from kflow.broker import catalogue, checked, checkpoints, damage, mapmending, salvage, soundness, streammap, windows
 from kflow.broker import segment as segments
 from kflow.broker.ctl import HORIZON, TAIL, Ctl
 from kflow.broker.damage import LostRange
@@ -22,6 +22,7 @@ from kflow.broker.folder import DataFolder
 from kflow.broker.parked import ParkedStore
 from kflow.broker.segment import SEGMENT_HEADER_BYTES, Segment
 from kflow.broker.streammap import StreamMap
+from kflow.broker.windows import WindowStore
 from kflow.errors import Damaged, StorageError
 
 STREAM_FOLDER: Final = re.compile(r"(.+)\.([0-9a-f]{16})")
@@ -39,8 +40,9 @@ class Kind(enum.IntEnum):
     SEGMENT = 4
     INDEX = 5
     SLOTS = 6
-    PARKED = 7
-    CATALOGUE = 8
+    WINDOW = 7
+    PARKED = 8
+    CATALOGUE = 9
 
 
 class Fault(NamedTuple):
@@ -51,9 +53,9 @@ class Fault(NamedTuple):
         path: the file.
         text: what is wrong with it.
         remedy: what `repair` will do about it, as a sentence without its end; empty where it can do nothing.
-        stream: name of the stream's folder; for slots, of the function.
+        stream: name of the stream's folder; for slots and windows, of the function.
         shard: index of the shard, or -1.
-        number: where the damage begins (a segment), the id of the stream (slots), the number of a parked batch.
+        number: where the damage begins (a segment), id of the stream (slots, windows), number of a parked batch.
         is_harmless: whether everything works as before, with something less to fall back upon.
     """
 
@@ -261,6 +263,31 @@ def _slots(folder: DataFolder, maps: dict[int, StreamMap]) -> Iterator[Fault]:
             found = maps.get(int(match[1], 16)) if match is not None else None
             if found is not None:
                 yield from _slot_file(files, f"{root}/{function}/{name}", function, found)
+                yield from _windows(folder, f"{root}/{function}/{name}", function, found)
+
+
+def _windows(folder: DataFolder, path: str, function: str, stream: StreamMap) -> Iterator[Fault]:
+    """States of open tumbling windows that are not what the slots name."""
+    files, states = folder.files, WindowStore(folder.path, folder.files)
+    damaged: dict[int, int] = {}  # shard to the number of its state
+    for look in range(_LOOKS):  # a store may be under way
+        if look:
+            time.sleep(_PAUSE_S)
+        seen = checkpoints.inspect(files.read_bytes(path), function, stream.id)
+        damaged = {
+            shard: slot.state_number
+            for (shard, _), slot in seen.slots.items()
+            if slot.window_start_s
+            and slot.state_bytes
+            and not windows.names(slot, states.get(function, stream.id, shard, slot.state_number))
+        }
+        if not damaged:
+            return
+    remedy = "go back to the state before, whose records come again; where that is gone, begin with a fresh one"
+    for shard, number in damaged.items():
+        file = f"{windows.windows_path(folder.path, function, stream.id)}/{shard}/{number}"
+        text = f"the state of an open window of {function} in {stream.name}, shard {shard}, is damaged or gone"
+        yield Fault(Kind.WINDOW, file, text, remedy, function, shard, stream.id)
 
 
 def _slot_file(files: Files, path: str, function: str, stream: StreamMap) -> Iterator[Fault]:

@@ -3,6 +3,8 @@
     layout 1   kflow 0.1.0
     layout 2   slots have copies of version 2 (`slots`) and lanes, maps a checksum, shards a list of damage
 
+FORMAT carries its own checksum and has a twin (`checked`); one that an earlier kflow wrote has neither.
+
 Every layout in `READABLE` is read as it is. Whoever is about to write, and holds `writer.lock`, first brings the folder
 to today's layout: from then on an older kflow refuses it, for it would take for damage what it cannot read. FORMAT is
 written last, so that a crash before that leaves the older layout, and the next writer begins anew.
@@ -11,6 +13,7 @@ written last, so that a crash before that leaves the older layout, and the next 
 from __future__ import annotations
 
 import logging
+import os
 import secrets
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -18,8 +21,9 @@ from typing import Final
 
 import msgspec
 
+from kflow.broker import checked
 from kflow.broker.files import Files, temporary_name
-from kflow.errors import StorageError
+from kflow.errors import Damaged, StorageError
 
 log = logging.getLogger(__name__)
 
@@ -27,6 +31,7 @@ LAYOUT: Final = 2
 BLOCK: Final = 1
 READABLE: Final = (1, 2)
 FILE_NAME: Final = "FORMAT"
+_CHECKSUM: Final = b'"crc"'
 DEFAULT_REGION: Final = "us-east-1"
 DEFAULT_ACCOUNT: Final = "123456789012"
 
@@ -66,13 +71,33 @@ def read(path: Path, files: Files) -> Format | None:
         OSError: it cannot be read.
     """
     try:
-        text = files.read_bytes(path / FILE_NAME)
-    except FileNotFoundError:
-        if files.exists(path):
-            _refuse_strangers(path, files)
-        return None
+        text = _text(path, files)
     except NotADirectoryError as error:
         raise StorageError(f"{path} is not a folder; name another data_dir") from error
+    return None if text is None else _decode(path, text)
+
+
+def _text(path: Path, files: Files) -> bytes | None:
+    """FORMAT as it is; None where a data folder may be made."""
+    try:
+        return files.read_bytes(path / FILE_NAME)
+    except FileNotFoundError:
+        if not files.exists(path):
+            return None
+    if _refuse_strangers(path, files):
+        return None
+    return files.read_bytes(path / FILE_NAME)  # somebody has made it meanwhile
+
+
+def _decode(path: Path, text: bytes) -> Format:
+    """What a text says that FORMAT holds, or held."""
+    if _CHECKSUM in text:  # older ones have none
+        content = checked.unseal(text.rstrip(b"\n"))
+        if content is None:
+            raise Damaged(
+                f"{path / FILE_NAME} fails its checksum: `kflow doctor --repair` restores it where its copy is whole"
+            )
+        text = content
     try:
         versions = msgspec.json.decode(text, type=_Versions)
         if versions.layout not in READABLE or versions.block != BLOCK:
@@ -87,20 +112,53 @@ def read(path: Path, files: Files) -> Format | None:
         ) from error
 
 
-def _refuse_strangers(path: Path, files: Files) -> None:
+def restore(path: Path, files: Files) -> bool:
+    """Put the copy of FORMAT in the place of a damaged one. The caller holds `writer.lock`.
+
+    Returns:
+        Whether FORMAT is whole now.
+
+    Raises:
+        OSError: it cannot be read or written.
+    """
+    for name in (FILE_NAME, checked.twin_path(FILE_NAME)):
+        try:
+            found = _decode(path, files.read_bytes(path / name))
+        except (FileNotFoundError, StorageError):
+            continue
+        if name != FILE_NAME:
+            write(path, files, found)
+        return True
+    return False
+
+
+def _refuse_strangers(path: Path, files: Files) -> bool:
+    """Refuse a folder that holds other things than a data folder; whether it has no FORMAT still."""
+    listed = files.listdir(path)
+    if FILE_NAME in listed:
+        return False
     # A data folder of its own in there is no stranger: `kflow demo` keeps its data in `.kflow/demo`.
-    names = [name for name in files.listdir(path) if not files.exists(path / name / FILE_NAME)]
+    names = [name for name in listed if not files.exists(path / name / FILE_NAME)]
     others = [name for name in names if not name.startswith(FILE_NAME + ".")]
     if others:
         raise StorageError(
             f"{path} is not a kflow data folder: it has no FORMAT, and holds {others[0]!r}; "
             "name an empty or a new folder as data_dir"
         )
+    return True
 
 
 def write(path: Path, files: Files, content: Format) -> None:
-    """Replace FORMAT, durably."""
-    files.write_replace(path / FILE_NAME, msgspec.json.encode(content) + b"\n", sync=True)
+    """Replace FORMAT, durably, and its copy. The caller holds `writer.lock`.
+
+    Raises:
+        OSError: it could not be written; the old one stands.
+    """
+    checked.write_twice(os.fspath(path / FILE_NAME), _encode(content), files, sync=True)
+
+
+def _encode(content: Format) -> bytes:
+    return checked.seal(msgspec.json.encode(content)) + b"\n"
 
 
 def create(path: Path, files: Files, *, fsync: str | None, region: str | None, account: str | None) -> Format:
@@ -116,8 +174,9 @@ def create(path: Path, files: Files, *, fsync: str | None, region: str | None, a
     )
     temporary = temporary_name(path / FILE_NAME)
     try:
-        files.write_new(temporary, msgspec.json.encode(made) + b"\n", sync=True)
+        files.write_new(temporary, _encode(made), sync=True)
         files.link(temporary, path / FILE_NAME)
+        files.write_replace(path / checked.twin_path(FILE_NAME), _encode(made), sync=False)
     except FileExistsError:
         found = read(path, files)
         if found is None:

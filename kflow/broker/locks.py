@@ -21,7 +21,7 @@ from kflow.errors import DataFolderBusy
 
 _FIRST_PAUSE_S = 0.0002
 _LONGEST_PAUSE_S = 0.01
-_HOLDER_BYTES = 32
+_HOLDER_BYTES = 64
 _EXCLUSIVE = fcntl.LOCK_EX | fcntl.LOCK_NB
 
 
@@ -57,7 +57,7 @@ class FileLock:
                 self._lock(timeout_s)
             self.held = True
             if announce:
-                self._write_holder(b"%d\n" % os.getpid())
+                self._write_holder(b"%d %d:%d\n" % (os.getpid(), *self._identity))
                 self._announced = True
         except BaseException:
             self._unlock()
@@ -191,11 +191,13 @@ class FileLock:
 
     def _holder_by_content(self) -> int | None:
         try:
-            text = self._files.read_bytes(self.path)[:_HOLDER_BYTES]
+            words = self._files.read_bytes(self.path)[:_HOLDER_BYTES].split()
+            found = self._files.stat(self.path)
         except OSError:  # for a message only
             return None
-        digits = text.strip()
-        return int(digits) if digits.isdigit() else None
+        if len(words) > 1 and words[1] != b"%d:%d" % (found.st_dev, found.st_ino):
+            return None  # copied, with the folder, from one that was in use
+        return int(words[0]) if words and words[0].isdigit() else None
 
     def _forget_in_child(self) -> None:
         self._mutex = threading.Lock()  # another thread of the parent may have held it

@@ -10,13 +10,14 @@ import functools
 import logging
 import os
 import threading
+import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 from kflow import limits
 from kflow.broker import catalogue, opening, streammap, streams
-from kflow.broker.ctl import Ctl
+from kflow.broker.ctl import DURABLE, TAIL, Ctl
 from kflow.broker.encode import Part
 from kflow.broker.files import storage_error
 from kflow.broker.folder import DataFolder
@@ -39,7 +40,22 @@ log = logging.getLogger(__name__)
 OPEN_SHARDS: Final = 256
 """Shards kept open at once; each holds a segment's descriptor and, before Python 3.13, its page's."""
 
+_GATES: Final = 64
+"""Shards that are opened at the same time; two of them may have to wait for each other."""
+
 _Key = tuple[int, int]
+
+
+class End(NamedTuple):
+    """Where a shard ends.
+
+    Attributes:
+        tail: logical offset past the last committed block.
+        readable: logical offset up to which readers may read.
+    """
+
+    tail: int
+    readable: int
 
 
 class _Evicted:
@@ -56,8 +72,8 @@ class _Evicted:
 class Log:
     """All shards of a folder, for appending.
 
-    `shard` and the tasks of `sync_due` may be used from any thread, one thread at a time per shard; everything else
-    belongs to one thread.
+    `shard` and the tasks of `sync_due` may be used from any thread, and what `shard` returns by one thread at a time,
+    but for what it says of itself; everything else belongs to one thread.
     """
 
     def __init__(self, folder: DataFolder, *, clock: Clock | None = None, open_shards: int = OPEN_SHARDS) -> None:
@@ -67,11 +83,13 @@ class Log:
         self._space = Space(os.fspath(folder.path), folder.files)
         self._open_shards = open_shards
         self._shards: OrderedDict[_Key, Shard] = OrderedDict()
+        self._alive: weakref.WeakValueDictionary[_Key, Shard] = weakref.WeakValueDictionary()
+        self._gates = tuple(threading.Lock() for _ in range(_GATES))
         self._evicted: dict[_Key, _Evicted] = {}
         self._syncing: set[_Key] = set()
         self._again: set[_Key] = set()
         self._lock = threading.Lock()
-        self._retention = Retention()
+        self._retention = Retention(durable_only=folder.fsync == "always")
         self._recovering = False
         self._marks: dict[int, Marks] = {}  # by stream id, while all shards are recovered
         self._turn = 0
@@ -92,26 +110,64 @@ class Log:
             StorageError: it cannot be opened.
         """
         key = (stream.id, index)
+        found = self._known(key)
+        if found is None:
+            with self._gates[hash(key) % _GATES]:  # one at a time: opening is recovery, where a writer died
+                found = self._known(key)
+                if found is None:
+                    found = self._open(stream, index)
+                    with self._lock:
+                        self._keep(key, found)
+        return found
+
+    def _known(self, key: _Key) -> Shard | None:
+        """The shard where it is open, and what was remembered of it holds."""
         with self._lock:
             found = self._shards.get(key)
             if found is not None:
                 self._shards.move_to_end(key)
-        if found is not None and found.verified != self._turn:
-            if found.verify():
-                found.verified = self._turn
             else:
-                found = None
-        if found is None:
-            found = self._open(stream, index)
-            with self._lock:
-                self._shards[key] = found
-                self._evicted.pop(key, None)
-                while len(self._shards) > self._open_shards:
-                    # Not closed here: a thread may be in its `append`. It closes with the last reference.
-                    old, dropped = self._shards.popitem(last=False)
-                    if self.folder.syncs:
-                        self._evicted[old] = _Evicted(*dropped.place)
+                # Evicted, and somebody is in its `append`: a second one would cut what is being written.
+                found = self._alive.get(key)
+                if found is not None:
+                    self._keep(key, found)
+        if found is not None and found.verified != self._turn:
+            if not found.verify():
+                return None
+            found.verified = self._turn
         return found
+
+    def _keep(self, key: _Key, opened: Shard) -> None:
+        """Have a shard among the open ones; under the lock."""
+        self._shards[key] = self._alive[key] = opened
+        self._evicted.pop(key, None)
+        while len(self._shards) > self._open_shards:
+            # Not closed here: a thread may be in its `append`. It closes with the last reference.
+            old, dropped = self._shards.popitem(last=False)
+            if self.folder.syncs:
+                self._evicted[old] = _Evicted(*dropped.place)
+
+    def end(self, stream: StreamMap, index: int) -> End:
+        """Where a shard ends. Opens none for appending, as long as its page can be believed; any thread.
+
+        Raises:
+            ResourceNotFound: the stream has no such shard, or is gone.
+            StorageError: it cannot be looked at.
+        """
+        key = (stream.id, index)
+        with self._lock:
+            opened = self._shards.get(key) or self._alive.get(key)
+        if opened is None and 0 <= index < len(stream.shards):
+            folder = os.fspath(self.folder.shard_dir(stream, index))
+            try:
+                ctl = Ctl.open(folder, self._files, owner=key, write=False)
+            except (OSError, StorageError):
+                ctl = None  # opening it says why, or mends it
+            if ctl is not None and ctl.is_current:
+                words = ctl.words
+                return End(words[TAIL], words[DURABLE if self.folder.fsync == "always" else TAIL])
+        shard = opened or self.shard(stream, index)
+        return End(shard.tail, shard.readable_end)
 
     def append(
         self, stream: StreamMap, parts: Sequence[Part], producer: int = 0, frame: int = 0
@@ -408,11 +464,13 @@ class Log:
             for shard in self._shards.values():
                 shard.close()
             self._shards.clear()
+            self._alive.clear()
             self._evicted.clear()
 
     def forget(self) -> None:
         """In a forked child: close what was inherited."""
         self._lock = threading.Lock()
+        self._gates = tuple(threading.Lock() for _ in range(_GATES))
         self.close()
 
     def fds(self) -> list[tuple[int, int, int]]:
@@ -453,6 +511,8 @@ class Log:
         with self._lock:
             for key in [key for key in self._shards if key[0] == stream.id]:
                 del self._shards[key]
+            for key in [key for key in self._alive if key[0] == stream.id]:
+                del self._alive[key]
             for key in [key for key in self._evicted if key[0] == stream.id]:
                 del self._evicted[key]
         streams.delete(self.folder, stream)

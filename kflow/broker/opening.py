@@ -53,6 +53,7 @@ def open_shard(
             aside=os.fspath(folder.trash_dir / f"{streams.TORN}{stream.folder_name}"),
             now_ms=clock.now().epoch_ms,
             marks=marks,
+            told_when_durable=folder.fsync == "always",
         )
         shard = Shard(
             path,

@@ -300,8 +300,8 @@ class ParkedStore:
 
     def _names(self, function: str, prefix: str = "") -> Iterator[_Name]:
         """What is parked of a function; of names that do not begin so nothing more is looked at."""
-        for text in self._texts(function):
-            match = _NAME.fullmatch(text) if text.startswith(prefix) else None
+        for text in [text for text in self._texts(function) if text.startswith(prefix)]:
+            match = _NAME.fullmatch(text)
             if match is not None:
                 numbers = [int(match[group] or 0) for group in range(2, 7)]
                 yield _Name(function, int(match[1], 16), *numbers)

@@ -59,6 +59,7 @@ def open_ctl(
     aside: str,
     now_ms: int = 0,
     marks: Callable[[], Marks] = dict,
+    told_when_durable: bool = False,
 ) -> Ctl:
     """The control page of a shard, with recovery from power loss where that is due. The caller holds `writer.lock`.
 
@@ -72,6 +73,7 @@ def open_ctl(
         aside: folder for copies of torn bytes.
         now_ms: the time, milliseconds since the epoch.
         marks: what checkpoints of the stream name (`checkpointed`); asked only where recovery is due.
+        told_when_durable: records are acknowledged, and shown to readers, only once they are durable (`always`).
 
     Raises:
         StorageError: the folder is gone or cannot be used.
@@ -97,7 +99,13 @@ def open_ctl(
         Ctl.create(folder, files, stream_id=stream_id, shard=shard, believed=False)
         ctl = Ctl.open(folder, files, write=True)
     recovery = _Recovery(folder, files, ctl, name, stream_id, shard, is_known=is_known)
-    recovery.run(closed=closed, aside=aside, now_ms=now_ms, mark=marks().get(shard, (0, 0)))
+    recovery.run(
+        closed=closed,
+        aside=aside,
+        now_ms=now_ms,
+        mark=marks().get(shard, (0, 0)),
+        told_when_durable=told_when_durable,
+    )
     return ctl
 
 
@@ -116,12 +124,16 @@ class _Recovery:
         self._known_tail, self._known_counter = words[TAIL], words[COUNTER]
         self._listed = damage.read(folder, files)
         durable, horizon = (words[DURABLE], words[HORIZON]) if is_known else (0, 0)
-        self._scan = Scan(folder, files, stream_id, shard, durable=durable, horizon=horizon, is_known=is_known)
+        self._scan = Scan(
+            folder, files, stream_id, shard, durable=durable, horizon=horizon, is_known=is_known, listed=self._listed
+        )
 
-    def run(self, *, closed: bool, aside: str, now_ms: int, mark: tuple[int, int]) -> None:
+    def run(self, *, closed: bool, aside: str, now_ms: int, mark: tuple[int, int], told_when_durable: bool) -> None:
         """Recover; the page is current on return."""
         ctl, found = self._ctl, self._scan
         words = ctl.words
+        if told_when_durable and self._is_known:
+            found.acknowledged = max(found.durable, mark[0])  # the page may be older: a checkpoint was durable, too
         found.run()
         counter = max(found.counter, self._known_counter)
         base = max(found.end, self._known_tail, words[SEGMENT])
@@ -130,7 +142,7 @@ class _Recovery:
             counter = max(counter, mark[1], *(entry.next_counter for entry in self._listed)) + GAP
         self._list_lost(base, counter, now_ms)
         words[DIRTY] = 1
-        words[HORIZON] = found.horizon
+        words[HORIZON] = min(found.horizon, found.end)  # what had expired may be lost as well
         words[DURABLE] = min(words[DURABLE], found.end)
         words[ARRIVAL] = max(words[ARRIVAL], found.arrival_ms)
         words[COUNTER] = counter

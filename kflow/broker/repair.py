@@ -12,8 +12,11 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
-from kflow.broker import catalogue, checked, checkpoints, damage, inspection, mapmending, streammap
+from msgspec.structs import replace
+
+from kflow.broker import catalogue, checked, checkpoints, damage, inspection, mapmending, streammap, windows
 from kflow.broker import segment as segments
+from kflow.broker.checkpoints import SlotFile
 from kflow.broker.ctl import COUNTER, HORIZON, SEGMENT, TAIL, Ctl
 from kflow.broker.damage import LostRange
 from kflow.broker.files import storage_error
@@ -23,8 +26,9 @@ from kflow.broker.log import Log
 from kflow.broker.parked import ParkedStore
 from kflow.broker.quarantine import quarantine
 from kflow.broker.segment import INDEX_BYTES, Point
-from kflow.broker.slots import Slot
+from kflow.broker.slots import Slot, SlotState
 from kflow.broker.streammap import StreamMap
+from kflow.broker.windows import WindowStore
 from kflow.errors import Damaged, StorageError
 from kflow.records import Position
 
@@ -177,6 +181,50 @@ def _counter_at(folder: DataFolder, stream: StreamMap, shard: int, horizon: int,
     return otherwise
 
 
+def _window(store: Log, fault: Fault) -> str:
+    folder, files = store.folder, store.folder.files
+    function, shard = fault.stream, fault.shard
+    states = WindowStore(folder.path, files)
+    slots = SlotFile.open(folder.path, function, fault.number, files=files)
+    try:
+        slot, before = slots.load(shard), slots.before(shard)
+        answer = "the window begins with a fresh state"
+        mended = replace(slot, state_crc=0, state_bytes=0)
+        if before is not None and windows.precedes(before, slot):
+            state = states.get(function, fault.number, shard, before.state_number) if before.state_bytes else None
+            if windows.names(before, state):
+                answer = "went back to the state before"
+                mended = _back(slot, before)
+        _keep(folder, fault.path)
+        slots.store(shard, 0, mended)
+    finally:
+        slots.close()
+    files.discard(fault.path)
+    return answer
+
+
+def _back(slot: Slot, before: Slot) -> Slot:
+    """The slot with the position and the state of the one before; what it says of a batch means nothing then."""
+    return replace(
+        slot,
+        checkpoint=before.checkpoint,
+        checkpoint_counter=before.checkpoint_counter,
+        state=SlotState.IDLE,
+        start=before.checkpoint,
+        end=before.checkpoint,
+        count=0,
+        attempt=0,
+        interruptions=0,
+        stack=(),
+        state_number=before.state_number,
+        state_crc=before.state_crc,
+        state_bytes=before.state_bytes,
+        window_flags=0,
+        error_type="",
+        error_message="",
+    )
+
+
 def _parked(store: Log, fault: Fault) -> str:
     folder = store.folder
     parked = ParkedStore(folder.path, folder.files, folder.fsync)
@@ -222,6 +270,7 @@ _REPAIRS: Final[Mapping[Kind, Callable[[Log, Fault], str]]] = {
     Kind.SEGMENT: _segment,
     Kind.INDEX: _index,
     Kind.SLOTS: _slots,
+    Kind.WINDOW: _window,
     Kind.PARKED: _parked,
     Kind.CATALOGUE: _catalogue,
 }

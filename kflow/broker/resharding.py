@@ -81,7 +81,9 @@ class Reshard:
                 path = f"{self._path}/{birth.index}"
                 streams.remove_unborn(files, path)  # a process may have died here before
                 files.mkdir(path)
-                Ctl.create(path, files, stream_id=plan.stream.id, shard=birth.index)
+                Ctl.create(
+                    path, files, stream_id=plan.stream.id, shard=birth.index, sync=self._folder.fsync == "always"
+                )
             if self._folder.syncs:
                 files.sync_folder(self._path)
         except OSError as error:

@@ -14,7 +14,7 @@ import logging
 from typing import Final
 
 from kflow.broker import segment as segments
-from kflow.broker.ctl import ARRIVAL, HORIZON, TAIL, Ctl
+from kflow.broker.ctl import ARRIVAL, DURABLE, HORIZON, TAIL, Ctl
 from kflow.broker.files import Files
 from kflow.broker.streammap import StreamMap
 from kflow.clock import Now
@@ -34,7 +34,14 @@ _Look = tuple[int, int]
 class Retention:
     """What earlier looks have seen. In memory only: a restart begins anew, and expires later. One thread uses it."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, durable_only: bool = False) -> None:
+        """Begin.
+
+        Args:
+            durable_only: nothing expires past the durable tail, where readers stop (`always`): a shard whose sync
+                failed may stand there for long.
+        """
+        self._end = DURABLE if durable_only else TAIL
         self._looks: dict[_Key, list[_Look]] = {}  # (stream id, shard) -> (monotonic ms, expired up to), rising
         self._drift_ms: int | None = None
 
@@ -61,7 +68,7 @@ class Retention:
         horizon = words[HORIZON]
         key = (stream.id, index)
         looks = self._looks.setdefault(key, [])
-        if words[TAIL] == horizon:
+        if words[self._end] <= horizon:
             looks.clear()
             self._remove(folder, files, horizon)
             return 0
@@ -82,7 +89,7 @@ class Retention:
     def _expired(self, folder: str, files: Files, ctl: Ctl, stream: StreamMap, index: int, now: Now) -> int:
         """Logical offset below which every record is older than the retention."""
         words = ctl.words
-        tail, arrival_ms = words[TAIL], words[ARRIVAL]
+        tail, arrival_ms = words[self._end], words[ARRIVAL]
         oldest_ms = now.epoch_ms - stream.retention_hours * _HOUR_MS
         if arrival_ms < oldest_ms:
             return tail

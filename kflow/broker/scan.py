@@ -1,19 +1,24 @@
 """What lies in the segments of a shard after the machine went down: a scan that reads and changes nothing.
 
-From the durable tail on, any write may have reached the disk or not. Valid blocks are kept wherever they lie, also
-behind a hole; what follows the last valid block of a segment is torn, and to be cut, but never below the durable tail:
-what is not valid there is damage, and stays (`quarantine`).
+From the durable tail on, any write may have reached the disk or not. What follows the last valid block of a segment is
+torn, and to be cut, but never below the durable tail: what is not valid there is damage, and stays (`quarantine`).
+
+Valid blocks behind a hole: where records are acknowledged before they are durable, those may have been, and are kept.
+Where none is (`always`), a hole past the durable tail says that nothing behind it was acknowledged. It is cut: what
+filled the hole is sent again, and must not come behind a later record of its key.
 """
 
 from __future__ import annotations
 
 import itertools
 import logging
+from collections.abc import Sequence
 from typing import Final, NamedTuple
 
-from kflow.broker import salvage
+from kflow.broker import damage, salvage
 from kflow.broker import segment as segments
 from kflow.broker.block import Header
+from kflow.broker.damage import LostRange
 from kflow.broker.files import Files
 from kflow.broker.segment import SEGMENT_HEADER_BYTES, Segment
 from kflow.errors import Damaged
@@ -38,6 +43,7 @@ class Scan:
 
     Attributes:
         durable: what was synced for sure.
+        acknowledged: offset from which on nothing behind a hole was ever acknowledged; None: everything may have been.
         horizon: offset below which records have expired.
         end: where valid blocks end.
         counter: of the record after the last one found.
@@ -50,9 +56,19 @@ class Scan:
     """
 
     def __init__(
-        self, folder: str, files: Files, stream_id: int, shard: int, *, durable: int, horizon: int, is_known: bool
+        self,
+        folder: str,
+        files: Files,
+        stream_id: int,
+        shard: int,
+        *,
+        durable: int,
+        horizon: int,
+        is_known: bool,
+        listed: Sequence[LostRange] = (),
     ) -> None:
         self.durable = durable
+        self.acknowledged: int | None = None
         self.horizon = horizon
         self.end = horizon
         self.counter = BEGIN_COUNTER
@@ -66,6 +82,8 @@ class Scan:
         self._files = files
         self._owner = (stream_id, shard)
         self._is_known = is_known
+        self._listed = listed
+        self._is_over = False  # what lies further on was never acknowledged
         self._reached: int | None = None  # where the next block is expected; None: nothing is known before
 
     def run(self) -> None:
@@ -88,7 +106,7 @@ class Scan:
                 self._look_through(base, min(limit, following))
 
     def _look_through(self, base: int, limit: int) -> None:
-        opened = self._open(base)
+        opened = None if self._is_over else self._open(base)
         if opened is None:
             self._end_of(base, base, limit)
             return
@@ -100,9 +118,14 @@ class Scan:
             valid = offset
             while offset < limit:
                 for header in segments.scan(opened, self._files, offset, limit, bodies=True):
+                    self._is_over = self._was_never_told(header)
+                    if self._is_over:
+                        break
                     self._add(header)
                     valid = header.end
-                following = salvage.next_block(opened, self._files, max(valid, offset + 1), limit)
+                following = None
+                if not self._is_over:
+                    following = salvage.next_block(opened, self._files, max(valid, offset + 1), limit)
                 if following is None:
                     break
                 offset = following.offset  # its body may not pass: then the next one is looked for
@@ -136,6 +159,16 @@ class Scan:
                 if point.offset <= self.durable and any(segments.scan(opened, self._files, point.offset, _EVERYTHING)):
                     return point.offset, point.first_counter
         return opened.base, opened.first_counter
+
+    def _was_never_told(self, header: Header) -> bool:
+        """Whether this block lies behind a hole, where nothing behind a hole was acknowledged."""
+        if self.acknowledged is None or self._reached is None:
+            return False
+        known = damage.holding(self._listed, self._reached)
+        if known is not None and header.offset < known.end:
+            return True  # a recovery that was interrupted has listed it as lost
+        reached = self._reached if known is None else known.end
+        return header.offset > reached >= self.acknowledged
 
     def _add(self, header: Header) -> None:
         if self._reached is not None and header.offset > self._reached:

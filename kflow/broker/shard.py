@@ -78,6 +78,7 @@ class Shard:
     """One shard, open for appending."""
 
     __slots__ = (
+        "__weakref__",
         "_clock",
         "_committed",
         "_ctl",

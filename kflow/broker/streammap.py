@@ -7,6 +7,7 @@ and the id are hexadecimal texts there, for they exceed what JSON numbers hold.
 
 from __future__ import annotations
 
+import bisect
 import enum
 import os
 
@@ -94,6 +95,11 @@ class StreamMap(msgspec.Struct, frozen=True, kw_only=True):
         if generation == self.generation:
             return True
         return 0 < generation < self.generation and shard < len(self.shards) and self.shards[shard].is_open
+
+    def knows(self, index: int) -> bool:
+        """Whether it names a shard."""
+        at = bisect.bisect_left(self.shards, index, key=lambda shard: shard.index)
+        return at < len(self.shards) and self.shards[at].index == index
 
     @property
     def open_shards(self) -> tuple[ShardInfo, ...]:

@@ -32,6 +32,8 @@ TORN: Final = "torn."
 
 _NAME_PATTERN: Final = "[a-zA-Z0-9_.-]+"
 _LAST_CREATED: Final = ".last-created"
+_LAST_SECOND: Final = (1 << 32) - 1
+"""Later than any clock says; a number above it would stand in all sequence numbers from then on."""
 
 
 def check(name: str, shards: int, retention_hours: int, max_record_bytes: int) -> None:
@@ -96,7 +98,7 @@ def make(
         try:
             for index in range(shards):
                 files.mkdir(f"{path}/{index}")
-                Ctl.create(f"{path}/{index}", files, stream_id=made.id, shard=index)
+                Ctl.create(f"{path}/{index}", files, stream_id=made.id, shard=index, sync=folder.fsync == "always")
             if sync:
                 files.sync_folder(path)
                 files.sync_folder(os.path.dirname(path))
@@ -238,7 +240,7 @@ def reserve_seconds(folder: DataFolder, clock: Clock, *, count: int = 1, after: 
     except FileNotFoundError:
         text = b""
     used = [shard.created_s for found in folder.all_maps() for shard in found.shards]
-    if text.isdigit():
+    if text.isdigit() and int(text) <= _LAST_SECOND:  # else it is damaged, and one from the maps is late enough
         used.append(int(text))
     first = max([clock.now().epoch_ms // 1000, after + 1, *(last + 1 for last in used)])
     files.write_replace(path, b"%d\n" % (first + count - 1), sync=folder.syncs)

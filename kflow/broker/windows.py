@@ -12,7 +12,10 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 
+from crc32c import crc32c
+
 from kflow.broker.files import Files, storage_error
+from kflow.broker.slots import Slot
 
 
 class WindowStore:
@@ -86,6 +89,18 @@ class WindowStore:
 
     def _folder(self, function: str, stream_id: int, shard: int) -> str:
         return os.path.join(windows_path(self._path, function, stream_id), str(shard))
+
+
+def names(slot: Slot, state: bytes | None) -> bool:
+    """Whether a slot's state is this one, whole; the fresh one, which has no file, is no bytes or None."""
+    if not state:
+        return not slot.state_bytes
+    return slot.state_bytes == len(state) and slot.state_crc == crc32c(state)
+
+
+def precedes(before: Slot, slot: Slot) -> bool:
+    """Whether a slot has the state that the same window had just before that of `slot`."""
+    return (before.window_start_s, before.state_number) == (slot.window_start_s, slot.state_number - 1)
 
 
 def windows_path(folder_path: str | os.PathLike[str], function: str, stream_id: int) -> str:

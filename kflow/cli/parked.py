@@ -61,12 +61,14 @@ def show(arguments: Arguments, terminal: Terminal) -> int:
     terminal.line(f"parked #{entry.number}  {entry.function}  {entry.stream}/{entry.shard}  {moment(entry.parked_ms)}")
     terminal.line(f"{count(len(entry.records), 'record')}, {count(entry.attempts, 'attempt')}: {entry.condition.value}")
     if entry.error is not None:
-        terminal.line(_error(entry.error))
-        for line in entry.error.trace or ():
-            terminal.line(line.rstrip("\n"))
+        for line in _error(entry.error, lines=True).split("\n"):
+            terminal.line(_shown(line))
+        for part in entry.error.trace or ():
+            for line in part.rstrip("\n").split("\n"):
+                terminal.line(_shown(line))
     for record in entry.records:
-        number = short(str(record.sequence_number))
-        terminal.line(f"{number}  {moment(record.arrival_ms)}  {record.partition_key}  {printable(record.data)}")
+        number, key = short(str(record.sequence_number)), _shown(record.partition_key)
+        terminal.line(f"{number}  {moment(record.arrival_ms)}  {key}  {printable(record.data)}")
     terminal.line(f"send it again: kflow parked redrive {entry.number}   drop it: kflow parked drop {entry.number}")
     return 0
 
@@ -84,7 +86,7 @@ def redrive(arguments: Arguments, terminal: Terminal) -> int:
         else:
             failed += 1
             text = f"{error['type']}: {error['message']}" if error.get("message") else error["type"]
-            said = f"#{number} failed again: {text}" + (f"  {error['file']}" if error.get("file") else "")
+            said = f"#{number} failed again: {_shown(text)}" + (f"  {error['file']}" if error.get("file") else "")
         terminal.answer(said, {"number": number, "error": error}, json=arguments.json)
     return 1 if failed else 0
 
@@ -154,9 +156,16 @@ def _record(entry: ParkedBatch, index: int) -> dict[str, Any]:
     }
 
 
-def _error(error: FunctionError) -> str:
+def _error(error: FunctionError, *, lines: bool = False) -> str:
+    """An error with its place: on one line, unless it may have several."""
     text = f"{error.type}: {error.message}" if error.message else error.type
-    return f"{text}  {error.file}" if error.file else text
+    text = f"{text}  {error.file}" if error.file else text
+    return text if lines else _shown(text)
+
+
+def _shown(text: str) -> str:
+    """A text of the user's on one line: what a terminal would obey is written out."""
+    return printable(text.encode())
 
 
 def _configure_list(parser: Parser) -> None:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kflow.cli.arguments import Arguments, settings_of
-from kflow.errors import UsageError
+from kflow.errors import DataFolderBusy, UsageError
 from kflow.settings import Settings
 
 if TYPE_CHECKING:
     from kflow.broker.folder import DataFolder
+
+_CONFIGURE_S = 0.5
+"""Scripts that put hold the lock for moments, a runtime for its life."""
 
 
 def handler_paths(settings: Settings, argument: str | None) -> tuple[str, ...]:
@@ -40,7 +44,10 @@ def open_folder(arguments: Arguments, *, create: bool = False) -> DataFolder:
 
 
 def folder_of(settings: Settings, *, create: bool = False) -> DataFolder:
-    """The data folder of these settings, with their `fsync` where somebody set one."""
+    """The data folder of these settings; one that is made, or may be, gets their `fsync` where somebody set one.
+
+    Beside a runtime it keeps what it has: the next `kflow run` takes the settings over.
+    """
     from kflow.broker.folder import DataFolder
 
     if not create and not (settings.data_dir / "FORMAT").is_file():
@@ -48,5 +55,8 @@ def folder_of(settings: Settings, *, create: bool = False) -> DataFolder:
             f"{settings.data_dir} holds no kflow data; `kflow run` or `kflow streams create NAME` begins it, "
             "--data-dir names another folder"
         )
-    fsync = settings.fsync if settings.given("fsync") else None
-    return DataFolder.open(settings.data_dir, create=create, fsync=fsync)
+    folder = DataFolder.open(settings.data_dir, create=create)
+    if create and settings.given("fsync"):
+        with suppress(DataFolderBusy):
+            folder.configure(fsync=settings.fsync, timeout_s=_CONFIGURE_S)
+    return folder

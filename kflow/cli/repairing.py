@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any, Final
 
-from kflow.cli.arguments import Arguments
+from kflow.cli.arguments import Arguments, settings_of
 from kflow.cli.paths import open_folder
 from kflow.cli.terminal import Terminal, count
-from kflow.errors import DataFolderBusy, StorageError
+from kflow.errors import Damaged, DataFolderBusy, StorageError
 
 if TYPE_CHECKING:
     from kflow.broker.folder import DataFolder
@@ -30,7 +30,12 @@ def repair(arguments: Arguments, terminal: Terminal) -> int:
     """
     from kflow.broker import inspection
 
-    folder = open_folder(arguments)
+    try:
+        folder = open_folder(arguments)
+    except Damaged as error:  # its FORMAT: without that, nothing can be looked at
+        if not _restore_format(arguments, terminal, error):
+            return 1
+        folder = open_folder(arguments)
     done: list[dict[str, Any]] = []
     left: list[Fault] = []
     for number in range(_ROUNDS + 1):
@@ -58,6 +63,35 @@ def repair(arguments: Arguments, terminal: Terminal) -> int:
     elif not left:
         terminal.line(f"nothing is damaged in {folder.path}" if not done else "nothing is damaged any more")
     return 1 if left else 0
+
+
+def _restore_format(arguments: Arguments, terminal: Terminal, error: Damaged) -> bool:
+    """Put the copy of FORMAT in its place, if somebody agrees; whether it was."""
+    from kflow.broker import layout
+    from kflow.broker.files import FILES
+    from kflow.broker.locks import FileLock
+
+    path = settings_of(arguments).data_dir
+    if not arguments.json:
+        terminal.line(f"{terminal.paint('damaged', 'red')}  {error}")
+    if not terminal.confirm(f"Restore {path / layout.FILE_NAME} from its copy?", yes=arguments.yes):
+        terminal.line("nothing was changed")
+        return False
+    lock = FileLock(path / "writer.lock", FILES)
+    try:
+        lock.acquire(0.5)
+    except DataFolderBusy as busy:
+        raise _busy(busy) from busy
+    try:
+        is_whole = layout.restore(path, FILES)
+    finally:
+        lock.release()
+    if not is_whole:
+        text = f"the copy of {path / layout.FILE_NAME} is damaged too: restore it from a copy of yours"
+        raise Damaged(text) from error
+    if not arguments.json:
+        terminal.line(f"{terminal.paint('repaired', 'green')}  {layout.FILE_NAME}: restored from its copy")
+    return True
 
 
 def _show(folder: DataFolder, faults: list[Fault], terminal: Terminal) -> None:

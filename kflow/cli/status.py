@@ -55,11 +55,15 @@ class Leases:
             )
             for each in (node["leases"] if node else ())
         }
+        self._reads = {(function, stream) for function, stream in (node.get("reads", ()) if node else ())}
 
     def of(self, consumer: ConsumerSurvey, lane: LaneSurvey) -> Lease:
         """Of one lane."""
         shard = int(shard_number(lane.shard_id))
-        return self._found.get((consumer.function, consumer.stream, shard, lane.lane), Lease())
+        found = self._found.get((consumer.function, consumer.stream, shard, lane.lane))
+        if found is None and (consumer.function, consumer.stream) in self._reads:
+            return Lease(lane.state if lane.state in ("drained", "expired") else "news")
+        return found or Lease()
 
 
 def status(arguments: Arguments, terminal: Terminal) -> int:

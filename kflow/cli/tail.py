@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from kflow.cli.arguments import Arguments, Command, Parser
@@ -79,11 +80,15 @@ def _records(
     folder: DataFolder, stream: StreamMap, shards: list[ShardInfo], start: Start, *, follow: bool
 ) -> Iterator[Seen]:
     """Records of the shards in turn, each shard in order; ends where the stream ends or goes away."""
+    from kflow.broker.asking import around_damage
     from kflow.runtime import survey
 
     with ExitStack() as stack:
         readers = {shard.index: stack.enter_context(survey.opened(folder, stream, shard.index)) for shard in shards}
-        places = {index: resolve(start, reader) for index, reader in readers.items()}
+        places = {
+            index: around_damage(folder, stream, index, partial(resolve, start, reader))
+            for index, reader in readers.items()
+        }
         offsets = {index: place.offset for index, place in places.items()}
         skips = {index: place.index for index, place in places.items()}
         follows_all = len(readers) == len(stream.shards)
@@ -94,7 +99,9 @@ def _records(
                 if any(offsets[parent] < readers[parent].tail for parent in shard.parents if parent in readers):
                     continue  # first all that its keys have in the shard they came from
                 offsets[index] = reader.clamp(_at(offsets[index])).offset
-                for block in reader.read(offsets[index]) if offsets[index] < reader.tail else ():
+                if offsets[index] >= reader.tail:
+                    continue
+                for block in around_damage(folder, stream, index, partial(reader.read, offsets[index])):
                     news = True
                     yield from _of_block(stream, shard, block, skips[index])
                     offsets[index], skips[index] = block.end, 0

@@ -17,7 +17,9 @@ import msgspec
 from kflow import limits
 from kflow.arn import stream_arn, stream_name
 from kflow.broker import wire
+from kflow.broker.asking import around_damage
 from kflow.broker.folder import DataFolder
+from kflow.broker.forgetting import forget
 from kflow.broker.reader import ShardReader
 from kflow.broker.sequence import parse, shard_id, shard_index
 from kflow.broker.streammap import ShardInfo, StreamMap
@@ -140,9 +142,10 @@ class KinesisClient:
                 f"Member must satisfy enum value set: [{', '.join(_TYPES)}]"
             )
         stream, shard = self._shard(name, given["ShardId"])
-        reader = ShardReader(self._folder(), stream, shard.index)
+        folder = self._folder()
+        reader = ShardReader(folder, stream, shard.index)
         try:
-            position = self._position(stream, shard, reader, given)
+            position = around_damage(folder, stream, shard.index, lambda: self._position(stream, shard, reader, given))
         finally:
             reader.close()
         return {"ShardIterator": self._token(stream, shard.index, position)}
@@ -168,7 +171,8 @@ class KinesisClient:
             ) from error
         reader = ShardReader(folder, stream, place.shard)
         try:
-            page = read_page(reader, stream.shards[place.shard], place.position, limit)
+            shard = stream.shards[place.shard]
+            page = around_damage(folder, stream, place.shard, lambda: read_page(reader, shard, place.position, limit))
             behind_ms = max(0, now_ms - page.arrival_ms) if page.is_behind else 0
             # By the map, which was read before the page: what it calls closed has nothing to come.
             ended = not stream.shards[place.shard].is_open and not page.is_behind
@@ -269,13 +273,14 @@ class KinesisClient:
     def delete_stream(self, given: Mapping[str, Any]) -> Answer:
         """Delete a stream with its records. Source: documented: DeleteStream."""
         name = self._name(given)
-        self._stream(name)
+        stream = self._stream(name)
         folder = self._folder()
         try:
             wire.call(folder.path, "delete_stream", name=name)
         except NoNode:
             with writing(folder) as log:
                 log.delete_stream(name)
+                forget(folder, stream)
         return {}
 
     def _folder(self) -> DataFolder:

@@ -34,6 +34,9 @@ Metadata = Callable[[int], Mapping[str, Any]]
 
 _NOT_JSON: Final = object()
 
+_METADATA: Final = ("partitionKey", "sequenceNumber", "approximateArrivalTimestamp", "kinesisSchemaVersion")
+"""What an event record holds beside its data."""
+
 
 def compile_filters(texts: Sequence[str]) -> Filters:
     """Compile the filters of a mapping.
@@ -150,7 +153,12 @@ def _check(rules: Sequence[Rule], grammar: Grammar) -> list[str]:
             if path == ("data",):
                 # recorded: the mapping is refused.
                 raise PatternError("must be an object: a record's data is matched by its fields", "data")
-            if path[0] != "data":
+            if path[0] not in ("data", *_METADATA):
+                warnings.append(
+                    f"{'.'.join(path)}: a record has no field {path[0]} beside its data: fields of the payload stand "
+                    f'below data: {{"data": {{"{path[0]}": ...}}}}'
+                )
+            elif path[0] != "data":
                 warnings.append(f"{'.'.join(path)}: AWS's documentation supports data alone for Kinesis")
     return warnings
 

@@ -11,6 +11,7 @@ import logging
 from msgspec.structs import replace
 
 from kflow.broker.checkpoints import Slot, SlotState
+from kflow.broker.windows import precedes
 from kflow.clock import Now
 from kflow.interfaces import FunctionError
 from kflow.lambda_.gather import Gap
@@ -77,11 +78,7 @@ class Entering:
         if tumbling.find(slot):
             return None
         before = work.before()
-        if (
-            before is not None
-            and (before.window_start_s, before.state_number) == (slot.window_start_s, slot.state_number - 1)
-            and tumbling.find(before)
-        ):
+        if before is not None and precedes(before, slot) and tumbling.find(before):
             return work.void(
                 now,
                 "the state of its window is damaged, and goes back to the one before",

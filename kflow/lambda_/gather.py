@@ -11,8 +11,16 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from kflow.lambda_.event_size import ENVELOPE_BYTES, EVENT_BYTES, PADDING_BYTES, event_sizes
-from kflow.lambda_.picked import STORED_BYTES, Part, Picked, place, weight
+from kflow.lambda_.event_size import (
+    ENVELOPE_BYTES,
+    ESCAPE_BYTES,
+    EVENT_BYTES,
+    KEY_ESCAPES_BYTES,
+    PADDING_BYTES,
+    escapes,
+    event_sizes,
+)
+from kflow.lambda_.picked import STORED_BYTES, Part, Picked, bound, place, weight
 from kflow.lambda_.pieces import Piece, Span
 from kflow.lambda_.selection import Selection
 from kflow.lambda_.shapes import Shape
@@ -37,13 +45,13 @@ class Gap(NamedTuple):
 class _Chunk:
     """What is taken of a block that has been read; `at` is the first record not handed out yet."""
 
-    __slots__ = ("at", "built", "built_from", "part", "weight")
+    __slots__ = ("at", "bound", "built", "built_from", "part")
 
     def __init__(self, part: Part, at: int) -> None:
         self.part = part
         self.at = at
-        self.weight = weight(part)
-        self.built: list[Any] | None = None
+        self.bound = bound(part)
+        self.built: list[Any] | None = part.built if isinstance(part, Picked) else None
         self.built_from = 0
 
 
@@ -114,7 +122,10 @@ class Gatherer:
     def has(self, count: int) -> bool:
         """Whether so many records are held, or more than fit into one event: there is no use in reading on."""
         held = self.held
-        return held >= count or self._untouched_bytes + held * (self._record_bytes - STORED_BYTES) > EVENT_BYTES
+        if held >= count:
+            return True
+        left = EVENT_BYTES - held * (self._record_bytes - STORED_BYTES)
+        return self._untouched_bytes > left and sum(weight(c.part) for c in self._chunks if not c.at) > left
 
     def fill(self) -> Gap | None:
         """Read once.
@@ -162,14 +173,19 @@ class Gatherer:
         """
         count = min(count, self.held)
         limit = EVENT_BYTES - ENVELOPE_BYTES - besides_bytes
-        bound, left = 0, count
+        chunks: list[_Chunk] = []
+        left = count
         for chunk in self._chunks:
-            taken = min(left, chunk.part.count - chunk.at)
-            bound += chunk.weight * 4 // 3 + taken * (self._record_bytes + PADDING_BYTES)
-            left -= taken
-            if not left:
+            chunks.append(chunk)
+            left -= chunk.part.count - chunk.at
+            if left <= 0:
                 break
-        if bound <= limit:
+        room = limit - count * (self._record_bytes + PADDING_BYTES)
+        stored = sum([chunk.bound for chunk in chunks])
+        if stored * 4 // 3 + min(stored * ESCAPE_BYTES, count * KEY_ESCAPES_BYTES) <= room:
+            return count
+        stored = sum([weight(chunk.part) for chunk in chunks])
+        if stored * 4 // 3 <= room and stored * 4 // 3 + self._escapes(count) <= room:
             return count
         return max(1, self._measured(count, limit))
 
@@ -194,7 +210,7 @@ class Gatherer:
             chunk = chunks[0]
             part, at = chunk.part, chunk.at
             if not at:
-                self._untouched_bytes -= chunk.weight
+                self._untouched_bytes -= chunk.bound
             taken = min(left, part.count - at)
             built = chunk.built
             if built is None:
@@ -234,9 +250,23 @@ class Gatherer:
         """Whether a piece of one record is within the event limit by itself."""
         part, index, _ = piece.spans[0]
         limit = EVENT_BYTES - ENVELOPE_BYTES - besides_bytes
-        if weight(part) * 4 // 3 + self._record_bytes + PADDING_BYTES <= limit:
+        if weight(part) * 4 // 3 + self._record_bytes + PADDING_BYTES + KEY_ESCAPES_BYTES <= limit:
             return True
         return event_sizes([part.data(index)], [part.key(index)], self._record_bytes)[0] - 1 <= limit
+
+    def fitting_of(self, piece: Piece, *, besides_bytes: int) -> int:
+        """How many records at the front of a piece fit into one event, at least 1; measures each of them."""
+        room = EVENT_BYTES - ENVELOPE_BYTES - besides_bytes + 1  # no comma after the last one
+        fitting = 0
+        for part, first, length in piece.spans:
+            datas, keys = part.columns()
+            stop = first + length
+            for size in event_sizes(datas[first:stop], keys[first:stop], self._record_bytes):
+                room -= size
+                if room < 0:
+                    return max(1, fitting)
+                fitting += 1
+        return fitting
 
     def _add(self, part: Part, skip: int) -> None:
         at = skip
@@ -248,10 +278,22 @@ class Gatherer:
         self._chunks.append(chunk)
         self.held += part.count - at
         if not at:
-            self._untouched_bytes += chunk.weight
+            self._untouched_bytes += chunk.bound
 
     def _gap(self, position: Position, counter: int) -> Gap:
         return Gap(position, counter, self._source.issued(self.counter, counter))
+
+    def _escapes(self, count: int) -> int:
+        """What JSON's escapes add to the keys of the next `count` held records, at most."""
+        added = 0
+        for chunk in self._chunks:
+            _, keys = chunk.part.columns()
+            taken = min(count, chunk.part.count - chunk.at)
+            added += escapes(keys[chunk.at : chunk.at + taken])
+            count -= taken
+            if not count:
+                break
+        return added
 
     def _measured(self, count: int, limit: int) -> int:
         total = -1  # no comma after the last one

@@ -12,13 +12,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import accumulate, chain
 from operator import itemgetter
-from typing import Final
+from typing import TYPE_CHECKING, Any, Final
 
 from kflow.broker.block import Block
 from kflow.lambda_.sources import READ_BYTES, Source
 
+if TYPE_CHECKING:
+    from kflow.lambda_.shapes import Shape
+
 KEPT_BYTES: Final = 4 << 20
-"""Blocks that a `SharedSource` remembers; their columns, once a lane has used them, take about as much again."""
+"""Blocks that a `SharedSource` remembers; their columns take about as much again until every lane has had its part."""
+
+SLICE_BYTES: Final = 128 << 10
+"""A lane gets no more of what is remembered at a time: so the lanes go through it together, while it is in the caches
+of the processor (with 1 MiB a record cost half as much again; `tests/bench` "lanes")."""
 
 BUCKETS: Final = 2520
 """What blocks store of a key's MD5 is modulo this."""
@@ -43,6 +50,13 @@ def taken(block: Block, factor: int, lane: int) -> tuple[Sequence[int], list[byt
     return places, datas, keys
 
 
+def built(block: Block, shape: Shape, factor: int, lane: int) -> tuple[Sequence[int], list[Any]] | None:
+    """Indexes and records of a lane's records in a block; None where it is better to build them by themselves."""
+    if isinstance(block, _Remembered) and block.readers * 2 > factor and shape.is_shared:
+        return block.built(shape, factor, lane)
+    return None
+
+
 def picked(columns: tuple[list[bytes], list[str]], places: Sequence[int]) -> tuple[list[bytes], list[str]]:
     """Some of the payloads and partition keys."""
     datas, keys = columns
@@ -63,16 +77,19 @@ def _partition(block: Block, factor: int) -> list[list[int]]:
 class _Remembered(Block):
     """A block that keeps what was made of it."""
 
-    __slots__ = ("_bounds", "_by_lane", "_columns", "_factor", "_parts")
+    __slots__ = ("_bounds", "_built", "_by_lane", "_columns", "_factor", "_left", "_parts", "readers")
 
-    def __init__(self, block: Block) -> None:
+    def __init__(self, block: Block, readers: int) -> None:
         super().__init__(
             block.offset, block.end, block.first_counter, block.arrival_ms, block.count, block.flags, block.body
         )
         self._columns: tuple[list[bytes], list[str]] | None = None
+        self.readers = readers
+        self._built: list[Any] = []
         self._by_lane: tuple[list[bytes], list[str]] = ([], [])
         self._bounds: list[int] = []
         self._factor = 0
+        self._left = 0
         self._parts: list[list[int]] = []
 
     def columns(self) -> tuple[list[bytes], list[str]]:
@@ -85,24 +102,55 @@ class _Remembered(Block):
         """As the module's function."""
         if self._factor != factor:
             self._factor, self._parts = factor, _partition(self, factor)
-            self._bounds = []
+            self._bounds, self._by_lane, self._built = [], ([], []), []
         return self._parts
 
     def taken(self, factor: int, lane: int) -> tuple[Sequence[int], list[bytes], list[str]]:
-        """As the module's function: put in the order of the lanes once, so that each lane only slices."""
+        """As the module's function: put in the order of the lanes once, so that each lane only slices.
+
+        What all lanes have taken is kept by them alone.
+        """
+        begin, end = self._place(factor, lane)
+        if not self._by_lane[0]:
+            self._by_lane = picked(self.columns(), list(chain.from_iterable(self._parts)))
+        datas, keys = self._by_lane
+        self._took(lane)
+        return self._parts[lane], datas[begin:end], keys[begin:end]
+
+    def built(self, shape: Shape, factor: int, lane: int) -> tuple[Sequence[int], list[Any]]:
+        """Indexes and records of a lane: built all at once, in the order in which they lie in memory.
+
+        For a shape whose records never change, and where most lanes are read here: the others' are built in vain.
+        """
+        begin, end = self._place(factor, lane)
+        if not self._built:
+            whole = shape.build(self, 0, self.count)
+            order = list(chain.from_iterable(self._parts))
+            self._built = list(itemgetter(*order)(whole)) if self.count > 1 else whole
+        records = self._built[begin:end]
+        self._took(lane)
+        return self._parts[lane], records
+
+    def _place(self, factor: int, lane: int) -> tuple[int, int]:
         parts = self.partition(factor)
         if not self._bounds:
-            self._by_lane = picked(self.columns(), list(chain.from_iterable(parts)))
             self._bounds = list(accumulate(map(len, parts), initial=0))
-        datas, keys = self._by_lane
-        begin, end = self._bounds[lane : lane + 2]
-        return parts[lane], datas[begin:end], keys[begin:end]
+            self._left = (1 << factor) - 1
+        return self._bounds[lane], self._bounds[lane + 1]
+
+    def _took(self, lane: int) -> None:
+        self._left &= ~(1 << lane)
+        if not self._left:
+            self._columns, self._by_lane, self._built, self._bounds = None, ([], []), [], []
 
 
 class SharedSource:
     """A `Source` for the lanes of one shard in one process: it remembers the last few blocks read.
 
     A lane that reads where another one has just read costs no system call, no checksum and no parsing. Not thread-safe.
+
+    Attributes:
+        readers: how many lanes of this process read by it; its host says so.
     """
 
     def __init__(self, source: Source, *, kept_bytes: int = KEPT_BYTES) -> None:
@@ -112,6 +160,7 @@ class SharedSource:
             source: the shard.
             kept_bytes: how many bytes of blocks are remembered; the last read is, whatever its size.
         """
+        self.readers = 1
         self._source = source
         self._kept_bytes = kept_bytes
         self._blocks: dict[int, _Remembered] = {}  # by offset, in the order they were read
@@ -143,16 +192,23 @@ class SharedSource:
 
     def read(self, offset: int, max_bytes: int = READ_BYTES) -> Sequence[Block]:
         """Blocks from the one at `offset` on, at least one if there is one; from the horizon if that is higher."""
+        found = self._remembered(offset, max_bytes) if offset >= self._source.horizon else []
+        if not found:
+            read = self._read(offset, max_bytes)
+            found = self._remembered(read[0].offset, max_bytes) if read else []
+        return found
+
+    def _remembered(self, offset: int, max_bytes: int) -> list[Block]:
         found: list[Block] = []
         size = 0
-        block = self._blocks.get(offset) if offset >= self._source.horizon else None
+        block = self._blocks.get(offset)
         while block is not None:
             size += len(block.body)
-            if found and size > max_bytes:
+            if found and size > min(max_bytes, SLICE_BYTES):
                 break
             found.append(block)
             block = self._blocks.get(block.end)
-        return found or self._read(offset, max_bytes)
+        return found
 
     def forget(self) -> None:
         """Remember no block: for a host that keeps many shards, of which this one has nothing to read."""
@@ -160,7 +216,7 @@ class SharedSource:
         self._bytes = 0
 
     def _read(self, offset: int, max_bytes: int) -> Sequence[Block]:
-        blocks = [_Remembered(block) for block in self._source.read(offset, max_bytes)]
+        blocks = [_Remembered(block, self.readers) for block in self._source.read(offset, max_bytes)]
         for block in blocks:
             before = self._blocks.pop(block.offset, None)
             self._bytes += _bytes(block) - (0 if before is None else _bytes(before))

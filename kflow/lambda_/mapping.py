@@ -43,7 +43,7 @@ Source: documented: Lambda Developer Guide, event source mappings for Kinesis; c
 from __future__ import annotations
 
 import logging
-from typing import Any, Final
+from typing import Final
 
 from msgspec.structs import replace
 
@@ -273,10 +273,13 @@ class EventSourceMapping:
             if expired:
                 error = work.last_error if attempts else None
                 return self._give_up(now, expired, ParkCondition.RECORD_AGE_EXCEEDED, error)
-        if piece.count == 1:
-            besides = 0 if self._tumbling is None else self._tumbling.event_bytes(slot)
-            if not self._gatherer.fits(piece, besides_bytes=besides):
-                return self._give_up(now, 1, ParkCondition.RETRY_ATTEMPTS_EXHAUSTED, _TOO_LARGE)
+        besides = 0 if self._tumbling is None else self._tumbling.event_bytes(slot)
+        if besides and piece.count > 1 and slot.state is SlotState.FAILED and not attempts:
+            fitting = self._gatherer.fitting_of(piece, besides_bytes=besides)
+            if fitting < piece.count:  # the state has grown since the batch was formed
+                return work.commit(work.cut(fitting), now)
+        if piece.count == 1 and not self._gatherer.fits(piece, besides_bytes=besides):
+            return self._give_up(now, 1, ParkCondition.RETRY_ATTEMPTS_EXHAUSTED, _TOO_LARGE)
         return None
 
     def _hold_back_end(self, now: Now, attempts: int, *, is_spent: bool) -> Step | None:
@@ -342,12 +345,12 @@ class EventSourceMapping:
                 named = replace(verdict.error, request_id=request_text(slot.request_id))
                 verdict = verdict._replace(error=named)
             work.piece = piece.rebuilt(self._shape)
-            return self._conclude_failure(now, verdict, outcome.response)
+            return self._conclude_failure(now, verdict)
         told = self._consumer.succeeded(piece, attempt=slot.attempt, duration_us=outcome.duration_us)
         fate = Fate(succeeded=piece.count)
-        return work.commit(work.settled(slot, piece, piece.count, told, fate, response=outcome.response), now)
+        return work.commit(work.settled(slot, piece, piece.count, told, fate, returned=verdict.state), now)
 
-    def _conclude_failure(self, now: Now, verdict: Verdict, response: Any = None) -> Step:
+    def _conclude_failure(self, now: Now, verdict: Verdict) -> Step:
         work = self._work
         slot, piece, error = work.slot, work.batch, verdict.error
         if error is None:
@@ -357,7 +360,7 @@ class EventSourceMapping:
         told = self._consumer.failed(result, piece, verdict, attempt=slot.attempt, duration_us=work.duration_us)
         if action is Action.ADVANCE:
             fate = Fate(succeeded=verdict.done)
-            return work.commit(work.settled(slot, piece, verdict.done, told, fate, response=response), now)
+            return work.commit(work.settled(slot, piece, verdict.done, told, fate, returned=verdict.state), now)
         if action is Action.SPLIT:
             left, right = piece.split(piece.count // 2)
             change = Change(settle.split(slot, left, right, error), left, (*work.following, right), told)

@@ -130,13 +130,18 @@ def payload(error: FunctionError) -> dict[str, Any]:
 
 def _said(error: BaseException) -> str:
     try:
-        return str(error)
+        return _writable(str(error))
     except Exception:  # noqa: BLE001  (an exception of the user's whose own text fails still has to be told)
         return f"<unprintable {type(error).__name__} object>"
 
 
 def _trace(error: BaseException, root: str) -> tuple[str, ...]:
-    return tuple(traceback.format_tb(trimmed(error.__traceback__, root)))
+    return tuple(map(_writable, traceback.format_tb(trimmed(error.__traceback__, root))))
+
+
+def _writable(text: str) -> str:
+    """A text with lone surrogates written out: names of files bring them along, and UTF-8 cannot hold them."""
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
 
 
 def _innermost(error: BaseException, handler: Handler) -> str:

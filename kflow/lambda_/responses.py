@@ -7,6 +7,7 @@ identifiers, and values of other types, are complete failures.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -18,6 +19,9 @@ INVALID_RESPONSE = "InvalidBatchItemFailures"
 ITEM_FAILED = "BatchItemFailure"
 NO_STATE = "InvalidWindowState"
 
+_NUMBER_DIGITS = 64
+"""More than any sequence number has, and few enough to be read as a number at once."""
+
 
 class Verdict(NamedTuple):
     """What an invocation came to for its records.
@@ -26,11 +30,13 @@ class Verdict(NamedTuple):
         done: how many records at the front it settled.
         error: why the others failed; None where all are done.
         is_partial: whether the response named the first failed record: such a batch is cut there, never halved.
+        state: of the tumbling window after the settled records, as JSON; None without windows.
     """
 
     done: int
     error: FunctionError | None = None
     is_partial: bool = False
+    state: bytes | None = None
 
 
 def judge(
@@ -53,12 +59,26 @@ def judge(
     if outcome.error is not None:
         return Verdict(0, outcome.error)
     response = outcome.response
+    state: bytes | None = None
     if windowed:
         # documented: a response without a state is a failed invocation; chosen: so is a state that is no object.
-        state = response.get("state") if isinstance(response, Mapping) else None
-        if not isinstance(state, Mapping):
+        returned = response.get("state") if isinstance(response, Mapping) else None
+        if not isinstance(returned, Mapping):
             where = "the response" if isinstance(response, Mapping) else f"the response is {_said(response)}:"
             return _invalid(f"{where} has no state, which must be an object in a tumbling window", NO_STATE)
+        try:
+            state = json.dumps(returned, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+        except (ValueError, RecursionError) as error:
+            # chosen: what JSON does not have (NaN, infinity) would come back as something else.
+            return _invalid(f"the state of the tumbling window is not JSON: {error}", NO_STATE)
+    return _items(outcome, count, numbers, report_batch_item_failures)._replace(state=state)
+
+
+def _items(
+    outcome: Outcome, count: int, numbers: Callable[[], Sequence[int]], report_batch_item_failures: bool
+) -> Verdict:
+    """What the response says of the batch's records."""
+    response = outcome.response
     if not report_batch_item_failures or response is None or response in ("", [], {}):
         return Verdict(count)
     if not isinstance(response, Mapping):
@@ -77,7 +97,7 @@ def _first_failed(failures: Sequence[Any], count: int, numbers: Sequence[int], c
     for item in failures:
         identifier = item.get("itemIdentifier") if isinstance(item, Mapping) else None
         # Only a JSON string names a record: an integer is unknown even where its value fits.
-        number = int(identifier) if isinstance(identifier, str) and _is_number(identifier) else -1
+        number = _number(identifier) if isinstance(identifier, str) else -1
         place = places.get(number)
         if place is None:
             return _invalid(f"batchItemFailures names {_said(item)}, which is no record of the batch")
@@ -92,8 +112,10 @@ def _first_failed(failures: Sequence[Any], count: int, numbers: Sequence[int], c
     return Verdict(index, error, is_partial=True)
 
 
-def _is_number(text: str) -> bool:
-    return text.isascii() and text.isdigit()
+def _number(text: str) -> int:
+    """The number that a text is; -1 for any other text. Python itself refuses texts of thousands of digits."""
+    digits = text.lstrip("0")
+    return int(digits) if len(digits) <= _NUMBER_DIGITS and digits.isascii() and digits.isdigit() else -1
 
 
 def _invalid(message: str, kind: str = INVALID_RESPONSE) -> Verdict:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from kflow.broker.block import Block
 from kflow.declarations import MappingOptions
-from kflow.lambda_.lanes import picked, taken
+from kflow.lambda_.lanes import built, picked, taken
 from kflow.lambda_.picked import Part, Picked
 from kflow.lambda_.shapes import Shape
 
@@ -40,6 +40,8 @@ class Selection:
     def of(self, block: Block) -> Part | None:
         """What is taken of a block; None for nothing."""
         if self._factor > 1:
+            if self._filter is None and (ready := built(block, self._shape, self._factor, self._lane)) is not None:
+                return Picked(block, ready[0], None, None, ready[1]) if ready[0] else None
             places, datas, keys = taken(block, self._factor, self._lane)
             if not places:
                 return None

@@ -118,6 +118,11 @@ def split(slot: Slot, left: Piece, right: Piece, error: FunctionError) -> Slot:
     return replace(slot, start=left.start, end=left.end, count=left.count, attempt=0, stack=(*slot.stack, right.count))
 
 
+def cut(slot: Slot, left: Piece, right: Piece) -> Slot:
+    """The batch is cut in two, and nothing was tried."""
+    return replace(slot, start=left.start, end=left.end, count=left.count, stack=(*slot.stack, right.count))
+
+
 class Fate(NamedTuple):
     """What became of settled records: how many of them succeeded, were parked, or are kept nowhere."""
 

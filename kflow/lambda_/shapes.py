@@ -42,6 +42,11 @@ class Shape(Protocol):
     """How records of one shard are shown to a handler."""
 
     @property
+    def is_shared(self) -> bool:
+        """Whether nobody can change a record of this shape: what is built once may be handed out by anybody."""
+        ...
+
+    @property
     def source_arn(self) -> str:
         """The mapping's event source ARN, where the form shows it; else empty."""
         ...
@@ -85,6 +90,7 @@ class RecordShape:
 
     __slots__ = ("_zero", "shard_id")
 
+    is_shared = True
     source_arn = ""
 
     def __init__(self, created_s: int, shard: int) -> None:
@@ -110,6 +116,8 @@ class EventShape:
     """Records of Lambda's event."""
 
     __slots__ = ("_region", "_role", "_zero", "shard_id", "source_arn")
+
+    is_shared = False
 
     def __init__(self, created_s: int, shard: int, *, arn: str, region: str, role: str) -> None:
         self._zero = sequence.number(created_s, shard, 0, 0)

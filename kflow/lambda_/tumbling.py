@@ -14,14 +14,14 @@ state that is too large come to, and that a state is a JSON object.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 from crc32c import crc32c
 from msgspec.structs import replace
 
 from kflow.broker.checkpoints import Slot, WindowFlag
+from kflow.broker.windows import names
 from kflow.declarations import MappingOptions
 from kflow.errors import StorageError
 from kflow.lambda_.consumer import Consumer
@@ -109,25 +109,24 @@ class Tumbling:
         """
         if not slot.state_bytes:
             return True
-        if self._loaded[0] == slot.state_number and _names(slot, self._loaded[1]):
+        if self._loaded[0] == slot.state_number and names(slot, self._loaded[1]):
             return True
         state = self._store.get(*self._key, slot.state_number)
-        if state is None or not _names(slot, state):
+        if state is None or not names(slot, state):
             return False
         self._loaded = (slot.state_number, state)
         return True
 
-    def accepted(self, slot: Slot, response: Mapping[str, Any]) -> tuple[Slot, bytes | None]:
-        """The slot with the state that a response returned, and the state where it is to be kept first.
+    def accepted(self, slot: Slot, state: bytes) -> tuple[Slot, bytes | None]:
+        """The slot with the state that a response returned (as JSON), and the state where it is to be kept first.
 
         A state that is too large is not taken: the window is to end early, and says so by its flags.
         """
-        state = msgspec.json.encode(response["state"])
         if len(state) > STATE_BYTES:
             return replace(slot, window_flags=WindowFlag.FINAL | WindowFlag.EARLY), None
         if state == _FRESH:
             return replace(slot, state_crc=0, state_bytes=0), None
-        if _names(slot, state):
+        if names(slot, state):
             return slot, None
         number = slot.state_number + 1
         return replace(slot, state_number=number, state_crc=crc32c(state), state_bytes=len(state)), state
@@ -180,7 +179,3 @@ def redriven(options: MappingOptions, arrival_ms: int, source_arn: str) -> Windo
 def dropped(slot: Slot) -> Slot:
     """The slot of a mapping that has no windows any more."""
     return replace(slot, window_start_s=0, state_crc=0, state_bytes=0, window_flags=0)
-
-
-def _names(slot: Slot, state: bytes) -> bool:
-    return slot.state_bytes == len(state) and slot.state_crc == crc32c(state)

@@ -9,8 +9,7 @@ Used by the engine and by `entering`; nothing here decides what happens to a bat
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from msgspec.structs import replace
 
@@ -167,7 +166,7 @@ class Work:
         fate: Fate,
         *,
         attempt: int = 0,
-        response: Mapping[str, Any] | None = None,
+        returned: bytes | None = None,
     ) -> Change:
         """The change by which the first `count` records of the batch are settled.
 
@@ -178,7 +177,7 @@ class Work:
             told: what people are told.
             fate: what became of the records.
             attempt: failed attempts that the rest has had.
-            response: what the handler returned; in a tumbling window its state goes with the checkpoint.
+            returned: state of the tumbling window that the handler returned: it goes with the checkpoint.
         """
         after = self.following
         error = None
@@ -192,11 +191,11 @@ class Work:
             attempt = 0
         state = None
         tumbling = self.tumbling
-        if tumbling is not None and response is not None:
+        if tumbling is not None and returned is not None:
             if not piece.count:
                 slot = tumbling.ended(slot)
             else:
-                slot, state = tumbling.accepted(slot, response)
+                slot, state = tumbling.accepted(slot, returned)
                 if slot.window_flags:  # the window ends early: that comes first
                     if following is not None:
                         after = (*after, following)
@@ -204,6 +203,11 @@ class Work:
                     following = Piece([], (), 0, (piece.end, piece.end_counter))
         moved = settle.settled(slot, piece, following, self.batcher.gatherer.edge, fate, attempt=attempt)
         return Change(moved, following, after, told, error, state)
+
+    def cut(self, count: int) -> Change:
+        """The change by which the batch goes on with its first `count` records, and the others come after them."""
+        left, right = self.batch.split(count)
+        return Change(settle.cut(self.slot, left, right), left, (*self.following, right), error=self.error)
 
     def parked(self, slot: Slot, piece: Piece, count: int, entry: ParkedBatch) -> Change:
         """The change by which the first `count` records of the batch are settled, which have been parked."""

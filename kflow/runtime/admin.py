@@ -16,6 +16,7 @@ from kflow import limits
 from kflow.broker.checkpoints import SlotFile, slots_path
 from kflow.broker.files import Files
 from kflow.broker.folder import DataFolder
+from kflow.broker.forgetting import forget
 from kflow.broker.layout import LAYOUT
 from kflow.broker.locks import FileLock
 from kflow.broker.parked import ParkedStore
@@ -95,18 +96,6 @@ def reset(folder: DataFolder, stream: str | None = None) -> None:
                 log.reset_stream(each.name)
     for each in gone:
         forget(folder, each)
-
-
-def forget(folder: DataFolder, stream: StreamMap) -> None:
-    """Remove the positions and parked records that belong to a stream which is no more; nobody reads it any longer."""
-    checkpoints = folder.path / "checkpoints"
-    for function in sorted(each.name for each in checkpoints.iterdir()) if checkpoints.is_dir() else []:
-        folder.files.discard(slots_path(folder.path, function, stream.id))
-        folder.files.remove_tree(windows_path(folder.path, function, stream.id))
-    parked = ParkedStore(folder.path, folder.files, folder.fsync)
-    for entry in parked.list():
-        if entry.stream_id == stream.id:
-            parked.drop(entry.number)
 
 
 def redrive(folder: DataFolder, number: int) -> dict[str, Any]:

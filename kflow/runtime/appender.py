@@ -40,8 +40,8 @@ LINGER_S = 10.0
 """A queue's thread ends when it had nothing to do for this long."""
 
 
-Stored = tuple[int, int, int]
-"""Where a block was stored: first counter, arrival in milliseconds, the shard's tail after it."""
+Stored = tuple[int, int, int, int]
+"""Where a block was stored: first counter, arrival in milliseconds, the shard's tail after it, and its next counter."""
 Result = Stored | KflowError
 
 
@@ -252,7 +252,8 @@ class Appender:
             if job.resent:
                 found = self._log.find(stream, block.shard, sender.producer, job.frame, job.part, block.tail)
                 if found is not None:
-                    return found[0], found[1], self._log.shard(stream, block.shard).tail
+                    shard = self._log.shard(stream, block.shard)
+                    return *found, shard.tail, shard.next_counter
         except KflowError as error:
             return self._failed(stream, sender, job.frame, block.shard, error)
         if job.stale:
@@ -280,7 +281,7 @@ class Appender:
                 raise StorageError("the block was damaged on its way to the node")
             shard = self._log.shard(stream, index)
             first_counter, arrival_ms = shard.append(body, records, crc, flags, sender.producer, frame, part)
-            return first_counter, arrival_ms, shard.tail  # noqa: TRY300  # an `else` would say no more
+            return first_counter, arrival_ms, shard.tail, first_counter + records  # an `else` would say no more
         except KflowError as error:
             return self._failed(stream, sender, frame, index, error)
         except Exception as error:  # a broken promise must fail this block, not end the node or silence the shard

@@ -27,6 +27,7 @@ from kflow.runtime.backlog import Backlog
 from kflow.runtime.commits import Commits
 from kflow.runtime.loop import READ, WRITE, Loop
 from kflow.runtime.pending import REFUSED, STALE, Pending
+from kflow.runtime.receiving import ReceiveBuffer
 
 log = logging.getLogger(__name__)
 
@@ -36,14 +37,11 @@ OUTBOX_BYTES = 1 << 20
 """Nor is one that leaves this much of its answers unread."""
 SLICE_S = 0.0005
 """After this long on one connection, the others have their turn."""
-BUFFER_BYTES = 128 << 10
-"""Receive buffer of a connection; a larger frame gets a buffer of its own, which its blocks then keep."""
 
 OnAppend = Callable[[StreamMap, int, int, int], None]
 OnControl = Callable[["Connection", int, dict[str, Any]], Any]
 
 _FRAME_BYTES = wire.FRAME.size
-_LARGEST_BYTES = _FRAME_BYTES + wire.FRAME_BYTES
 _HEAD_BYTES = wire.PUT_HEAD.size
 _BLOCK_BYTES = wire.BLOCK.size
 _ONE_BYTES = wire.PUT_ONE.size
@@ -97,19 +95,17 @@ class Connection:
     """
 
     __slots__ = (
-        "_buffer",
         "_fd",
         "_granted",
-        "_have",
         "_held",
         "_mask",
         "_outbox",
         "_pending",
+        "_received",
         "_resuming",
         "_service",
         "_socket",
         "_unanswered",
-        "_view",
         "closed",
         "failed",
         "pid",
@@ -122,9 +118,7 @@ class Connection:
         self._service = service
         self._socket = accepted
         self._fd = accepted.fileno()
-        self._buffer = bytearray(BUFFER_BYTES)
-        self._view = memoryview(self._buffer)
-        self._have = 0
+        self._received = ReceiveBuffer()
         self._outbox = bytearray()
         self._pending: deque[Pending] = deque()
         self._unanswered = 0
@@ -151,10 +145,10 @@ class Connection:
 
     def readable(self) -> None:
         """Receive once and work it through."""
-        if self._have == len(self._buffer):
+        if self._received.is_full:
             return  # full of frames whose turn has not come
         try:
-            received = self._socket.recv_into(self._view[self._have :] if self._have else self._view)
+            received = self._received.receive(self._socket)
         except BlockingIOError:
             return
         except OSError:
@@ -163,13 +157,12 @@ class Connection:
         if not received:
             self.close()
             return
-        self._have += received
         self._work()
 
     def writable(self) -> None:
         """Send what waits."""
         self._flush()
-        if self._have and not self._resuming:
+        if self._received.have and not self._resuming:
             self._work()
 
     def answer(self, request: int, value: Any) -> None:
@@ -216,7 +209,8 @@ class Connection:
 
     def _work(self) -> None:
         """Serve whole frames of the buffer, for one slice at most; then send what is answered."""
-        view, have, at = self._view, self._have, 0
+        received = self._received
+        view, have, at = received.view, received.have, 0
         deadline = 0.0
         try:
             while have - at >= _FRAME_BYTES and self._is_ahead():
@@ -250,10 +244,10 @@ class Connection:
             self.close()
         if self.closed:
             return
-        if at == have and view is self._view and have <= BUFFER_BYTES == len(view):
-            self._have = 0
+        if at == have and received.is_used_again:
+            received.have = 0
         else:
-            self._make_room(at)
+            received.drop(at)
         if self._outbox:
             self._flush()
         if self._outbox or self._unanswered or self._held or self._mask != READ:
@@ -264,31 +258,6 @@ class Connection:
         self._held = False
         self._granted = True
         self._resume_later()
-
-    def _make_room(self, at: int) -> None:
-        """Drop the `at` bytes that are served; a frame too large for the buffer moves to one of its own.
-
-        Such a buffer holds that one frame, and is left to the blocks in the shards' queues: no copy of large bodies.
-        """
-        rest = self._have - at
-        if len(self._buffer) != BUFFER_BYTES:
-            if at:
-                self._replace(BUFFER_BYTES, at, rest)
-            return
-        if rest >= _FRAME_BYTES:
-            length: int = wire.FRAME.unpack_from(self._view, at)[0] + _FRAME_BYTES
-            if BUFFER_BYTES < length <= _LARGEST_BYTES:
-                self._replace(length, at, rest)
-                return
-        if at:
-            self._view[:rest] = self._view[at : self._have]
-            self._have = rest
-
-    def _replace(self, size: int, at: int, rest: int) -> None:
-        new = bytearray(size)
-        view = memoryview(new)
-        view[:rest] = self._view[at : self._have]
-        self._buffer, self._view, self._have = new, view, rest
 
     def _is_ahead(self) -> bool:
         return (
@@ -360,7 +329,7 @@ class Connection:
         if stream is None:
             raise ResourceNotFound("the stream is gone")
         store = self._service.store
-        return [store.shard(stream, shard.index).tail for shard in stream.shards]
+        return [store.end(stream, shard.index).tail for shard in stream.shards]
 
     def _put_one(self, request: int, payload: memoryview) -> None:
         """Append the one block of a frame: the way of single puts, with as few steps as there can be."""
@@ -379,8 +348,8 @@ class Connection:
             body = payload[_ONE_BYTES:]
             result = service.appender.append_now(stream, self, request, 0, seen, index, records, body, crc, flags)
             if type(result) is tuple:
-                service.on_append(stream, index, result[2], result[0] + records)
-                self._outbox += wire.answer_one(request, *result)
+                service.on_append(stream, index, result[2], result[3])
+                self._outbox += wire.answer_one(request, *result[:3])
                 return
         self._put_later(request, 1, payload, resent=False, result=result)
 
@@ -405,9 +374,9 @@ class Connection:
             result = append(stream, self, request, len(answers), seen, index, records, body, crc, flags)
             if type(result) is not tuple:
                 break
-            first_counter, arrival_ms, tail = result
+            first_counter, arrival_ms, tail, next_counter = result
             result = None
-            service.on_append(stream, index, tail, first_counter + records)
+            service.on_append(stream, index, tail, next_counter)
             answers.append(wire.ANSWER.pack(first_counter, arrival_ms, tail, wire.OK))
             at = end
         if len(answers) < count or at != size or self._pending:
@@ -453,7 +422,7 @@ class Connection:
             if result is None and not resent:
                 result = service.appender.append_now(stream, self, request, part, seen, *block[:5])
             if result is None:
-                if len(self._buffer) == BUFFER_BYTES:  # the next receive writes over it
+                if self._received.is_used_again:
                     block = block._replace(body=memoryview(bytes(block.body)))  # noqa: PLW2901
                 job = Job(self, request, part, seen, block, resent, stale)
                 service.appender.queue(stream, job, self._done(stream, pending, part, block.shard))
@@ -488,7 +457,7 @@ class Connection:
 
         def committed(error: KflowError | None) -> None:
             if error is None:
-                pending.settle(part, wire.ANSWER.pack(*result, wire.OK))
+                pending.settle(part, wire.ANSWER.pack(*result[:3], wire.OK))
             else:
                 self._note(stream, pending, part, shard, error)
                 self.failed[stream.id, shard] = (pending.request, str(error))
@@ -503,8 +472,8 @@ class Connection:
             if self._service.commits is not None:
                 self._commit(stream, pending, part, shard, result)
                 return
-            pending.settle(part, wire.ANSWER.pack(result[0], result[1], result[2], wire.OK))
-            self._service.on_append(stream, shard, result[2], self._service.store.shard(stream, shard).next_counter)
+            pending.settle(part, wire.ANSWER.pack(*result[:3], wire.OK))
+            self._service.on_append(stream, shard, result[2], result[3])
         elif isinstance(result, ResourceNotFound | StaleMap):
             if isinstance(result, ResourceNotFound):
                 self._service.forget(stream.id)

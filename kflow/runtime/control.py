@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kflow.broker.streammap import StreamMap
-from kflow.errors import KflowError, UsageError
+from kflow.errors import KflowError, ResourceNotFound, UsageError
 from kflow.runtime.connection import Connection
 from kflow.runtime.node import Node
 from kflow.runtime.report import node_report
@@ -45,6 +45,7 @@ class Control:
         self._later: dict[str, Callable[[Connection, int, dict[str, Any]], Any]] = {
             "wait": self._wait,
             "redrive": self._redrive,
+            "quarantine": self._quarantine,
         }
         self._streams = StreamAdmin(node, streams, self._moved)
         node.watch_appends(self._appended)
@@ -104,6 +105,17 @@ class Control:
         self._parked.claim(number, self._node.options.epoch)
         self._node.redrive(entry.function, number, trigger, lambda answer: connection.answer(request, answer))
 
+    # ------------------------------------------------------------------ damage
+
+    def _quarantine(self, connection: Connection, request: int, arguments: dict[str, Any]) -> None:
+        """Look at a block that a tool could not read; what the writer cannot read either is lost from then on."""
+        stream = self._node.folder.map_by_id(int(arguments["stream_id"]))
+        shard, offset = int(arguments["shard"]), int(arguments["offset"])
+        if not 0 <= shard < len(stream.shards):
+            raise ResourceNotFound(f"stream {stream.name} has no shard {shard}")
+        told = functools.partial(_answer, connection, request)
+        self._node.damaged(stream, shard, offset, lambda failure: told({} if failure is None else failure))
+
     # ------------------------------------------------------------------ waiting for records
 
     def _wait(self, connection: Connection, request: int, arguments: dict[str, Any]) -> dict[str, Any] | None:
@@ -113,7 +125,7 @@ class Control:
         if arguments.get("generation", stream.generation) != stream.generation:
             return {"shard": None}
         for shard, offset in offsets.items():
-            if self._node.log.shard(stream, shard).readable_end > offset:
+            if self._node.log.end(stream, shard).readable > offset:
                 return {"shard": shard}
         self._waiting = [w for w in self._waiting if not w.connection.closed]
         self._waiting.append(_Waiting(connection, request, stream_id, offsets))

@@ -1,4 +1,4 @@
-"""What workers cannot read: put to the writer once, in a thread of its own; then whoever waits for it goes on."""
+"""What cannot be read: put to the writer once, in a thread of its own; then whoever waits for it goes on."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from kflow.broker.sequence import shard_id
 from kflow.broker.streammap import StreamMap
 from kflow.errors import KflowError
 from kflow.runtime.upkeep import Upkeep
+
+Told = Callable[[KflowError | None], None]
 
 
 class DamageWatch:
@@ -34,21 +36,33 @@ class DamageWatch:
         self._upkeep = upkeep
         self._notice = notice
         self._looked = looked
-        self._under_way: set[tuple[int, int, int]] = set()
+        self._under_way: dict[tuple[int, int, int], list[Told]] = {}
         self._failed: dict[tuple[int, int, int], str] = {}
 
-    def found(self, stream: StreamMap, shard: int, offset: int) -> None:
-        """A worker cannot read the block at a logical offset; it tries again when its lease is due."""
+    def found(self, stream: StreamMap, shard: int, offset: int, told: Told | None = None) -> None:
+        """Somebody cannot read the block at a logical offset. A worker tries again when its lease is due.
+
+        Args:
+            stream: map of the stream.
+            shard: index of the shard.
+            offset: `Damaged.offset`.
+            told: called once the writer has looked, with why it could not; None where reading can go on.
+        """
         key = (stream.id, shard, offset)
-        if key in self._under_way:
+        waiting = self._under_way.get(key)
+        if told is not None and waiting is not None:
+            waiting.append(told)
+        if waiting is not None:
             return
-        self._under_way.add(key)
+        self._under_way[key] = [] if told is None else [told]
         self._upkeep.submit(
             lambda: quarantine(self._log, stream, shard, offset), lambda result: self._done(key, stream, result)
         )
 
     def _done(self, key: tuple[int, int, int], stream: StreamMap, result: LostRange | KflowError | None) -> None:
-        self._under_way.discard(key)
+        failure = result if isinstance(result, KflowError) else None
+        for told in self._under_way.pop(key):
+            told(failure)
         where = f"{stream.name}/{key[1]}"
         if isinstance(result, KflowError):
             if self._failed.get(key) != str(result):  # the worker comes again, with the same

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from kflow.runtime.lease import Lease, LeaseState
 from kflow.runtime.leases import LeaseTable
+
+MOST_NAMES: Final = 20
+"""So many blocked lanes are named; `kflow status` shows all."""
 
 
 @dataclass(slots=True)
@@ -31,9 +35,26 @@ class DrainWatch:
         """Watch a lease that came to be during the drain."""
         self.ends[lease.id] = end
 
+    def waits_for(self, lease: Lease) -> bool:
+        """Whether a lease has not settled up to its noted end; one that has is not looked at again."""
+        end = self.ends.get(lease.id)
+        if end is None or not _is_settled(lease, end):
+            return end is not None
+        del self.ends[lease.id]
+        return False
+
     def check(self, table: LeaseTable) -> None:
-        """After leases were returned: is everything settled?"""
-        if not self.finished and not self.awaited() and not self.blocked(table):
+        """After leases were returned: is everything settled?
+
+        One lease that is not settled is enough to know: as many as there may be, each is seen settled once.
+        """
+        while self.ends:
+            lease_id, end = self.ends.popitem()
+            lease = table.leases.get(lease_id)
+            if lease is not None and not _is_settled(lease, end):
+                self.ends[lease_id] = end
+                return
+        if not self.finished and not self.awaited():
             self.finished = True
             self.done()
 
@@ -43,6 +64,12 @@ class DrainWatch:
         blocked = [(lease, end) for lease, end in held if lease is not None and not _is_settled(lease, end)]
         self.ends = {lease.id: end for lease, end in blocked}
         return [lease for lease, _ in blocked]
+
+
+def listed(names: Sequence[str]) -> str:
+    """Names in one line, the first of them where there are very many."""
+    more = f" and {len(names) - MOST_NAMES:,} more" if len(names) > MOST_NAMES else ""
+    return ", ".join(names[:MOST_NAMES]) + more
 
 
 def _is_settled(lease: Lease, end: int) -> bool:

@@ -83,6 +83,8 @@ class Engines:
         found = shard.lanes.get(lane)
         if found is None:
             found = shard.lanes[lane] = self._engine(shard, lane)
+            if isinstance(shard.source, SharedSource):
+                shard.source.readers = len(shard.lanes)
         return found
 
     def returned(self, shard: ShardEngines, *, holds: bool) -> None:

@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 Errand = Callable[[Callable[[], None]], None]
-"""Begins something and calls what it is given once that is over, on the loop, exactly once."""
+"""Begins something, raises nothing, and calls what it is given once that is over, on the loop, exactly once."""
 
 
 class Errands:
@@ -53,7 +53,15 @@ def guarded(work: Callable[[], T]) -> Callable[[], T]:
         except KflowError:
             raise
         except Exception as error:
-            log.exception("administration failed")
+            log.exception("work failed")
             raise InternalError(f"{type(error).__name__}: {error}; please report it") from error
 
     return run
+
+
+def attempt(work: Callable[[], T]) -> T | KflowError:
+    """Do something; what it returned, or why it could not be done. Raises nothing."""
+    try:
+        return guarded(work)()
+    except KflowError as error:
+        return error

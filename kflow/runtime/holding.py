@@ -3,13 +3,13 @@
 One lane: its engine is stepped until it waits for something, or the node wants the lease back.
 
 Several lanes of one shard: all are looked at first. Those without a batch are returned at once, and so are as many of
-the others as the node has places for; the rest run in turn, one batch each.
+the others as the node has places for; the rest run in turn, one batch each, the lane that is furthest behind first: so
+none runs ahead of the others until it has to wait for them, and what one has read is still in memory for the next.
 """
 
 from __future__ import annotations
 
 import os
-from collections import deque
 from typing import Final
 
 import msgspec
@@ -19,6 +19,7 @@ from kflow.interfaces import BatchResult
 from kflow.lambda_.grants import Death, Step, StepKind
 from kflow.lambda_.grants import Grant as EngineGrant
 from kflow.lambda_.mapping import EventSourceMapping
+from kflow.records import Position
 from kflow.runtime.inbox import Inbox
 from kflow.runtime.invoking import Environment
 from kflow.runtime.live import Live
@@ -37,14 +38,14 @@ DAMAGE_MS: Final = 1_000
 class _Lane:
     """One lane that is held."""
 
-    __slots__ = ("engine", "grant", "read_offset", "settled", "settled_offset", "want_counter")
+    __slots__ = ("engine", "grant", "position", "read_offset", "settled", "want_counter")
 
     def __init__(self, grant: LaneGrant, engine: EventSourceMapping) -> None:
         self.grant = grant
         self.engine = engine
         self.settled = False
         self.read_offset = 0
-        self.settled_offset = 0
+        self.position = Position(0, 0)
         self.want_counter = 0
 
 
@@ -120,13 +121,14 @@ class Holding:
             pass
 
     def _run_several(self) -> None:
-        found = deque(lane for lane in self._lanes if self._has_batch(lane))
+        found = [lane for lane in self._lanes if self._has_batch(lane)]
         for _ in range(min(self._spare, len(found) - 1)):
             self._give_back(found.pop(), "lane", 0)
         self._send_returns()
         while len(found) > 1:
-            lane = found.popleft()
+            lane = min(found, key=_behind)
             self._enter(lane)
+            found.remove(lane)
             if self._has_batch(lane) and self._step(lane):
                 found.append(lane)
             self._send_returns()
@@ -159,7 +161,7 @@ class Holding:
             for outcome in step.outcomes:
                 self._live.tell(outcome, now.monotonic_ms)
                 lane.settled = lane.settled or outcome.succeeded > 0 or outcome.result is not BatchResult.FAILED
-            lane.read_offset, lane.settled_offset = step.read_offset, step.position.offset
+            lane.read_offset, lane.position = step.read_offset, step.position
             lane.want_counter = step.want_counter
             if step.kind is not StepKind.HOLD:
                 break
@@ -221,7 +223,7 @@ class Holding:
                 broken=self._environment.broken,
                 last_error=lane.engine.last_error,
                 detail=detail,
-                settled_offset=lane.settled_offset,
+                settled_offset=lane.position.offset,
                 damaged_at=damaged_at,
             )
         )
@@ -236,6 +238,10 @@ class Holding:
             self._returns[0] = msgspec.structs.replace(self._returns[0], dropped=dropped)
         self._channel.send(*self._returns)
         self._returns.clear()
+
+
+def _behind(lane: _Lane) -> Position:
+    return lane.position
 
 
 def refused(grant: Grant, detail: str) -> list[Returned]:

@@ -6,7 +6,6 @@ import gc
 import os
 import time
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
 from typing import Any, Self
 
 from kflow.broker import wire
@@ -21,6 +20,7 @@ from kflow.plugins.manager import PluginManager
 from kflow.runtime import descriptors, environment, lifeline, loader, starting, survey
 from kflow.runtime.connection import Connection
 from kflow.runtime.control import Control
+from kflow.runtime.drain import listed
 from kflow.runtime.feed import HandlerSummary, Listener, ReadyInfo, Summary
 from kflow.runtime.ingest import Ingest
 from kflow.runtime.loop import Loop
@@ -64,16 +64,16 @@ def run(
         StorageError: the data folder cannot be used.
     """
     begin = time.monotonic()
-    folder = DataFolder.open(
-        settings.data_dir,
-        create=True,
-        fsync=settings.fsync if settings.given("fsync") else None,
-        region=settings.region,
-        account=settings.account,
-    )
+    folder = DataFolder.open(settings.data_dir, create=True)
     guard = folder.runtime_lock()
     _take(guard, folder)
     try:
+        # Only now: the settings of a second one must not reach the data of the first.
+        folder.configure(
+            fsync=settings.fsync if settings.given("fsync") else None,
+            region=settings.region,
+            account=settings.account,
+        )
         closed_port = environment.ClosedPort()
         variables = environment.safe_environment(
             os.environ, data_dir=folder.path, region=settings.region, endpoint=closed_port.url
@@ -92,7 +92,7 @@ def _take(guard: FileLock, folder: DataFolder) -> None:
     try:
         guard.acquire(0, announce=True)
     except DataFolderBusy as error:
-        pid = Path(guard.path).read_text().strip() or "unknown"
+        pid = guard.holder() or "unknown"
         raise UsageError(
             f"a runtime (process {pid}) already runs on {folder.path}: stop it with `kflow stop`, or use another "
             "data folder (--data-dir)"
@@ -232,7 +232,7 @@ class _Running:
         blocked = node.drain.blocked(node.table) if node.drain is not None else []
         if node.table.stopping or not blocked:
             return
-        names = ", ".join(node.functions[lease.function].place(lease) for lease in blocked)
+        names = listed([node.functions[lease.function].place(lease) for lease in blocked])
         node.code = 1
         node.notice("error", f"not drained in time, still blocked: {names}; `kflow status` says why")
         node.request_stop("not drained in time")

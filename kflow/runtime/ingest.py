@@ -17,7 +17,7 @@ from pathlib import Path
 from kflow.broker import wire
 from kflow.broker.log import Log
 from kflow.broker.streammap import StreamMap
-from kflow.errors import ResourceNotFound
+from kflow.errors import ResourceNotFound, StorageError
 from kflow.runtime.appender import Appender
 from kflow.runtime.backlog import Backlog
 from kflow.runtime.commits import Commits
@@ -162,6 +162,11 @@ class Ingest:
         if self._closed:
             return
         if self._found() != self._bound:
+            try:
+                self.store.folder.recheck()
+            except StorageError as error:  # what lies there now is another runtime's
+                log.error("socket is not bound again path=%s: %s", self._path, error)  # noqa: TRY400  # nothing to trace
+                return
             log.warning("socket is gone, binding it again path=%s", self._path)
             self._unbind()
             try:

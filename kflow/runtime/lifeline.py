@@ -88,7 +88,14 @@ class WorkerLock:
         fcntl.flock(self.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         me = identify(os.getpid())
         os.ftruncate(self.fd, 0)
-        os.pwrite(self.fd, f"{os.getpid()} {me.started if me else ''}\n".encode(), 0)
+        started = (me.started if me else "") or "-"
+        os.pwrite(self.fd, f"{os.getpid()} {started} {_identity(self.fd)}\n".encode(), 0)
+
+
+def _identity(fd: int) -> str:
+    """Which file this is: a copy of a lock file names a process of the folder that it was copied from."""
+    found = os.fstat(fd)
+    return f"{found.st_dev}:{found.st_ino}"
 
 
 def end_survivors(run_dir: Path) -> int:
@@ -111,14 +118,18 @@ def _end(path: Path) -> bool:
     fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     try:
         words = os.pread(fd, 200, 0).decode("ascii", "replace").split()
-        named = Process(int(words[0]), words[1] if len(words) > 1 else "") if words and words[0].isdigit() else None
+        if len(words) > 2 and words[2] != _identity(fd):
+            return False
+        started = words[1] if len(words) > 1 and words[1] != "-" else ""
+        named = Process(int(words[0]), started) if words and words[0].isdigit() else None
         survived = False
         while True:
             alive = named is not None and identify(named.pid) == named
             if not alive and _free(fd):
                 return survived
             survived = True
-            if alive and named is not None:
+            # Where it is gone, what it forked may hold the lock: until that ends too, nobody else gets its number.
+            if named is not None and (alive or identify(named.pid) is None):
                 kill_group(named.pid)
             if time.monotonic() >= deadline:
                 who = f"process {named.pid}" if named else "a process this one cannot see"
@@ -134,6 +145,33 @@ def _free(fd: int) -> bool:
     except BlockingIOError:
         return False
     return True
+
+
+def reap(child: int | None = None) -> tuple[int, int] | None:
+    """Collect a child that has ended, and kill what it left running in its process group.
+
+    Args:
+        child: its pid; any child where it is not given.
+
+    Returns:
+        Its pid and its wait status; None where none has ended.
+
+    Raises:
+        ChildProcessError: there is no child.
+    """
+    if sys.platform != "linux":
+        pid, status = os.waitpid(-1 if child is None else child, os.WNOHANG)
+        if pid:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(pid, signal.SIGKILL)
+        return (pid, status) if pid else None
+    else:  # noqa: RET505  # a type checker takes one platform's branch only
+        which = (os.P_ALL, 0) if child is None else (os.P_PID, child)
+        ended = os.waitid(*which, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        if ended is None:
+            return None
+        kill_group(ended.si_pid)  # before it is collected: until then no other group can have its number
+        return os.waitpid(ended.si_pid, 0)
 
 
 def kill_group(pid: int) -> None:

@@ -48,11 +48,12 @@ class Loading:
         self._names = ", ".join(paths)
         try:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "kflow.runtime.loader", str(write), *paths],
+                [sys.executable, "-m", "kflow.runtime.loader", str(write), str(os.getpid()), *paths],
                 pass_fds=[write],
                 env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=sys.stderr.fileno() if _has_fd(sys.stderr) else None,
+                process_group=0,  # a Ctrl-C in the terminal is this process's, which then ends it
             )
         finally:
             os.close(write)
@@ -64,8 +65,13 @@ class Loading:
             UsageError: the modules cannot be loaded; the text shows the author's own lines.
         """
         data = bytearray()
-        with os.fdopen(self._read, "rb") as pipe:
-            data += pipe.read()
+        try:
+            with os.fdopen(self._read, "rb") as pipe:
+                data += pipe.read()
+        except BaseException:
+            self._process.kill()
+            self._process.wait()
+            raise
         try:
             code = self._process.wait(_PATIENCE_S)
         except subprocess.TimeoutExpired:
@@ -101,13 +107,15 @@ def _has_fd(stream: object) -> bool:
 
 
 def main(argv: list[str]) -> int:
-    """The child's side: load, answer on the descriptor, exit."""
+    """The child's side: load, answer, exit. Arguments: the descriptor to answer on, the parent's pid, the paths."""
     from kflow import loading
     from kflow.lambda_ import forms
+    from kflow.runtime.lifeline import die_with_parent
 
+    die_with_parent(int(argv[1]))
     answer: _Answer
     try:
-        found = loading.load(*argv[1:], check=forms.adapt)
+        found = loading.load(*argv[2:], check=forms.adapt)
         warnings = (*found.warnings, *_filter_warnings(found.handlers))
         answer = _Answer(Loaded(tuple(found.handlers), tuple(found.preload), warnings))
     except KflowError as error:

@@ -16,6 +16,8 @@ from collections.abc import Callable
 
 from kflow.runtime.poller import READ, WRITE, make_poller
 
+CATCH_UP_ROUNDS = 64
+"""Before timers fire, what is most urgent is served at most this often: a socket holds less than as many pieces."""
 LOOK_S = 50e-6
 """How long a loop whose last wait was short looks for more before it sleeps."""
 
@@ -108,7 +110,14 @@ class Loop:
         Messages are read before timers fire: after any wait the node must have heard what already happened before it
         concludes that something did not.
         """
-        ready = self._wait(self._timeout(limit_s))
+        self._serve(self._wait(self._timeout(limit_s)))
+        while self._soon:
+            self._soon.popleft()()
+        if self._timers and self._timers[0][0] <= time.monotonic():
+            self._catch_up()
+            self._fire()
+
+    def _serve(self, ready: list[tuple[int, int]]) -> None:
         watched = self._watched
         if len(ready) > 1:
             ready.sort(key=lambda event: watched[event[0]][0])
@@ -116,9 +125,18 @@ class Loop:
             found = watched.get(fd)  # an earlier callback of this round may have removed it
             if found is not None:
                 found[2](mask)
-        while self._soon:
-            self._soon.popleft()()
-        self._fire()
+
+    def _catch_up(self) -> None:
+        """Serve what is most urgent until nothing of it is left.
+
+        A callback reads a piece at a time; and a wait that this process was stopped in (SIGSTOP, a debugger) ends with
+        its time over and says that nothing is ready, whatever came meanwhile.
+        """
+        for _ in range(CATCH_UP_ROUNDS):
+            urgent = [event for event in self._poller.poll(0) if self._watched[event[0]][0] == 0]
+            if not urgent:
+                break
+            self._serve(urgent)
 
     def _wait(self, timeout: float | None) -> list[tuple[int, int]]:
         """What is ready. Where the last wait was short, look for a moment before going to sleep.

@@ -165,8 +165,8 @@ class Returned(msgspec.Struct, frozen=True, array_like=True, tag=12):
     """Worker to node, after the last slot write: the lease is free.
 
     Attributes:
-        reason: `idle`, `retired`, `lane` (has a batch, left to another worker), `backoff`, `window`, `tumbling`,
-            `suspect`, `alone`, `storage`, `look-ahead`, `damage`.
+        reason: `idle`, `retired`, `unread`, `lane` (has a batch, left to another worker), `backoff`, `window`,
+            `tumbling`, `suspect`, `alone`, `storage`, `look-ahead`, `damage`.
         due_ms: when to grant it again; None: at the next append past `read_offset`.
         read_offset: how far the log was read.
         want_counter: also grant when the shard's next counter has reached this; 0: do not.

@@ -28,7 +28,6 @@ from kflow.runtime.leases import (
     Action,
     GrantLease,
     Lease,
-    LeaseState,
     LeaseTable,
     RetireLease,
     SendRedrive,
@@ -122,10 +121,10 @@ class Node:
         """Where producers go on, a lease may never be read to its end: ask how far it has settled."""
         if self.drain is None or self.table.stopping:
             return
-        for lease in self.drain.blocked(self.table):
-            handle = None if lease.worker is None else self.supervisor.handles.get(lease.worker)
-            if lease.state is LeaseState.GRANTED and handle is not None:
-                self.supervisor.send(handle, messages.Retire(lease.id, lease.generation))
+        for place in self.table.places.values():
+            for lease in place.leases.values():
+                if self.drain.waits_for(lease):
+                    self.supervisor.send(self.supervisor.handles[place.id], messages.Retire(lease.id, lease.generation))
         self.drain.check(self.table)
         self.loop.call_later(_DRAIN_LOOK_S, self._look_at_drain)
 
@@ -230,6 +229,10 @@ class Node:
             self.drain.check(self.table)
         self.dispatch()
 
+    def damaged(self, stream: StreamMap, shard: int, offset: int, told: Callable[[KflowError | None], None]) -> None:
+        """A reader beside the node cannot read a block; it is told once the writer has looked at it."""
+        self._damage.found(stream, shard, offset, told)
+
     def _looked_at_damage(self, stream_id: int, shard: int) -> None:
         for lease in self.table.leases.values():
             if lease.place_in_log == (stream_id, shard) and lease.reason == "damage":
@@ -318,8 +321,10 @@ class Node:
             self._damage.found(stream, lease.shard, message.damaged_at)
         else:
             self._trouble(lease, message.detail)
-        if self.drain is not None and lease.reason == "window":  # granted before the drain began
-            self.table.hurry(lease, now)
+        if self.drain is not None:
+            self.drain.waits_for(lease)
+            if lease.reason == "window":  # granted before the drain began
+                self.table.hurry(lease, now)
 
     def heard(self, now: float) -> None:
         """All that a worker had to say is known: plan if that may change something."""

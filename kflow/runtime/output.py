@@ -2,13 +2,16 @@
 
 The worker appends to the file itself, on a descriptor opened with O_APPEND, so lines of several workers never overwrite
 one another and none of them crosses to the node. Descriptors 1 and 2 are the log: output of C code and of child
-processes lands there as well. Files are rotated by size (`logfiles`), between two invocations.
+processes lands there as well. Files are rotated by size (`logfiles`), between two invocations. A storage that is full
+fails no handler: what cannot be written is lost, and the log says how much as soon as it can.
 
 Source: recorded: the spec's section 9.10.
 """
 
 from __future__ import annotations
 
+import errno
+import io
 import logging
 import os
 import re
@@ -100,14 +103,16 @@ class FunctionLog:
         self._fd = self._file.fd
         self._look_due = 0.0
         self._memory_mb = memory_mb
+        self._lost = 0
+        self._why = ""
         self._init_us = 0
         self.request_id = ""
 
     def take_over(self) -> None:
         """Make descriptors 1 and 2, `sys.stdout`, `sys.stderr` and the root logger write to the log."""
         self._redirect()
-        sys.stdout = open(1, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115
-        sys.stderr = open(2, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115
+        sys.stdout = _Output(1, self).text()
+        sys.stderr = _Output(2, self).text()
         handler = logging.StreamHandler(sys.stdout)
         handler.setFormatter(_LambdaFormatter(self))
         root = logging.getLogger()
@@ -131,7 +136,7 @@ class FunctionLog:
             self._move_on()
         self.request_id = request_id
         mark = "  (redrive)" if redrive else ""
-        os.write(self._fd, f"START RequestId: {request_id} Version: $LATEST{mark}\n".encode())
+        self.write(self._fd, f"START RequestId: {request_id} Version: $LATEST{mark}\n".encode())
 
     def end(self, duration_us: int, error: FunctionError | None) -> None:
         """Write the error, if any, then END and REPORT, in one write."""
@@ -142,20 +147,58 @@ class FunctionLog:
             text = error_text(error) + text
         self._init_us = 0
         self.request_id = ""
-        os.write(self._fd, text.encode("utf-8", "surrogateescape"))
+        self.write(self._fd, text.encode("utf-8", "surrogateescape"))
+
+    def write(self, fd: int, data: bytes) -> None:
+        """Write to the log, or count as lost.
+
+        Raises:
+            OSError: something else than the storage is wrong, such as a descriptor that user code has closed.
+        """
+        try:
+            if self._lost:
+                os.write(fd, f"[WARNING] {self._lost} bytes of this log were lost: {self._why}\n".encode())
+                self._lost = 0
+            written = os.write(fd, data)
+        except OSError as error:
+            if error.errno not in _STORAGE:
+                raise
+            self._why = os.strerror(error.errno)
+            written = 0
+        self._lost += len(data) - written
 
     def _move_on(self) -> None:
         try:
             if self._file.look():
                 self._redirect()
         except OSError as error:  # nothing of the output is lost: it goes on into the full file
-            os.write(self._fd, f"[WARNING] the log cannot be rotated: {error}\n".encode())
+            self.write(self._fd, f"[WARNING] the log cannot be rotated: {error}\n".encode())
 
     def _redirect(self) -> None:
         os.dup2(self._fd, 1)
         os.dup2(self._fd, 2)
 
 
+class _Output(io.FileIO):
+    """Standard output or standard error of user code."""
+
+    def __init__(self, fd: int, log: FunctionLog) -> None:
+        super().__init__(fd, "w", closefd=False)
+        self._log = log
+
+    def write(self, data: Any, /) -> int:
+        """Write all of it, or count it as lost."""
+        whole = bytes(data)
+        self._log.write(self.fileno(), whole)
+        return len(whole)
+
+    def text(self) -> io.TextIOWrapper:
+        """As `sys.stdout` is: text by lines, with `buffer` for bytes."""
+        buffered = io.BufferedWriter(self)
+        return io.TextIOWrapper(buffered, encoding="utf-8", errors="backslashreplace", line_buffering=True)
+
+
+_STORAGE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO})
 _RSS_PER_MB = 1024 if sys.platform != "darwin" else 1024 * 1024
 
 

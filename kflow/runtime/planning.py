@@ -116,13 +116,15 @@ class Planner:
             return actions
         if self._exclusive is not None or self._alone:
             self._plan_alone(actions, now)
-        elif self.hungry:
-            self._plan_ready(actions, now)
-        elif self._several:
-            self._spread(actions, now)
-        if self._redriving:
-            for pool in list(self._redriving.values()):
-                self._plan_redrives(pool, actions, now)
+        else:
+            if self._redriving:
+                self._plan_redrives(actions, now)
+            if self.hungry:
+                self._plan_ready(actions, now)
+            elif self._several and not self._redriving:
+                self._spread(actions, now)
+            if self.hungry or self._redriving:
+                self._make_room(actions, now)
         for place in self.places.values():
             if place.state is PlaceState.IDLE and now - place.since >= IDLE_S:
                 self._stop(place, actions, now)
@@ -131,7 +133,7 @@ class Planner:
     def next_due(self, now: float) -> float | None:
         """When `plan` has to be called next if nothing happens before."""
         times = [place.since + IDLE_S for place in self.places.values() if place.state is PlaceState.IDLE]
-        if self.hungry and not self.stopping:
+        if (self.hungry or self._redriving) and not self.stopping:
             # A slice that is over was looked at by the last plan: if it is not retired by now, it need not be.
             times += [
                 place.slice_end
@@ -143,22 +145,20 @@ class Planner:
         return min(times, default=None)
 
     def _plan_ready(self, actions: list[Action], now: float) -> None:
-        """Grant to idle workers and to new ones, longest waiting first; then see whether others must make room."""
+        """Grant to idle workers and to new ones, longest waiting first."""
         if len(self.hungry) == 1:
             (pool,) = self.hungry.values()
             while pool.ready and self._serve(pool, actions, now):
                 pass
         elif self._free() > 0:
             self._serve_all(actions, now)
-        if self.hungry:
-            self._make_room(actions, now)
 
     def _serve_all(self, actions: list[Action], now: float) -> None:
         """Over several functions: an idle worker is not for its own function while another one has waited longer."""
         order = [(pool.waits_since, number, pool, 0) for number, pool in enumerate(self.hungry.values())]
         heapq.heapify(order)
         coming = self._coming()
-        while order:
+        while order and (coming > 0 or self._free() > 0):
             _, number, pool, unserved = heapq.heappop(order)
             if not unserved and self._serve(pool, actions, now):
                 pass
@@ -195,8 +195,9 @@ class Planner:
         return True
 
     def _make_room(self, actions: list[Action], now: float) -> None:
-        """Free places for leases that found none: end idle workers of other functions, then retire long runners."""
+        """Free places for what found none: end idle workers of other functions, then retire long runners."""
         wanted = sum(len(pool.ready) for pool in self.hungry.values() if pool.not_before <= now)
+        wanted += sum(len(pool.redrives) for pool in self._redriving.values() if pool.not_before <= now)
         wanted -= self._coming()
         for place in list(self.places.values()):
             if wanted <= 0:
@@ -250,14 +251,22 @@ class Planner:
         self._exclusive = lease
         self._grant([lease], place_or_none, actions, now)
 
-    def _plan_redrives(self, pool: Pool, actions: list[Action], now: float) -> None:
-        while pool.redrives and (place := self._idle(pool.function) or self._start(pool, actions, now)):
-            number, trigger = pool.redrives.popleft()
-            self._occupy(place, now)
-            place.redrive = number
-            actions.append(SendRedrive(place.id, number, trigger))
-        if not pool.redrives:
-            del self._redriving[pool.function]
+    def _plan_redrives(self, actions: list[Action], now: float) -> None:
+        """Parked entries go before leases: somebody waits for the answer, and sends the next one only then."""
+        coming = self._coming()
+        for pool in list(self._redriving.values()):
+            while pool.redrives and (place := self._idle(pool.function) or self._start(pool, actions, now)):
+                number, trigger = pool.redrives.popleft()
+                self._occupy(place, now)
+                place.redrive = number
+                actions.append(SendRedrive(place.id, number, trigger))
+            if not pool.redrives:
+                del self._redriving[pool.function]
+            elif pool.not_before <= now:
+                others = [place for place in self.places.values() if place.state is PlaceState.IDLE]
+                for place in others[: max(0, len(pool.redrives) - coming)]:
+                    self._stop(place, actions, now)
+                coming = max(0, coming - len(pool.redrives))
 
     def _stop_all(self, actions: list[Action], now: float) -> None:
         for place in list(self.places.values()):

@@ -12,6 +12,7 @@ WAITS: dict[str, str] = {
     "alone": "it has just run by itself",
     "backoff": "a failed batch waits for its next attempt",
     "damage": "the log is damaged here, and the runtime quarantines it",
+    "drained": "its shard is closed, and all is settled",
     "due": "it waits for its time",
     "idle": "all is settled",
     "lane": "it has a batch, and waits for a worker",
@@ -23,13 +24,16 @@ WAITS: dict[str, str] = {
     "storage": "the storage refuses a write",
     "suspect": "its batch was running when runtimes died: it waits to run alone",
     "tumbling": "an open tumbling window waits for its next record or its end",
+    "unread": "it was given back before it was read",
     "window": "a batching window is open",
 }
 """Why a lease is not running, by its reason or its state."""
 
 
 def node_report(node: Node, uptime_s: float, now: float) -> dict[str, Any]:
-    """All of it, as JSON holds it.
+    """All of it, as JSON holds it, but for leases that wait for news or have drained their shard.
+
+    There may be tens of thousands of those, and the loop does nothing else meanwhile.
 
     Args:
         node: in its own thread.
@@ -37,6 +41,7 @@ def node_report(node: Node, uptime_s: float, now: float) -> dict[str, Any]:
         now: monotonic seconds.
     """
     table = node.table
+    news, drained = LeaseState.NEWS, LeaseState.DRAINED
     return {
         "pid": os.getpid(),
         "epoch": node.options.epoch,
@@ -46,7 +51,17 @@ def node_report(node: Node, uptime_s: float, now: float) -> dict[str, Any]:
         "data_dir": str(node.folder.path),
         "fsync": node.folder.fsync,
         "max_workers": table.max_workers,
-        "leases": [_lease(node, lease, now) for lease in table.leases.values()],
+        "reads": [
+            [name, stream.name]
+            for name, plan in node.functions.items()
+            for trigger, stream in zip(plan.handler.triggers, plan.maps, strict=True)
+            if trigger.enabled
+        ],
+        "leases": [
+            _lease(node, lease, now)
+            for lease in table.leases.values()
+            if (lease.state is not news and lease.state is not drained) or lease.trouble
+        ],
         "workers": [_worker(node, place, now) for place in table.places.values()],
         "dropped_lines": node.feed.dropped,
     }

@@ -20,7 +20,7 @@ from kflow.broker.resharding import Plan, Reshard
 from kflow.broker.sequence import shard_id
 from kflow.broker.streammap import StreamMap
 from kflow.errors import KflowError, ResourceInUse
-from kflow.runtime.errands import Errands, guarded
+from kflow.runtime.errands import Errands, attempt, guarded
 
 log = logging.getLogger(__name__)
 
@@ -96,12 +96,11 @@ class Resharding:
                 told(result)
                 over()
 
-            try:
-                reshard = Reshard(self._log, planner(folder.map(name)))
-            except KflowError as error:
-                end(error)
+            plan = attempt(lambda: planner(folder.map(name)))
+            if isinstance(plan, KflowError):
+                end(plan)
             else:
-                _Change(reshard, self._appends, self._threads, self._changed, end).prepare()
+                _Change(Reshard(self._log, plan), self._appends, self._threads, self._changed, end).prepare()
 
         self._errands.add(begin)
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
 
@@ -14,6 +17,7 @@ from kflow.broker.folder import DataFolder
 from kflow.broker.log import Log
 from kflow.broker.reader import ShardReader
 from kflow.broker.streammap import StreamMap
+from kflow.clock import utc_text_ms
 from kflow.declarations import Handler, StartingPosition, StreamTrigger
 from kflow.errors import ResourceNotFound
 from kflow.runtime import consumers
@@ -22,13 +26,15 @@ from kflow.runtime.functions import FunctionPlan
 from kflow.runtime.lease import Lease
 from kflow.settings import Settings
 
+log = logging.getLogger(__name__)
+
 DEFAULT_TIMEOUT_S = 3
 DEFAULT_MEMORY_MB = 128
 """AWS's defaults for a function. Source: documented: CreateFunction."""
 
 
 class _Epoch(msgspec.Struct):
-    epoch: int = 0
+    epoch: Annotated[int, msgspec.Meta(ge=0)] = 0
     clean: bool = True
 
 
@@ -40,7 +46,11 @@ class Epochs:
         self._path = folder.path / "epoch.json"
         before = _Epoch()
         if self._path.exists():
-            before = msgspec.json.decode(self._path.read_bytes(), type=_Epoch)
+            try:
+                before = msgspec.json.decode(self._path.read_bytes(), type=_Epoch)
+            except msgspec.DecodeError as error:
+                log.warning("%s is damaged, numbers go on far above: %s", self._path, error)
+                before = _Epoch(int(time.time()), clean=False)  # no folder has seen as many nodes as there are seconds
         self.previous_clean = before.clean
         self.epoch = before.epoch + 1
         self._write(clean=False)
@@ -170,11 +180,12 @@ def describe(trigger: StreamTrigger) -> str:
     if options.tumbling_window_in_seconds:
         words.append(f"tumbling {options.tumbling_window_in_seconds} s")
     if options.filters:
-        words.append("filtered")
+        words.append("1 filter" if len(options.filters) == 1 else f"{len(options.filters)} filters")
     if options.on_failure is not None:
         words.append(f"on failure {options.on_failure}")
     if options.starting_position is not StartingPosition.TRIM_HORIZON:
-        words.append(options.starting_position.value)
+        since_ms = options.starting_position_ms
+        words.append(options.starting_position.value if since_ms is None else f"from {utc_text_ms(since_ms)}")
     if not trigger.enabled:
         words.append("disabled")
     return ", ".join(words)

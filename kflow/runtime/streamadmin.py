@@ -9,10 +9,10 @@ from collections.abc import Callable
 from typing import Any, Protocol, TypeVar
 
 from kflow import limits
+from kflow.broker.forgetting import forget
 from kflow.broker.sequence import shard_id
 from kflow.broker.streammap import StreamMap
 from kflow.errors import KflowError, UsageError
-from kflow.runtime.admin import forget
 from kflow.runtime.errands import Errands, guarded
 from kflow.runtime.node import Node
 from kflow.runtime.resharding import Holding, Resharding, planner

@@ -25,7 +25,7 @@ from kflow.runtime.loop import READ, WRITE, Loop, Timer
 from kflow.runtime.memory import usage
 from kflow.runtime.messages import Channel, DeathNote, WorkerSpec
 from kflow.runtime.output import report, request_id_text
-from kflow.runtime.workers import DirectSpawner, WorkerHandle, ZygoteSpawner, timed_out, wait_gone
+from kflow.runtime.workers import BURIAL_S, DirectSpawner, WorkerHandle, ZygoteSpawner, timed_out, wait_gone
 
 log = logging.getLogger(__name__)
 
@@ -124,6 +124,8 @@ class Supervisor:
         self.handles[handle.id] = handle
         self._loop.add(ours.fileno(), lambda mask: self._hear_worker(handle, mask), priority=0)
         self.send(handle, spec)
+        if self._spawner is None:
+            self.start()
         with theirs:
             if self._spawner is not None:
                 self._spawner.start(handle, theirs, self._live)
@@ -153,10 +155,23 @@ class Supervisor:
     def kill_overdue(self, now: float) -> None:
         """Kill the workers that are past their deadline."""
         for handle in self.handles.values():
-            if handle.deadline is not None and handle.deadline <= now:
+            if handle.deadline is None or handle.deadline > now:
+                continue
+            if handle.dying:
+                self._unreported(handle, now)
+            else:
                 if handle.running is None:
                     log.warning("worker=%d function=%s killed: no sign of life", handle.id, handle.function)
                 handle.kill("silent" if handle.running is None else "timeout")
+
+    def _unreported(self, handle: WorkerHandle, now: float) -> None:
+        """A worker was killed, or never came to be, and nobody says so: its parent is stopped, or hangs."""
+        handle.deadline = now + BURIAL_S
+        if isinstance(self._spawner, ZygoteSpawner):
+            log.warning("the zygote does not answer, and is ended")
+            self._spawner.kill()
+        else:
+            log.warning("worker=%d function=%s pid=%s does not end", handle.id, handle.function, handle.pid)
 
     def _look_at_memory(self) -> None:
         """Kill the workers whose function holds more than its memory; again in a second, as long as something runs."""
@@ -170,6 +185,7 @@ class Supervisor:
             if used_kb > handle.spec.memory_mb * 1024:
                 self._reports.over_memory(handle, used_kb // 1024)
                 handle.kill("memory")
+                self._reports.heard(time.monotonic())
         self._watch_memory()
 
     def _watch_memory(self) -> None:
@@ -212,7 +228,7 @@ class Supervisor:
 
     def _zygote_gone(self, zygote: ZygoteSpawner) -> None:
         """Its workers die with it, by the kernel; nobody reports their status, so none of it counts as an attempt."""
-        log.warning("the zygote is gone; a new one is started")
+        log.warning("the zygote is gone")
         self._loop.remove(zygote.socket.fileno())
         zygote.close()
         self._spawner = None
@@ -223,8 +239,7 @@ class Supervisor:
                 if not wait_gone(handle.identity(), SILENCE_S):
                     log.error("worker=%d pid=%d does not end", handle.id, handle.pid)
             self._forget(handle)
-        self.start()
-        for handle in gone:
+        for handle in gone:  # the next worker brings a new zygote
             self._reports.ended(handle, None, time.monotonic(), died=False)
 
     def _hear_worker(self, handle: WorkerHandle, mask: int) -> None:
@@ -237,6 +252,7 @@ class Supervisor:
                 self._unwatch(handle)
                 if not handle.asked_to_stop and not handle.broken:
                     handle.kill("")
+                    self._reports.heard(time.monotonic())
 
     def _hear(self, handle: WorkerHandle) -> None:
         now = time.monotonic()
@@ -259,6 +275,8 @@ class Supervisor:
             elif isinstance(message, messages.Redriven):
                 self._freed(handle, now, broken=message.broken)
                 self._reports.redriven(handle, message, now)
+        if handle.dying and handle.deadline is None:
+            handle.deadline = now + BURIAL_S
         if heard:
             self._reports.heard(now)
 

@@ -331,7 +331,7 @@ def lanes(folder: DataFolder, found: StreamMap, slots: SlotFile, index: int, bud
     """Where a consumer stands in one shard, lane by lane; the shard is read once for all of them."""
     read: dict[int, Slot] = {}
     troubles: dict[int, str] = {}
-    numbers = [lane for shard, lane in slots.keys() if shard == index]  # noqa: SIM118  # a method of its own
+    numbers = slots.lanes(index)
     for lane in numbers:
         try:
             read[lane] = slots.load(index, lane)
@@ -339,7 +339,7 @@ def lanes(folder: DataFolder, found: StreamMap, slots: SlotFile, index: int, bud
             troubles[lane] = str(error)
     behind: dict[int, Behind] = {}
     closed = False
-    if all(info.index != index for info in found.shards):  # it expired, and its slots hold totals
+    if not found.knows(index):  # it expired, and its slots hold totals
         return [_lane(index, lane, read.get(lane), None, troubles.get(lane, ""), expired=True) for lane in numbers]
     try:
         with opened(folder, found, index) as reader:

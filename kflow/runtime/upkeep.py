@@ -9,6 +9,7 @@ from typing import TypeVar
 from kflow.broker.log import Log
 from kflow.clock import SystemClock
 from kflow.errors import KflowError
+from kflow.runtime.errands import attempt
 from kflow.runtime.loop import Loop, Timer
 
 T = TypeVar("T")
@@ -41,13 +42,13 @@ class Upkeep:
             self._sync_timer = self._loop.call_later(SYNC_S, self._sync)
 
     def submit(self, work: Callable[[], T], then: Callable[[T | KflowError], object]) -> None:
-        """Do `work` in a thread; `then` is called on the loop with what it returned, or with the error it raised."""
+        """Do `work` in a thread; `then` is called on the loop with what it returned, or with the error it raised.
+
+        An exception that is none of ours becomes an `InternalError`: whoever waits would wait for ever.
+        """
 
         def run() -> None:
-            try:
-                result: T | KflowError = work()
-            except KflowError as error:
-                result = error
+            result = attempt(work)
             self._loop.call_soon_threadsafe(lambda: then(result))
 
         self._threads.submit(run)
@@ -67,7 +68,6 @@ class Upkeep:
         self._threads.submit(self._run, lambda: self._log.retain(now))
 
     def _run(self, work: Callable[[], object]) -> None:
-        try:
-            work()
-        except KflowError as error:
-            self._failed(str(error))
+        failure = attempt(work)
+        if isinstance(failure, KflowError):
+            self._failed(str(failure))

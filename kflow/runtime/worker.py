@@ -48,7 +48,7 @@ def main(control_fd: int, live_fd: int) -> NoReturn:
     code = 1
     try:
         first = channel.receive(wait=True)
-        code = Worker(first[0], channel, live, first[1:]).serve() if first else 0
+        code = _serve(first[0], channel, live, first[1:]) if first else 0
     except SystemExit as exit_:
         code = _exit_code(exit_)
     except BaseException:  # noqa: BLE001 - the last frame of the process: said in the function's log, then it ends
@@ -56,6 +56,15 @@ def main(control_fd: int, live_fd: int) -> NoReturn:
     finally:
         sys.stdout.flush()
         os._exit(code)
+
+
+def _serve(spec: WorkerSpec, channel: Channel, live: socket.socket, waiting: list[messages.ToWorker]) -> int:
+    try:
+        worker = Worker(spec, channel, live, waiting)
+    except (OSError, StorageError) as error:  # a full disk: another one is started later, and nothing has run yet
+        sys.stderr.write(f"error: a worker of {spec.handler.name} cannot start: {error}\n")
+        return 1
+    return worker.serve()
 
 
 def _exit_code(exit_: SystemExit) -> int:

@@ -20,10 +20,12 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from kflow.errors import UsageError
-from kflow.runtime.lifeline import Process, identify, kill_group
+from kflow.runtime.lifeline import Process, identify, kill_group, reap
 from kflow.runtime.messages import DECODERS, Born, Channel, Ended, Running, Spawn, WorkerSpec, encode
 
 _MESSAGE_BYTES = 65536
+BURIAL_S = 5.0
+"""The end of a killed worker is reported within this time, by a parent that does its work."""
 
 
 @dataclass(slots=True)
@@ -37,6 +39,7 @@ class WorkerHandle:
         killed: why the node killed it: `timeout`, `memory`, `silent`, `stop`; empty where it did not.
         asked_to_stop: its end is expected.
         broken: its import failed: it ends by itself.
+        dying: it was killed; `deadline` is when its parent should have reported it at the latest.
         watched: the loop listens to its channel.
     """
 
@@ -52,6 +55,7 @@ class WorkerHandle:
     killed: str = ""
     asked_to_stop: bool = False
     broken: bool = False
+    dying: bool = False
     watched: bool = True
 
     def identity(self) -> Process | None:
@@ -65,7 +69,8 @@ class WorkerHandle:
             why: empty where it is dying already (its channel closed): its own wait status then says what happened.
         """
         self.killed = self.killed or why
-        self.deadline = None
+        self.dying = True
+        self.deadline = time.monotonic() + BURIAL_S
         if self.pid is not None:
             kill_group(self.pid)
 
@@ -107,6 +112,7 @@ class DirectSpawner:
             pass_fds=[control.fileno(), live.fileno()],
             env=self._environment,
             stdin=subprocess.DEVNULL,
+            process_group=0,  # a Ctrl-C in the terminal is the node's
         )
         self._children[child.pid] = child
         handle.pid = child.pid
@@ -114,11 +120,11 @@ class DirectSpawner:
     def reap(self, reported: Reported) -> None:
         """After SIGCHLD: report every child that has ended."""
         for pid in list(self._children):
-            found, status = os.waitpid(pid, os.WNOHANG)
-            if found:
+            ended = reap(pid)
+            if ended is not None:
                 child = self._children.pop(pid)
-                child.returncode = os.waitstatus_to_exitcode(status)
-                reported(pid, status)
+                child.returncode = os.waitstatus_to_exitcode(ended[1])
+                reported(*ended)
 
     def close(self) -> None:
         """Nothing of its own runs."""
@@ -137,6 +143,7 @@ class ZygoteSpawner:
                 pass_fds=[theirs.fileno()],
                 env=dict(environment),
                 stdin=subprocess.DEVNULL,
+                process_group=0,  # a Ctrl-C in the terminal is the node's
             )
         self.pid = self._process.pid
 
@@ -170,6 +177,10 @@ class ZygoteSpawner:
             if not data:
                 return messages or None
             messages.append(DECODERS["from_zygote"].decode(data))
+
+    def kill(self) -> None:
+        """End it at once: it does not do its work. Its socket says so when it is gone."""
+        self._process.kill()
 
     def close(self) -> None:
         """End it. Workers that still live are killed by the kernel with it."""

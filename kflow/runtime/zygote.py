@@ -17,7 +17,7 @@ import sys
 import threading
 
 from kflow.runtime import worker
-from kflow.runtime.lifeline import die_with_parent
+from kflow.runtime.lifeline import die_with_parent, reap
 from kflow.runtime.messages import DECODERS, Born, Ended, encode
 
 _MESSAGE_BYTES = 4096
@@ -83,12 +83,12 @@ def _fork(sock: socket.socket, number: int, fds: list[int], pipes: tuple[int, in
 def _report(sock: socket.socket) -> None:
     while True:
         try:
-            pid, status = os.waitpid(-1, os.WNOHANG)
+            ended = reap()
         except ChildProcessError:
             return
-        if pid == 0:
+        if ended is None:
             return
-        sock.send(encode(Ended(pid, status)))
+        sock.send(encode(Ended(*ended)))
 
 
 if __name__ == "__main__":

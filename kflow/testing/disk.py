@@ -25,6 +25,8 @@ _PAGE_BYTES: Final = 4096
 _STATES: Final = 16
 """States of a mapped page that are remembered: older ones are thinned out."""
 ROOT_INODE: Final = 2
+CAPACITY_BYTES: Final = 1 << 40
+"""Of a disk that is never full."""
 
 _devices = itertools.count(0xFE00)
 
@@ -116,7 +118,7 @@ class Disk:
         self.lock = threading.RLock()
         self.unlocked = threading.Condition(self.lock)
         self.patience_s = 10.0
-        self.capacity_bytes = 1 << 40
+        self.capacity_bytes = CAPACITY_BYTES
         self.used_bytes = 0
         self._changes = itertools.count(1)
         self._numbers = itertools.count(ROOT_INODE)

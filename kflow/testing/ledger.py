@@ -1,11 +1,8 @@
 """What must be true of a simulation, kept beside the real thing and compared with it at every step.
 
-The ledger knows each record that was put: where the log has it, whether it was acknowledged, what each function made of
-it. It learns of records from the append, and reads the log itself where an append did not return. What a slot says
-counts from the moment it is stored. It holds all that to these rules:
+The ledger knows what each function made of each record (`truth` knows the records). What a slot says counts from the
+moment it is stored. It holds all that to these rules:
 
-- a record that was acknowledged is in the log, once, in the order of its key, until retention or a loss of power that
-  the policy allows took it; offsets and counters are never issued twice;
 - an invocation is of exactly the records that follow the checkpoint of its lane, under the attempt that is due;
 - a tumbling window gets the state that its last call returned, and a fresh one at its beginning;
 - nobody else runs the lane meanwhile, and all that the parents of its shard hold is settled;
@@ -16,15 +13,14 @@ counts from the moment it is stored. It holds all that to these rules:
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Sequence
-from hashlib import md5
-from itertools import pairwise
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 from kflow.broker.checkpoints import Slot, SlotState
 from kflow.broker.parked import ParkCondition, ParkedBatch
 from kflow.declarations import MappingOptions
 from kflow.records import Window
+from kflow.testing.truth import LaneTruth, ShardTruth, Truth, Violation, listed, show
 
 SUCCEEDED: Final = 1
 PARKED: Final = 2
@@ -32,50 +28,6 @@ DROPPED: Final = 3
 GONE: Final = 4
 BEFORE: Final = 5
 """What became of a record for a function; 0 while nothing did. BEFORE: settled before the power was lost."""
-
-_LANES: Final = 2520
-
-
-class Violation(AssertionError):
-    """Something that must hold does not."""
-
-
-class LaneTruth:
-    """The records of one lane of a shard that its functions are to see, in order."""
-
-    __slots__ = ("counters", "datas")
-
-    def __init__(self) -> None:
-        self.counters: list[int] = []
-        self.datas: list[bytes] = []
-
-
-class ShardTruth:
-    """What a shard holds.
-
-    Attributes:
-        index: of the shard.
-        parents: indexes of its parents.
-        counters: of its records, in order.
-        datas: their payloads.
-        keys: their partition keys.
-        ends: logical offset past the block of each.
-        highest: the greatest counter ever issued.
-        known_end: logical offset up to which the log is known.
-        expired_counter: records below it have expired.
-    """
-
-    def __init__(self, index: int, parents: tuple[int, ...], factor: int) -> None:
-        self.index = index
-        self.parents = parents
-        self.counters: list[int] = []
-        self.datas: list[bytes] = []
-        self.keys: list[str] = []
-        self.ends: list[int] = []
-        self.lanes = [LaneTruth() for _ in range(factor)]
-        self.highest = 0
-        self.known_end = 0
-        self.expired_counter = 0
 
 
 class Consumer:
@@ -90,10 +42,12 @@ class Consumer:
         outcome: what followed: `ok`, `failed`, `died`; empty where nothing is to land.
         window: beginning and state of the tumbling window that is open, as far as it is stored.
         returned: those that the last call returned.
+        ends_window: the last call was the final one of its window.
         running: an invocation is under way.
         slot: as it was stored last.
         furthest: the greatest checkpoint counter that was ever stored.
         exact: totals can be compared: no power was lost.
+        fallback: after a loss of power, the copy of the slot that stands in where the state of its window is gone.
     """
 
     def __init__(self, function: str, shard: ShardTruth, lane: int) -> None:
@@ -108,10 +62,12 @@ class Consumer:
         self.window: tuple[Any, Any] | None = None
         self.returned: tuple[Any, Any] | None = None
         self.outcome = ""
+        self.ends_window = False
         self.running = False
         self.slot = Slot()
         self.furthest = 0
         self.exact = True
+        self.fallback: Slot | None = None
 
     @property
     def records(self) -> LaneTruth:
@@ -131,239 +87,55 @@ class Consumer:
 
 
 class Ledger:
-    """The truth about all records and functions of one stream."""
+    """What the functions of one stream made of its records.
 
-    def __init__(
-        self,
-        options: MappingOptions,
-        functions: Sequence[str],
-        *,
-        wanted: Callable[[bytes], bool],
-        read: Callable[[int, int], Sequence[tuple[int, int, list[bytes], list[str]]]],
-    ) -> None:
-        """Begin with nothing.
+    Attributes:
+        options: of the mapping.
+        functions: who reads the stream.
+        truth: the records.
+        consumers: by function, shard and lane.
+        delivered: records given to functions, again and again where that was due.
+        invocations: how often functions ran.
+    """
 
-        Args:
-            options: of the mapping.
-            functions: who reads the stream.
-            wanted: whether a payload passes the filters.
-            read: reads the log of a shard from an offset on: (first counter, end, payloads, keys) of its blocks.
-        """
+    def __init__(self, options: MappingOptions, functions: Sequence[str], truth: Truth) -> None:
         self.options = options
         self.functions = tuple(functions)
-        self.shards: dict[int, ShardTruth] = {}
+        self.truth = truth
         self.consumers: dict[tuple[str, int, int], Consumer] = {}
-        self.appended = 0
         self.delivered = 0
         self.invocations = 0
-        self._wanted = wanted if options.filters else None
-        self._read = read
-        self._lanes: dict[str, int] = {}
-        self._stored: set[bytes] = set()
-        self._acknowledged: dict[bytes, int] = {}
-        self._last_of_key: dict[str, int] = {}
-        self._serials: dict[bytes, int] = {}
-        self._excused: set[bytes] = set()
-
-    # ------------------------------------------------------------------ the log
 
     def add_shard(self, index: int, parents: tuple[int, ...] = ()) -> None:
         """A shard is there."""
-        if index in self.shards:
+        if index in self.truth.shards:
             return
-        factor = self.options.parallelization_factor
-        self.shards[index] = ShardTruth(index, parents, factor)
+        shard = self.truth.add_shard(index, parents)
         for function in self.functions:
-            for lane in range(factor):
-                self.consumers[function, index, lane] = Consumer(function, self.shards[index], lane)
-
-    def serial(self, data: bytes, number: int) -> None:
-        """A record is about to be put, as the number-th of all."""
-        self._serials[data] = number
-
-    def add(self, index: int, first: int, end: int, datas: Sequence[bytes], keys: Sequence[str]) -> None:
-        """A block was committed."""
-        shard = self.shards[index]
-        if first <= shard.highest:
-            raise Violation(f"shard {index} issued counter {first} after {shard.highest}")
-        if end <= shard.known_end:
-            raise Violation(f"shard {index} wrote offset {end} after {shard.known_end}")
-        stored, last_of_key, serials = self._stored, self._last_of_key, self._serials
-        for data, key in zip(datas, keys, strict=True):
-            if data in stored:
-                raise Violation(f"{_show(data)} is stored twice, again in shard {index}")
-            stored.add(data)
-            serial = serials.get(data)
-            if serial is None:
-                raise Violation(f"{_show(data)} was refused, and is stored in shard {index}")
-            if serial < last_of_key.get(key, -1) and data not in self._excused:
-                raise Violation(f"{_show(data)} of key {key} is stored after a later one")
-            last_of_key[key] = max(serial, last_of_key.get(key, -1))
-        shard.highest = first + len(datas) - 1
-        shard.known_end = end
-        self.appended += len(datas)
-        self._index(shard, range(first, first + len(datas)), datas, keys, end)
-
-    def _index(
-        self, shard: ShardTruth, counters: Sequence[int], datas: Sequence[bytes], keys: Sequence[str], end: int
-    ) -> None:
-        shard.counters += counters
-        shard.datas += datas
-        shard.keys += keys
-        shard.ends += [end] * len(datas)
-        if len(shard.lanes) == 1 and self._wanted is None:
-            shard.lanes[0].counters += counters
-            shard.lanes[0].datas += datas
-            return
-        wanted = self._wanted
-        for counter, data, key in zip(counters, datas, keys, strict=True):
-            if wanted is None or wanted(data):
-                lane = shard.lanes[self._lane(key)]
-                lane.counters.append(counter)
-                lane.datas.append(data)
-
-    def _lane(self, key: str) -> int:
-        lane = self._lanes.get(key)
-        if lane is None:
-            number = int.from_bytes(md5(key.encode(), usedforsecurity=False).digest(), "big")
-            lane = self._lanes[key] = number % _LANES % self.options.parallelization_factor
-        return lane
-
-    def catch_up(self, index: int) -> None:
-        """Learn of blocks whose append did not return, because the node was killed in it."""
-        shard = self.shards[index]
-        for first, end, datas, keys in self._read(index, shard.known_end):
-            self.add(index, first, end, datas, keys)
-
-    def acknowledge(self, index: int, first: int, datas: Sequence[bytes]) -> None:
-        """Records were acknowledged."""
-        shard = self.shards[index]
-        place = bisect_left(shard.counters, first)
-        if shard.datas[place : place + len(datas)] != list(datas):
-            raise Violation(f"shard {index} acknowledged {_show(datas[0])} as counter {first}, and does not hold it")
-        for data in datas:
-            if data in self._acknowledged:
-                raise Violation(f"{_show(data)} is acknowledged twice")
-            self._acknowledged[data] = index
-
-    def refuse(self, datas: Sequence[bytes]) -> None:
-        """Records were refused: they must never be found in the log."""
-        for data in datas:
-            del self._serials[data]
-
-    def excuse(self, datas: Sequence[bytes]) -> None:
-        """Records under way when the power went: a later call may have reached the disk where an earlier one did not.
-
-        Sent again, the earlier one comes after it. Nobody was told of either.
-        """
-        self._excused.update(datas)
-
-    def expired(self, index: int, counter: int) -> None:
-        """Retention removed what lies below a counter."""
-        shard = self.shards[index]
-        shard.expired_counter = max(shard.expired_counter, counter)
-
-    def compare(self, index: int, horizon: int) -> None:
-        """Read the whole log of a shard: it must hold what is known, no more and no less.
-
-        Args:
-            index: of the shard.
-            horizon: logical offset below which records have expired.
-        """
-        shard = self.shards[index]
-        found = [
-            (first + at, data, key)
-            for first, _, datas, keys in self._read(index, horizon)
-            for at, (data, key) in enumerate(zip(datas, keys, strict=True))
-        ]
-        begin = bisect_left(shard.ends, horizon + 1)
-        known = list(zip(shard.counters[begin:], shard.datas[begin:], shard.keys[begin:], strict=True))
-        if found != known:
-            wrong = next((at for at, pair in enumerate(zip(found, known, strict=False)) if pair[0] != pair[1]), None)
-            at = min(len(found), len(known)) if wrong is None else wrong
-            raise Violation(
-                f"shard {index} holds {len(found)} records and should hold {len(known)}; the first difference is at "
-                f"{at}: {found[at : at + 1]} instead of {known[at : at + 1]}"
-            )
-
-    def lost_power(self, index: int, durable_end: int, horizon: int, *, always: bool) -> int:
-        """The machine lost its power and the log was recovered: what was durable must be there.
-
-        Args:
-            index: of the shard.
-            durable_end: logical offset up to which it was durable.
-            horizon: logical offset below which records may have expired.
-            always: whether nothing is acknowledged before it is durable.
-
-        Returns:
-            How many records were lost.
-        """
-        shard = self.shards[index]
-        known = {
-            counter: (data, key, end)
-            for counter, data, key, end in zip(shard.counters, shard.datas, shard.keys, shard.ends, strict=True)
-        }
-        kept: list[int] = []
-        blocks: list[tuple[list[int], list[bytes], list[str], int]] = []
-        for first, end, datas, keys in self._read(index, 0):
-            counters = list(range(first, first + len(datas)))
-            for counter, data, key in zip(counters, datas, keys, strict=True):
-                if counter not in known and data in self._serials and data not in self._stored:
-                    # Written by an append that did not return, and cut by nobody since: it is stored after all.
-                    self._stored.add(data)
-                    self._last_of_key[key] = max(self._last_of_key.get(key, 0), self._serials[data])
-                    self.appended += 1
-                elif known.get(counter) != (data, key, end):
-                    raise Violation(f"shard {index} came back with {_show(data)} as counter {counter}, never put there")
-            kept += counters
-            blocks.append((counters, datas, keys, end))
-        if any(later <= earlier for earlier, later in pairwise(kept)):
-            raise Violation(f"shard {index} came back out of order")
-        survivors = set(kept)
-        lost = 0
-        for counter, (data, key, end) in known.items():
-            if counter in survivors:
-                continue
-            if end <= horizon or counter < shard.expired_counter:
-                shard.expired_counter = max(shard.expired_counter, counter + 1)
-                continue
-            if end <= durable_end:
-                raise Violation(f"shard {index} lost {_show(data)} with the power, and it was durable")
-            if always and data in self._acknowledged:
-                raise Violation(f"shard {index} lost {_show(data)} with the power, and it was acknowledged")
-            lost += 1
-            self._stored.discard(data)
-            self._acknowledged.pop(data, None)
-            if self._last_of_key.get(key) == self._serials[data]:
-                del self._last_of_key[key]
-        shard.counters, shard.datas, shard.keys, shard.ends = [], [], [], []
-        shard.lanes = [LaneTruth() for _ in shard.lanes]
-        for counters, datas, keys, end in blocks:
-            self._index(shard, counters, datas, keys, end)
-        shard.highest = max([shard.highest, *kept])
-        shard.known_end = max([shard.known_end, *(end for *_, end in blocks)])
-        self.appended -= lost
-        return lost
+            for lane in range(self.truth.factor):
+                self.consumers[function, index, lane] = Consumer(function, shard, lane)
 
     # ------------------------------------------------------------------ invocations
 
-    def invoked(self, consumer: Consumer, datas: Sequence[bytes], attempt: int) -> tuple[int, int]:
+    def invoked(
+        self, consumer: Consumer, datas: Sequence[bytes], attempt: int, *, ends_window: bool = False
+    ) -> tuple[int, int]:
         """An invocation begins. Returns its batch: place in the lane, and count."""
         if consumer.running:
             raise Violation(f"{consumer.name} runs twice at the same time")
         first, count = consumer.front, len(datas)
         if consumer.records.datas[first : first + count] != datas:
-            self.catch_up(consumer.shard.index)
+            self.truth.catch_up(consumer.shard.index)
             expected = consumer.records.datas[first : first + count]
             if expected != datas:
                 raise Violation(
-                    f"{consumer.name} was given {_list(datas)}, and after its checkpoint come {_list(expected)}"
+                    f"{consumer.name} was given {listed(datas)}, and after its checkpoint come {listed(expected)}"
                 )
         if count > self.options.batch_size:
             raise Violation(f"{consumer.name} was given {count} records at once")
         due = consumer.failures.get((first, count), 0) + 1
         if attempt != due:
-            raise Violation(f"{consumer.name} made attempt {attempt} at {_list(datas)}, and attempt {due} was due")
+            raise Violation(f"{consumer.name} made attempt {attempt} at {listed(datas)}, and attempt {due} was due")
         retries = self.options.maximum_retry_attempts
         if 0 <= retries < attempt - 1:
             raise Violation(f"{consumer.name} made attempt {attempt} with {retries} retries")
@@ -372,6 +144,7 @@ class Ledger:
         consumer.attempted = (first, count)
         consumer.outcome = ""
         consumer.running = True
+        consumer.ends_window = ends_window
         self.delivered += count
         self.invocations += 1
         return first, count
@@ -379,7 +152,7 @@ class Ledger:
     def _parents_are_drained(self, consumer: Consumer) -> None:
         function = consumer.name.partition(" ")[0]
         for parent in consumer.shard.parents:
-            if parent not in self.shards:
+            if parent not in self.truth.shards:
                 continue
             for lane in range(self.options.parallelization_factor):
                 other = self.consumers[function, parent, lane]
@@ -413,7 +186,7 @@ class Ledger:
         datas = [record.data for record in entry.records]
         count = len(datas)
         if first != consumer.front or consumer.records.datas[first : first + count] != datas:
-            raise Violation(f"{consumer.name} parks {_list(datas)}, which are not those after its checkpoint")
+            raise Violation(f"{consumer.name} parks {listed(datas)}, which are not those after its checkpoint")
         if entry.condition is ParkCondition.RETRY_ATTEMPTS_EXHAUSTED:
             self._is_spent(consumer, first, count)
         return first, count
@@ -438,6 +211,10 @@ class Ledger:
         before, old = consumer.slot, consumer.front
         if slot == before:
             return
+        fallback, consumer.fallback = consumer.fallback, None
+        if fallback is not None and fallback.checkpoint == slot.checkpoint < before.checkpoint:
+            self.restored(consumer, slot, None)
+            return
         new = consumer.place(slot.checkpoint_counter)
         if slot.checkpoint_counter < before.checkpoint_counter or slot.checkpoint < before.checkpoint:
             raise Violation(f"the checkpoint of {consumer.name} went back")
@@ -447,6 +224,8 @@ class Ledger:
             consumer.outcome = ""
         elif consumer.outcome:
             self._land(consumer, slot, old, new)
+        if consumer.ends_window and not slot.window_start_s:
+            consumer.window = None  # it is over, also where its final call was given up
         if new > old:
             self._pass(consumer, slot, old, new)
         elif slot.checkpoint_counter != before.checkpoint_counter:
@@ -483,7 +262,7 @@ class Ledger:
         missing = new - old if len(fates) < new - old else fates.find(0)
         if missing >= 0 and (len(fates) < new - old or 0 in fates):
             raise Violation(
-                f"{consumer.name} settled {_list(consumer.records.datas[old:new])}; "
+                f"{consumer.name} settled {listed(consumer.records.datas[old:new])}; "
                 f"of that number {missing} was neither delivered nor given up"
             )
         rest = consumer.failures.get((old, new - old + slot.count), 0)
@@ -497,7 +276,7 @@ class Ledger:
         """Records that expired before anything became of them. A lane, or a filter, counts a share of them only."""
         before, counted = consumer.slot, slot.lost - consumer.slot.lost
         gone = min(consumer.place(consumer.shard.expired_counter), new) - old
-        sees_all = self._wanted is None and self.options.parallelization_factor == 1
+        sees_all = not self.truth.filters and self.options.parallelization_factor == 1
         if sees_all and consumer.exact and counted > max(0, gone):
             raise Violation(f"{consumer.name} counts {counted} records as lost, and {gone} are")
         if sees_all and not counted:
@@ -523,8 +302,8 @@ class Ledger:
         if counted:  # also where it died between the intent and the invocation: nobody can tell
             consumer.attempted = (consumer.front, consumer.slot.count)
 
-    def restored(self, consumer: Consumer, slot: Slot) -> None:
-        """After a loss of power: the slot is one that was stored before, maybe not the last one."""
+    def restored(self, consumer: Consumer, slot: Slot, before: Slot | None) -> None:
+        """After a loss of power: the slot is one that was stored before, maybe not the last one; and its other copy."""
         if slot.checkpoint_counter > max(consumer.furthest, consumer.slot.checkpoint_counter):
             raise Violation(f"the checkpoint of {consumer.name} came back ahead of all that was stored")
         consumer.front = consumer.place(slot.checkpoint_counter)
@@ -534,6 +313,7 @@ class Ledger:
         consumer.attempted = None
         consumer.outcome = ""
         consumer.slot = slot
+        consumer.fallback = before if slot.window_start_s else None
         consumer.exact = False
         failed = slot.attempt - (slot.state is SlotState.RUNNING)
         if slot.state is not SlotState.IDLE and failed > 0:
@@ -555,7 +335,7 @@ class Ledger:
         for (function, _, _), consumer in self.consumers.items():
             for fate, data in zip(consumer.fates, consumer.records.datas, strict=False):
                 if fate == PARKED and (function, data) not in found:
-                    raise Violation(f"{consumer.name} parked {_show(data)}, and the parked store does not hold it")
+                    raise Violation(f"{consumer.name} parked {show(data)}, and the parked store does not hold it")
 
     def totals(self) -> None:
         """What the slots count must be what happened."""
@@ -570,12 +350,3 @@ class Ledger:
                     f"the slot of {consumer.name} counts {counted} records succeeded, parked, dropped; "
                     f"that happened to {happened}"
                 )
-
-
-def _show(data: bytes) -> str:
-    return data[:40].decode(errors="replace").strip()
-
-
-def _list(datas: Sequence[bytes]) -> str:
-    shown = ", ".join(_show(data) for data in datas[:6])
-    return f"[{shown}{', ...' if len(datas) > 6 else ''}] ({len(datas)})"

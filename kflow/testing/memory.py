@@ -309,20 +309,19 @@ class MemoryFiles(Files):
 
     def _parent(self, path: Path) -> tuple[Inode, str]:
         """The folder that holds `path`, and its name there; empty for the folder at the top."""
-        parts = _parts(os.fspath(path))
-        if not parts:
-            return self.disk.root, ""
+        folders, name = _parts(os.fspath(path))
         inode = self.disk.root
-        for part in parts[:-1]:
-            if inode.names is None:
+        for part in folders:
+            names = inode.names
+            if names is None:
                 raise _error(errno.ENOTDIR, path)
-            found = inode.names.get(part)
+            found = names.get(part)
             if found is None:
                 raise _error(errno.ENOENT, path)
             inode = found
         if inode.names is None:
             raise _error(errno.ENOTDIR, path)
-        return inode, parts[-1]
+        return inode, name
 
     def _entry(self, folder: Inode, name: str) -> Inode | None:
         assert folder.names is not None
@@ -342,8 +341,10 @@ class MemoryFiles(Files):
 
 
 @functools.lru_cache(4096)
-def _parts(path: str) -> tuple[str, ...]:
-    return tuple(part for part in path.split("/") if part and part != ".")
+def _parts(path: str) -> tuple[tuple[str, ...], str]:
+    """Names of the folders on the way, and the last one; all empty for the folder at the top."""
+    parts = tuple(part for part in path.split("/") if part and part != ".")
+    return parts[:-1], parts[-1] if parts else ""
 
 
 def _error(code: int, path: Path | None = None) -> OSError:

@@ -46,18 +46,18 @@ class Put:
         """A part was committed."""
         datas, keys = self.records(number)
         self._counters[number] = first
-        self._world.ledger.add(self.parts[number].shard, first, tail, datas, keys)
+        self._world.truth.add(self.parts[number].shard, first, tail, datas, keys)
 
     def found(self, number: int, first: int) -> None:
         """A part had been stored before the node died."""
         self._counters[number] = first
-        self._world.ledger.catch_up(self.parts[number].shard)
+        self._world.truth.catch_up(self.parts[number].shard)
 
     def acknowledged(self, number: int) -> None:
         """A part was answered with its numbers."""
         shard = self.parts[number].shard
-        self._world.ledger.acknowledge(shard, self._counters[number], self.records(number)[0])
-        self._world.producer.tails[shard] = self._world.tail(shard)
+        self._world.truth.acknowledge(shard, self._counters[number], self.records(number)[0])
+        self._world.producer.tails[shard] = self._world.view.tail(shard)
         self.open.remove(number)
         if not self.open:
             self._world.producer.answered(self)
@@ -66,7 +66,7 @@ class Put:
         """A part was refused; where it may have been stored all the same it is sent again to the next node."""
         self._world.note(f"put refused: {type(error).__name__}")
         if not isinstance(error, NotDurable):
-            self._world.ledger.refuse(self.records(number)[0])
+            self._world.truth.refuse(self.records(number)[0])
             self.open.remove(number)
 
 
@@ -154,11 +154,17 @@ class Producer:
         self._resend = False
 
     def lost_power(self) -> None:
-        """The machine is another one now: nothing that was known of tails holds."""
+        """Nothing that was known of tails holds.
+
+        Where records are acknowledged before they are durable, a later call that is not answered either may have
+        reached the disk where an earlier one did not, and is kept: the producer has gone with its machine. Where none
+        is, it may be elsewhere, and sends again.
+        """
+        if self._world.options.fsync != "always":
+            self.give_up()
         self.tails.clear()
         for put in self.pending:
             put.tails.clear()
-            self._world.ledger.excuse(put.datas)
 
     @property
     def resends(self) -> bool:

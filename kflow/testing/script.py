@@ -124,7 +124,8 @@ def script(seed: int, *, moves: int = 60) -> Script:
     kinds, chances = list(weights), list(weights.values())
     count = random.randint(moves // 2, moves * 3 // 2)
     chosen = random.choices(kinds, chances, k=count)
-    return Script(options, tuple(Move(kind, random.randrange(1 << 32), _size(kind, random)) for kind in chosen))
+    sizes = _put_sizes(options.mapping.batch_size)
+    return Script(options, tuple(Move(kind, random.randrange(1 << 32), _size(kind, random, sizes)) for kind in chosen))
 
 
 def _options(random: Random) -> SimOptions:
@@ -155,9 +156,18 @@ def _options(random: Random) -> SimOptions:
     )
 
 
-def _size(kind: str, random: Random) -> int:
+def _put_sizes(batch_size: int) -> tuple[int, ...]:
+    """How many records are put at once: from one to what fills some batches.
+
+    A lane that is forty batches behind meets all that one does that is five hundred behind.
+    """
+    largest = min(40 * batch_size, max(500, 2 * batch_size))
+    return (1, 3, 10, largest // 4, largest // 2, largest)
+
+
+def _size(kind: str, random: Random, put_sizes: tuple[int, ...]) -> int:
     if kind == "put":
-        return random.choice((1, 3, 10, 100, 300, 500))
+        return random.choice(put_sizes)
     if kind == "work":
         return random.choice((1, 5, 20, 60))
     if kind in {"wait", "skew"}:

@@ -29,9 +29,9 @@ from kflow.runtime.leases import (
 from kflow.runtime.messages import DeathNote
 from kflow.runtime.starting import set_up
 from kflow.runtime.supervisor import SILENCE_S
-from kflow.testing.ledger import Violation
 from kflow.testing.process import ProcessFiles
 from kflow.testing.simworker import SimWorker
+from kflow.testing.truth import Violation
 
 if TYPE_CHECKING:
     from kflow.testing.putting import Put

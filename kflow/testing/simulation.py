@@ -18,9 +18,11 @@ from contextlib import contextmanager
 
 import msgspec
 
-from kflow.testing.ledger import Violation
+from kflow import limits
+from kflow.testing.ending import finish
 from kflow.testing.script import Move, Script, SimOptions, script, simpler
-from kflow.testing.world import World, smaller_segments
+from kflow.testing.truth import Violation
+from kflow.testing.world import World
 
 __all__ = ["Move", "Report", "Script", "SimOptions", "SimulationFailed", "Violation", "script", "simulate"]
 
@@ -79,7 +81,7 @@ def simulate(what: int | Script, *, moves: int = 60, shrink: bool = True) -> Rep
         ledger = world.ledger
         digest = zlib.crc32("\n".join(world.trace).encode())
         return Report(
-            ledger.appended, ledger.delivered, ledger.invocations, dict(world.counts), digest, tuple(world.trace)
+            world.truth.appended, ledger.delivered, ledger.invocations, dict(world.counts), digest, tuple(world.trace)
         )
     if shrink:
         whole, world, error = _shrunk(whole, world, error)
@@ -89,18 +91,18 @@ def simulate(what: int | Script, *, moves: int = 60, shrink: bool = True) -> Rep
 
 def _run(whole: Script) -> tuple[World | None, BaseException | None]:
     """Run a script. Any error is a finding: of the core, or of the simulation itself."""
-    before = smaller_segments(whole.options.segment_bytes)
+    before = _smaller_segments(whole.options.segment_bytes)
     world: World | None = None
     try:
         with _quiet():
             world = World(whole.options)
             for move in whole.moves:
                 world.play(move)
-            world.finish()
+            finish(world)
     except Exception as error:  # noqa: BLE001  # reported with the script that led to it
         return world, error
     finally:
-        smaller_segments(before)
+        _smaller_segments(before)
     return world, None
 
 
@@ -152,3 +154,10 @@ def _quiet() -> Iterator[None]:
     finally:
         logger.propagate = before
         logger.setLevel(level)
+
+
+def _smaller_segments(segment_bytes: int) -> int:
+    """Have segments roll at this size. Returns the size before, to be set again."""
+    before = limits.SEGMENT_BYTES
+    limits.SEGMENT_BYTES = segment_bytes  # type: ignore[misc]  # the log asks for it each time
+    return before

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from kflow.broker.checkpoints import Slot, SlotFile, SlotState
@@ -97,6 +98,7 @@ class SimWorker:
         consumer: whose invocation runs, while one does.
         alive: the process is there.
         until_ms: monotonic time before which it does nothing: it waits for the storage.
+        play: has the world give it a turn.
     """
 
     def __init__(
@@ -112,12 +114,14 @@ class SimWorker:
         self.alive = True
         self.stopped = False
         self.until_ms = 0
+        self.play = partial(world.turn, self)
         self._world = world
         self._epoch = epoch
         self._clean = clean
         self._maps = list(streams)
         self._folder: DataFolder | None = None
         self._slots: SlotFile | None = None
+        self._parked: ParkedStore | None = None
         self._readers: dict[int, SharedSource] = {}
         self._engines: dict[tuple[int, int], EventSourceMapping] = {}
         self._held: list[Held] = []
@@ -292,6 +296,12 @@ class SimWorker:
             self._slots = SlotFile.open(folder.path, self.function, stream.id, stream=stream.name, files=folder.files)
         return self._slots
 
+    def _open_parked(self) -> ParkedStore:
+        if self._parked is None:
+            folder = self._open_folder()
+            self._parked = ParkedStore(folder.path, folder.files, folder.fsync)
+        return self._parked
+
     def _engine(self, grant: messages.Grant, lane: messages.LaneGrant) -> EventSourceMapping:
         key = (grant.shard, lane.lane)
         found = self._engines.get(key)
@@ -315,7 +325,7 @@ class SimWorker:
             source=source,
             slots=Slots(self._world, slots, self.function),
             invoker=Function(self._world, self, consumer),
-            parking=Parking(self._world, ParkedStore(folder.path, folder.files, folder.fsync), consumer),
+            parking=Parking(self._world, self._open_parked(), consumer),
             windows=WindowStore(folder.path, folder.files, folder.fsync),
             shape=RecordShape(created_s, grant.shard),
             floor=None if options.parallelization_factor == 1 else lambda: slots.least(grant.shard),
@@ -340,4 +350,4 @@ class Function:
 
     def invoke(self, invocation: Invocation) -> Outcome:
         """Run it once; others go on meanwhile."""
-        return self._world.invoke(self._worker, self._consumer, invocation)
+        return self._world.functions.invoke(self._worker, self._consumer, invocation)

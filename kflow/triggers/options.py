@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
-
-import msgspec
 
 from kflow.errors import UsageError
 from kflow.loading.marks import FUNCTION_NAME
@@ -105,8 +104,9 @@ def _as_json(place: Place, pattern: object) -> str:
     if not isinstance(pattern, Mapping):
         raise UsageError(f"{place}: filters: a pattern is a dict or JSON text, not {pattern!r}")
     try:
-        return msgspec.json.encode(pattern).decode()
-    except (TypeError, ValueError) as error:
+        # Strict: msgspec would write NaN as null and a Decimal as text, which match something else.
+        return json.dumps(pattern, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    except (TypeError, ValueError, RecursionError) as error:
         raise UsageError(f"{place}: filters: {pattern!r} cannot be written as JSON: {error}") from error
 
 

@@ -67,34 +67,40 @@ def on_stream(
     parked locally, unless `on_failure="drop"`; AWS drops it.
 
     Args:
-        stream: a logical stream name, or a stream's ARN.
-        batch_size: records an invocation gets at most, 1 to 10000.
-        maximum_batching_window_in_seconds: how long to gather a fuller batch, 0 to 300.
+        stream: a logical stream name (1 to 128 letters, digits, `_`, `.` and `-`), or a stream's ARN.
+        batch_size: records an invocation gets at most, 1 to 10000; an event has 6 MiB at most, base64 and all.
+        maximum_batching_window_in_seconds: how long to gather a fuller batch, 0 (what is there goes at once) to 300.
         parallelization_factor: how many batches of one shard run at once, 1 to 10: in order per partition key.
-        starting_position: where to begin when there is no checkpoint: `TRIM_HORIZON`, `LATEST`, or an aware datetime.
-        maximum_retry_attempts: -1 (until the records expire), or 0 to 10000.
-        maximum_record_age_in_seconds: -1 (no limit), or 60 to 604800.
-        bisect_batch_on_function_error: split a failed batch in two and try the halves.
+        starting_position: where to begin when there is no checkpoint: `TRIM_HORIZON`, `LATEST`, or an aware datetime
+            that is not in the future (AT_TIMESTAMP).
+        maximum_retry_attempts: -1 (until the records expire), or 0 to 10000: attempts after the first one.
+        maximum_record_age_in_seconds: -1 (no limit), or 60 to 604800; looked at before each attempt, for each record.
+        bisect_batch_on_function_error: split a failed batch in two and try the halves; a split costs no retry.
         report_batch_item_failures: let the handler's response name the records that failed. The record form always
             does; for the others None means False.
         tumbling_window_in_seconds: gather a state over windows of arrival time, 1 to 900; 0 for none. For the event and
-            the batch form, and with a `parallelization_factor` of 1.
-        filters: at most 5 patterns in the EventBridge grammar, as dicts or JSON text; a record passes where any of them
-            matches, for example `{"data": {"type": ["order"]}}`. What does not pass is settled.
-        on_failure: None parks what is spent; `drop` keeps nothing. Other destinations are not built yet.
+            the batch form, and with a `parallelization_factor` of 1. Every response has a `state`, a JSON object (the
+            batch form returns `Batch.state` by itself); above 1 MiB it ends the window early.
+        filters: at most 5 patterns in the EventBridge grammar (10 after a quota increase) of 4096 characters each, as
+            dicts or JSON text; a record passes where any of them matches, for example
+            `{"data": {"type": ["order"]}}`. What does not pass is settled; so is a payload that is not JSON, where a
+            pattern asks for `data`.
+        on_failure: None parks what is spent (chosen: nothing is lost on this machine); `drop` keeps nothing, as AWS
+            does without a destination. Other destinations are not built yet.
         consumer: not built yet; None.
         enabled: whether the mapping is active.
-        function_name: name on Lambda; None is the Python name.
+        function_name: name on Lambda, 1 to 64 letters, digits, `-` and `_`; None is the Python name.
         timeout: seconds an invocation may take, 1 to 900; None leaves it to the settings, then to Lambda's 3.
         memory_size: megabytes, 128 to 10240; None leaves it to the settings, then to Lambda's 128.
-        environment: variables the handler sees, besides those of the settings.
+        environment: variables the handler sees, besides those of the settings: 4096 bytes in all, none of Lambda's own.
         unknown: refused, with the nearest option.
 
     Raises:
         UsageError: an option is unknown, of the wrong type or out of range, excluded by another one, or not built yet;
             the function's signature fits no form. Names file and line.
 
-    Source: documented: AWS Lambda API Reference, CreateEventSourceMapping.
+    Source: documented: AWS Lambda API Reference, CreateEventSourceMapping, CreateFunction; Lambda Developer Guide,
+    event filtering, tumbling windows.
     """
     place, frame = caller(2)
     if unknown:

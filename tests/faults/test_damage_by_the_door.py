@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+import kflow
 from tests.damaging import flip
 from tests.project import Project, project
 
@@ -23,6 +24,13 @@ def bill(event, context):
         note(data=data)
         if data == "poison":
             raise ValueError("no")
+"""
+
+ELSEWHERE = """
+from kflow import Batch, on_stream
+@on_stream("other")
+def nothing(batch: Batch) -> None:
+    pass
 """
 
 
@@ -178,6 +186,43 @@ def test_a_runtime_leaves_out_what_is_damaged_and_goes_on(
     after = made.run("doctor").stdout
     assert "every checksum is right" in after
     assert ("5 records of orders/0 by damage" in after) == bool(gone)
+
+
+@pytest.mark.parametrize("runs", [True, False], ids=["beside-a-runtime", "alone"])
+@pytest.mark.parametrize(
+    ("damaging", "gone"),
+    [(block_body, ["10", "11", "12", "13", "14"]), (last_block, ["20", "21", "22", "23", "24"]), (segment_header, [])],
+)
+def test_whoever_reads_beside_the_writer_leaves_out_what_is_damaged(
+    made: Project, monkeypatch: pytest.MonkeyPatch, damaging: Callable[[Project], None], gone: list[str], runs: bool
+) -> None:
+    datas = [data for data in filled(made) if data not in gone]
+    damaging(made)
+    if runs:
+        made.handler(ELSEWHERE)  # no worker comes upon it
+        made.start()
+    assert stored(made) == datas
+    assert ("5 records of orders/0 by damage" in made.run("doctor").stdout) == bool(gone)
+
+    monkeypatch.setenv("KFLOW_DATA_DIR", str(made.data_dir))
+    client = kflow.client("kinesis")
+    where = {"StreamName": "orders", "ShardId": "shardId-000000000000", "ShardIteratorType": "TRIM_HORIZON"}
+    found = client.get_records(ShardIterator=client.get_shard_iterator(**where)["ShardIterator"])["Records"]
+    assert [record["Data"].decode().strip() for record in found] == datas
+
+
+@pytest.mark.parametrize("runs", [True, False], ids=["beside-a-runtime", "alone"])
+def test_get_records_has_damage_put_aside(made: Project, monkeypatch: pytest.MonkeyPatch, runs: bool) -> None:
+    datas = filled(made)
+    block_body(made)
+    if runs:
+        made.handler(ELSEWHERE)
+        made.start()
+    monkeypatch.setenv("KFLOW_DATA_DIR", str(made.data_dir))
+    client = kflow.client("kinesis")
+    where = {"StreamName": "orders", "ShardId": "shardId-000000000000", "ShardIteratorType": "TRIM_HORIZON"}
+    found = client.get_records(ShardIterator=client.get_shard_iterator(**where)["ShardIterator"])["Records"]
+    assert [record["Data"].decode().strip() for record in found] == datas[:5] + datas[10:]
 
 
 def test_lanes_leave_out_what_is_damaged_and_count_each_record_once(made: Project) -> None:

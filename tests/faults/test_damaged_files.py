@@ -11,6 +11,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from crc32c import crc32c
 
 from kflow import limits
 from kflow.broker import catalogue, damage, inspection, mapmending, salvage, streammap
@@ -24,6 +25,7 @@ from kflow.broker.log import Log
 from kflow.broker.parked import ParkCondition, ParkedBatch, ParkedRecord, ParkedStore
 from kflow.broker.repair import repair
 from kflow.broker.sequence import parse
+from kflow.broker.windows import WindowStore, windows_path
 from kflow.errors import Damaged, StorageError
 from kflow.records import Position
 from tests.damaging import flip, flips, overwrite
@@ -287,9 +289,9 @@ def test_dead_points_of_an_index_are_found_and_made_anew(tmp_path: Path, monkeyp
     os.close(opened.fd)
 
 
-def slot_file(store: Store) -> SlotFile:
+def slot_file(store: Store, *, factor: int = 2) -> SlotFile:
     return SlotFile.open(
-        store.folder.path, "bill", store.stream.id, files=FILES, stream="orders", create_for=[0, 1], factor=2
+        store.folder.path, "bill", store.stream.id, files=FILES, stream="orders", create_for=[0, 1], factor=factor
     )
 
 
@@ -350,6 +352,65 @@ def test_a_position_without_a_sound_copy_restarts_at_the_beginning_and_the_other
             (Position(0, 0), 1) if key == (1, 0) else (kept.checkpoint, kept.checkpoint_counter)
         )
     opened.close()
+
+
+def windowed(store: Store, *states: bytes) -> Path:
+    """A consumer with an open window that has had these states, each with one record; the file of the last one."""
+    slots = slot_file(store, factor=1)
+    kept = WindowStore(store.folder.path, FILES)
+    for number, state in enumerate(states, 1):
+        kept.put("bill", store.stream.id, 0, number, state)
+        at = Position(BLOCK * number, 0)
+        slot = Slot(
+            checkpoint=at,
+            checkpoint_counter=1 + number,
+            start=at,
+            end=at,
+            window_start_s=1_700_000_000,
+            state_number=number,
+            state_crc=crc32c(state),
+            state_bytes=len(state),
+            stack=(1,),
+        )
+        slots.store(0, 0, slot)
+    slots.close()
+    return Path(windows_path(store.folder.path, "bill", store.stream.id)) / "0" / str(len(states))
+
+
+def test_any_flipped_byte_of_a_windows_state_is_found_and_the_window_goes_back_to_the_state_before(
+    tmp_path: Path,
+) -> None:
+    store, _ = filled(tmp_path)
+    path = windowed(store, b'{"n":1}', b'{"n":2}')
+    assert found(store) == []
+    for at in flips(path, seed=6, count=7):
+        assert [fault.kind for fault in found(store)] == [Kind.WINDOW], at
+    flip(path, 5)
+    (fault,) = found(store)
+    assert (fault.path, fault.stream, fault.shard) == (str(path), "bill", 0)
+    assert fault.text == f"the state of an open window of bill in {store.stream.name}, shard 0, is damaged or gone"
+    assert repaired(store) == ["went back to the state before"]
+    slots = slot_file(store, factor=1)
+    slot = slots.load(0)
+    assert (slot.checkpoint, slot.checkpoint_counter, slot.stack) == (Position(BLOCK, 0), 2, ())
+    assert (slot.window_start_s, slot.state_number) == (1_700_000_000, 1)
+    slots.close()
+
+
+@pytest.mark.parametrize("states", [(b'{"n":1}', b'{"n":2}'), (b'{"n":1}',)], ids=["both", "the only one"])
+def test_a_window_without_any_state_left_begins_with_a_fresh_one_where_it_stood(
+    tmp_path: Path, states: tuple[bytes, ...]
+) -> None:
+    store, _ = filled(tmp_path)
+    path = windowed(store, *states)
+    for each in path.parent.iterdir():
+        each.unlink()
+    assert repaired(store) == ["the window begins with a fresh state"]
+    slots = slot_file(store, factor=1)
+    slot = slots.load(0)
+    assert (slot.window_start_s, slot.state_bytes) == (1_700_000_000, 0)
+    assert slot.checkpoint_counter == 1 + len(states)
+    slots.close()
 
 
 def parked(number: int) -> ParkedBatch:

@@ -84,7 +84,6 @@ def test_a_node_whose_disk_is_full_refuses_puts_until_there_is_room(
 def test_below_the_reserve_checkpoints_parked_records_and_streams_go_on_and_puts_come_back() -> None:
     files, clock = MemoryFiles(), ManualClock()
     log = Log(DataFolder.open("/data", create=True, fsync="always", files=files), clock=clock)
-    log._catalogue = lambda: None  # type: ignore[method-assign]  # SQLite goes around the disk in memory
     stream = log.create_stream("orders", 1)
     encoder = Encoder(stream)
     log.append(stream, encoder.encode_many(["k"], [b"before"]))
@@ -116,7 +115,6 @@ def test_a_disk_that_is_full_to_the_last_byte_loses_nothing_and_takes_up_again(
     monkeypatch.setattr(limits, "FREE_BYTES", 0)
     files, clock = MemoryFiles(), ManualClock()
     log = Log(DataFolder.open("/data", create=True, fsync=fsync, files=files), clock=clock)
-    log._catalogue = lambda: None  # type: ignore[method-assign]  # SQLite goes around the disk in memory
     stream = log.create_stream("orders", 1)
     encoder = Encoder(stream)
     stored: list[bytes] = []
@@ -152,3 +150,35 @@ def test_parking_on_a_full_disk_keeps_nothing_by_halves() -> None:
     files.disk.capacity_bytes = 1 << 40
     number = parked.park(batch())
     assert [(entry.number, entry.function) for entry in parked.list()] == [(number, "bill")]
+
+
+NOISY = """
+    import logging, sys
+    from kflow import on_stream
+    @on_stream("orders", maximum_retry_attempts=0)
+    def bill(event, context):
+        print("a line")
+        print("another", file=sys.stderr)
+        logging.error("a third")
+        sys.stdout.buffer.write(b"and bytes\\n")
+        note(n=len(event["Records"]))
+"""
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a file that is always full")
+def test_what_a_handler_prints_never_fails_it_and_what_is_lost_of_it_is_said(shop: Project) -> None:
+    shop.handler(NOISY)
+    shop.run("streams", "create", "orders")
+    path = shop.data_dir / "logs" / "bill.log"
+    path.symlink_to("/dev/full")
+    shop.start()
+    shop.run("put", "orders", '{"n": 1}')
+    shop.wait_for(lambda: shop.json("status")["handlers"][0]["processed"] == 1, "the record to be processed")
+    path.unlink()
+    shop.run("put", "orders", '{"n": 2}')
+    shop.wait_for(lambda: shop.json("status")["handlers"][0]["processed"] == 2, "the record to be processed")
+
+    assert len(shop.seen()) == 2
+    assert "bytes of this log were lost: No space left on device" in path.read_text()
+    assert "a third" in path.read_text()
+    assert "Traceback" not in shop.output()

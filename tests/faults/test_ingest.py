@@ -141,12 +141,13 @@ class TestNode:
         self.loop = Loop()
         self.speakers: list[Speaker] = []
         self.appended: list[int] = []
+        self.ends: list[tuple[int, int]] = []
         self.asked: list[tuple[Connection, int, dict[str, Any]]] = []
         self.reply: Callable[[dict[str, Any]], Any] = lambda message: message
         self.ingest = Ingest(
             self.log,
             loop=self.loop,
-            on_append=lambda stream, shard, tail, next_counter: self.appended.append(shard),
+            on_append=self._appended,
             on_control=self._control,
             hello=wire.own_hello(self.folder.id),
         )
@@ -172,6 +173,11 @@ class TestNode:
         self.files.gate.clear()
         self.files.stuck = f"{self.folder.shard_dir(self.stream, shard)}/"
 
+    def _appended(self, stream: StreamMap, shard: int, tail: int, next_counter: int) -> None:
+        assert stream.id == self.stream.id
+        self.appended.append(shard)
+        self.ends.append((tail, next_counter))
+
     def _control(self, connection: Connection, request: int, message: dict[str, Any]) -> Any:
         self.asked.append((connection, request, message))
         return self.reply(message)
@@ -191,6 +197,37 @@ def node(tmp_path: Path) -> Iterator[TestNode]:
 
 LARGE = bytes(100_000)
 """More than is ever appended on the loop."""
+
+
+def test_readers_are_told_the_counter_that_belongs_to_the_tail(node: TestNode) -> None:
+    # By the time the loop hears of the first block, the shard's thread may have appended the next ones.
+    speaker = Speaker(node)
+    node.stick(0)
+    for number in (1, 2, 3):
+        speaker.put(number, node.part(LARGE))
+    assert speaker.is_unanswered()
+    node.files.gate.set()
+    eventually(lambda: len(node.datas()) == 3 or None, what="three blocks in the shard")
+    for _ in range(3):
+        speaker.answer()
+    tail = node.log.shard(node.stream, 0).tail
+    assert node.ends == [(tail // 3, 2), (2 * tail // 3, 3), (tail, 4)]
+
+
+def test_a_producer_that_asks_for_all_tails_has_no_shard_opened(
+    node: TestNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Opening a thousand would hold the loop up, and throw out those that are appended to.
+    speaker = Speaker(node)
+    for number, shard in enumerate((0, 1), 1):
+        speaker.put(number, node.part(b"one", shard))
+        speaker.answer()
+    wanted = [node.log.shard(node.stream, shard).tail for shard in (0, 1)]
+    node.log.close()
+    monkeypatch.setattr(node.log, "shard", lambda *_: pytest.fail("a shard was opened for appending"))
+    speaker.send(wire.json_frame(wire.CONTROL, 3, {"op": "tails", "stream_id": node.stream.id}))
+    assert msgspec.json.decode(speaker.receive().payload) == {"ok": wanted}
+    monkeypatch.undo()
 
 
 def test_after_a_failed_block_later_ones_of_its_shard_fail_until_the_producer_has_seen_it(node: TestNode) -> None:
@@ -581,6 +618,22 @@ def test_a_socket_that_somebody_removed_is_bound_again(node: TestNode) -> None:
     node.ingest._watch()
 
     assert Speaker(node).hello.kind == wire.HELLO
+
+
+def test_the_socket_of_another_folder_in_the_same_place_is_left_alone(
+    node: TestNode, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    at = node.folder.path
+    at.rename(tmp_path / "away")
+    other = DataFolder.open(at, create=True)
+    node.path.parent.mkdir(exist_ok=True)
+    node.path.write_text("another runtime's")
+
+    node.ingest._watch()
+
+    assert other.id != node.folder.id
+    assert node.path.read_text() == "another runtime's"
+    assert "was replaced by another one" in caplog.text
 
 
 def test_control_requests_are_answered_at_once_or_later_or_refused(node: TestNode) -> None:

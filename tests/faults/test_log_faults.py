@@ -10,8 +10,9 @@ import select
 import signal
 import threading
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,11 +23,12 @@ from kflow.broker.files import FILES, Files
 from kflow.broker.folder import DataFolder
 from kflow.broker.log import Log
 from kflow.broker.reader import ShardReader
+from kflow.broker.shard import Shard
 from kflow.broker.streammap import StreamMap
 from kflow.broker.writing import writing
 from kflow.clock import ManualClock
 from kflow.errors import KflowError, StorageError
-from tests.storing import Store, everything, read_all
+from tests.storing import FaultyFiles, Store, everything, read_all
 
 pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 
@@ -559,3 +561,64 @@ def test_a_full_disk_stops_puts_and_nothing_else(tmp_path: Path) -> None:
         files.full = False
         store.put(b"after")
     assert store.datas() == [b"before", b"after", b"after", b"after"]
+
+
+class _HeldAfterWriting(FaultyFiles):
+    """The next block is written, and its writer does not learn of that before the gate opens."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sticks = False
+        self.written = threading.Event()
+        self.gate = threading.Event()
+
+    def pwritev(self, fd: int, buffers: Sequence[Any], offset: int) -> int:
+        count: int = super().pwritev(fd, buffers, offset)
+        if self.sticks:
+            self.sticks = False
+            self.written.set()
+            assert self.gate.wait(30)
+        return count
+
+
+def test_a_shard_that_is_evicted_in_the_middle_of_an_append_is_not_opened_twice(tmp_path: Path) -> None:
+    # A second one would take the append under way for that of a dead writer, and cut what it wrote.
+    files = _HeldAfterWriting()
+    folder = DataFolder.open(tmp_path / "d", create=True, files=files)
+    log = Log(folder, open_shards=1)
+    stream = log.create_stream("orders", 2)
+    part = Encoder(stream).encode_one(b"one", "key")
+    files.sticks = True
+    thread = threading.Thread(target=lambda: log.append(stream, [part]))
+    thread.start()
+    try:
+        assert files.written.wait(30)
+        log.shard(stream, 1 - part.shard)  # takes the only place
+        assert log.shard(stream, part.shard).tail == 0
+    finally:
+        files.gate.set()
+        thread.join()
+    reader = ShardReader(folder, stream, part.shard)
+    assert [block.count for block in reader.read(0)] == [1]
+
+
+def test_two_threads_open_a_shard_once(tmp_path: Path) -> None:
+    folder = DataFolder.open(tmp_path / "d", create=True)
+    Log(folder).create_stream("orders", 1)
+    for _ in range(20):
+        log = Log(folder)
+        stream = folder.map("orders")
+        begin = threading.Barrier(4)
+        found: list[Shard] = []
+
+        def look(log: Log = log, begin: threading.Barrier = begin, found: list[Shard] = found) -> None:
+            begin.wait(30)
+            found.append(log.shard(stream, 0))  # noqa: B023  # the same stream in every round
+
+        threads = [threading.Thread(target=look) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len(found) == 4
+        assert len({id(each) for each in found}) == 1

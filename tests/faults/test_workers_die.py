@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -292,6 +293,22 @@ def test_a_second_runtime_is_refused_with_the_pid_of_the_first(shop: Project) ->
     process.wait(30)
 
 
+def test_a_second_runtime_with_other_settings_changes_nothing_of_the_first(shop: Project) -> None:
+    waiting_shop(shop)
+    process = shop.start()
+    before = (shop.data_dir / "FORMAT").read_bytes()
+    settings = shop.folder / "kflow.toml"
+    settings.write_text(settings.read_text() + 'fsync = "none"\nregion = "eu-west-1"\n')
+
+    shop.run("run", check=2)
+    shop.run("status")
+    shop.run("streams", "create", "more")
+
+    assert (shop.data_dir / "FORMAT").read_bytes() == before
+    shop.run("stop", "--kill")
+    process.wait(30)
+
+
 def test_an_sdk_call_in_a_handler_never_leaves_the_machine(shop: Project) -> None:
     create(shop)
     shop.handler("""
@@ -371,3 +388,44 @@ def test_an_import_that_is_too_slow_is_run_again_inside_the_invocation(shop: Pro
 
     assert [note["attempts"] for note in shop.seen(what="called")] == [2]
     assert parked(shop) == []
+
+
+def test_a_runtime_that_was_stopped_for_a_while_holds_it_against_no_worker(shop: Project) -> None:
+    create(shop)
+    shop.handler("""
+        import time
+        from kflow import Record, on_stream
+        @on_stream("orders", batch_size=1, timeout=1, maximum_retry_attempts=0)
+        def bill(record: Record) -> None:
+            time.sleep(0.01)
+            note(what="record", n=record.json()["n"])
+    """)
+    runtime = shop.start()
+    put_numbers(shop, 200)
+    shop.wait_for(lambda: numbers(shop), "the first record")
+
+    runtime.send_signal(signal.SIGSTOP)
+    shop.wait_for(lambda: len(numbers(shop)) == 200, "the worker to go on by itself")
+    time.sleep(2)  # past the deadline of what the runtime last knew to run
+    runtime.send_signal(signal.SIGCONT)
+    put_numbers(shop, 1)
+    shop.wait_for(lambda: len(numbers(shop)) == 201, "the next record")
+
+    assert len({note["pid"] for note in shop.seen()}) == 1
+    assert parked(shop) == []
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a file that is always full")
+def test_a_worker_that_the_storage_keeps_from_starting_says_so_in_a_line_and_costs_no_attempt(shop: Project) -> None:
+    create(shop)
+    shop.handler(DIES_AT_5.format(options="", death="pass"))
+    shop.start()
+    (shop.data_dir / "run" / "worker-1.lock").symlink_to("/dev/full")
+
+    put_numbers(shop, 3)
+
+    shop.wait_for(lambda: numbers(shop) == [1, 2, 3], "the next worker to run")
+    assert "error: a worker of bill cannot start: " in shop.output()
+    assert "Traceback" not in shop.output()
+    shop.wait_for(lambda: shop.json("status")["handlers"][0]["processed"] == 3, "the checkpoint")
+    assert shop.json("status")["handlers"][0]["lanes"][0]["failures"] == 0

@@ -81,6 +81,67 @@ def test_seeds_play_every_move_and_every_option() -> None:
         assert any(getattr(each, field) != getattr(plain, field) for each in mappings), field
 
 
+# ---------------------------------------------------------------- found by seeds
+
+
+def test_with_always_nothing_that_was_not_acknowledged_overtakes_what_is_sent_again() -> None:
+    moves = (
+        Move("put", 3280387012, 1),
+        Move("wait", 1095513148, 0),
+        Move("put", 1930549411, 25),
+        Move("put", 2798570523, 1),
+        Move("power", 3387541014, 0),
+    )
+    simulate(Script(SimOptions(fsync="always"), moves))
+
+
+def test_nor_where_power_is_lost_before_a_shard_was_synced_for_the_first_time() -> None:
+    moves = (
+        Move("put", 3596902313, 6),
+        Move("put", 1006443827, 1),
+        Move("power", 2045921456, 0),
+    )
+    simulate(Script(SimOptions(shards=4, fsync="always"), moves))
+
+
+def test_expired_records_do_not_come_back_where_power_took_what_lay_behind_them() -> None:
+    moves = (
+        Move("put", 2454155475, 1),
+        Move("put", 1842064464, 1),
+        Move("wait", 2482883256, 0),
+        Move("sync fails", 885185152, 0),
+        Move("put", 3493188185, 1),
+        Move("put", 3537287287, 1),
+        Move("put", 688180719, 1),
+        Move("expire", 2236257879, 0),
+        Move("power", 1407773507, 0),
+    )
+    simulate(Script(SimOptions(fsync="always"), moves))
+
+
+def test_the_checkpoint_of_a_closed_shard_counts_that_a_worker_stored_as_it_died() -> None:
+    moves = (
+        Move("put", 1061748893, 1),
+        Move("work", 3203857510, 5),
+        Move("reshard", 3322715849, 0),
+        Move("fuse worker", 505093534, 3),
+    )
+    options = MappingOptions(batch_size=10, maximum_batching_window_in_seconds=5)
+    simulate(Script(SimOptions(mapping=options), moves))
+
+
+def test_with_always_nothing_expires_past_what_may_be_read_where_a_sync_failed() -> None:
+    moves = (
+        Move("put", 2428030132, 100),
+        Move("work", 320497076, 1),
+        Move("sync fails", 395367801, 0),
+        Move("put", 2646866190, 1),
+        Move("expire", 3171710279, 0),
+        Move("work", 3716850163, 1),
+    )
+    simulate(Script(SimOptions(fsync="always"), moves))
+
+
 # ---------------------------------------------------------------- broken cores are caught
 
 

@@ -118,7 +118,7 @@ class Noting(MemoryFunction):
 
 @settings(max_examples=150, deadline=None)
 @given(
-    moves=st.lists(st.one_of(PUT, WAIT, STEP, STEP, STEP, RESTART), max_size=60),
+    moves=st.lists(st.one_of(PUT, WAIT, STEP, STEP, STEP, RESTART), min_size=20, max_size=80),
     batch_size=st.integers(1, 4),
     bisect=st.booleans(),
     retries=st.sampled_from([-1, -1, 1]),

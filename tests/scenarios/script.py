@@ -8,10 +8,10 @@ A handler is a list of rules; the first that applies to an invocation is what ha
     after    applies only once so many invocations have gone before
 
 and one of
-    raises   message: the function raises
+    raises   message: the function raises; "{surrogate}" is a text that UTF-8 cannot hold
     returns  JSON: what the function returns; "{number:TEXT}" is the sequence number of that payload, as the text that
-             it is in the event, "{integer:TEXT}" as a number; "{large:COUNT}" a text of so many characters; "{state}"
-             the state that the default would return; "{null}" is null
+             it is in the event, "{integer:TEXT}" as a number; "{large:COUNT}" a text of so many characters, and
+             "{large:9:COUNT}" of so many nines; "{state}" the state that the default would return; "{null}" is null
     reports  list of payloads: those that are in the batch are reported as failed, with the default's state
     exits    code: the process ends
     sleeps   seconds: beyond the function's timeout
@@ -82,6 +82,8 @@ def decide(rules: Sequence[Mapping[str, Any]], call: Call, fired: Callable[[int]
         if action == "reports":
             found = [number for data, number in zip(call.datas, call.numbers, strict=True) if data in value]
             return index, Act("returns", {**success(call), "batchItemFailures": [{"itemIdentifier": n} for n in found]})
+        if action == "raises":
+            return index, Act(action, "\udcff" if value == "{surrogate}" else value)
         return index, Act(action, filled(value, call) if action == "returns" else value)
     return -1, Act("returns", success(call) or None)
 
@@ -107,7 +109,8 @@ def filled(value: Any, call: Call = NO_CALL) -> Any:
     if value == "{null}":  # TOML has none
         return None
     if isinstance(value, str) and value.startswith("{large:"):
-        return "x" * int(value[7:-1])
+        text, _, count = value[7:-1].rpartition(":")
+        return (text or "x") * int(count)
     if isinstance(value, str) and value.startswith("{") and ":" in value:
         kind, _, text = value.strip("{}").partition(":")
         number = call.numbers[list(call.datas).index(text)]

@@ -5,21 +5,29 @@ from __future__ import annotations
 import errno
 import json
 import os
+import random
+import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
 
+from kflow.broker import layout
+from kflow.broker.files import FILES, Files
 from kflow.broker.folder import DataFolder, socket_path
 from kflow.broker.log import Log
-from kflow.errors import ResourceNotFound, StorageError, StorageFull, UsageError
-from tests.storing import FaultyFiles, Store
+from kflow.broker.writing import writing
+from kflow.errors import Damaged, DataFolderBusy, ResourceNotFound, StorageError, StorageFull, UsageError
+from tests.storing import FaultyFiles, Store, held
 
 
 def test_a_new_folder_has_its_format_and_keeps_out_of_git(tmp_path: Path) -> None:
     folder = DataFolder.open(tmp_path / "data", create=True)
     found = json.loads((tmp_path / "data/FORMAT").read_text())
+    assert re.fullmatch("[0-9a-f]{8}", found.pop("crc"))
     assert found == {
         "layout": 2,
         "block": 1,
@@ -54,6 +62,93 @@ def test_a_policy_that_is_asked_for_is_stored_with_the_data(tmp_path: Path) -> N
     assert DataFolder.open(tmp_path).fsync == "none"
     folder.recheck()
     assert folder.fsync == "none"
+
+
+def test_a_policy_is_changed_under_the_writer_lock_and_from_what_lies_there_then(tmp_path: Path) -> None:
+    folder = DataFolder.open(tmp_path, create=True)
+    lock = held(folder.writer_lock())
+    with pytest.raises(DataFolderBusy):
+        folder.configure(fsync="none", timeout_s=0)
+    lock.release()
+    assert DataFolder.open(tmp_path).fsync == "interval"
+    DataFolder.open(tmp_path).configure(region="eu-west-1")
+    folder.configure(fsync="none")  # knows nothing of the region yet
+    found = DataFolder.open(tmp_path)
+    assert (found.fsync, found.region) == (folder.fsync, folder.region) == ("none", "eu-west-1")
+
+
+def test_a_policy_that_is_changed_takes_no_layout_back(tmp_path: Path) -> None:
+    old = DataFolder.open(tmp_path, create=True)
+    older = msgspec.structs.replace(old.format, layout=1)
+    layout.write(tmp_path, FILES, older)
+    early = DataFolder.open(tmp_path)
+    assert early.format.layout == 1
+    with writing(DataFolder.open(tmp_path)):
+        pass  # a writer's first act is to upgrade
+    early.configure(account="000000000001")
+    assert (
+        DataFolder.open(tmp_path).format == early.format == msgspec.structs.replace(old.format, account="000000000001")
+    )
+
+
+def test_a_policy_is_not_changed_in_another_folder_of_that_name(tmp_path: Path) -> None:
+    folder = DataFolder.open(tmp_path / "data", create=True)
+    (tmp_path / "data").rename(tmp_path / "other")
+    DataFolder.open(tmp_path / "data", create=True)
+    with pytest.raises(StorageError, match="was replaced by another one"):
+        folder.configure(fsync="none")
+    assert DataFolder.open(tmp_path / "data").fsync == "interval"
+
+
+def test_a_folder_that_is_made_while_it_is_looked_for_is_no_stranger(tmp_path: Path) -> None:
+    class Late(Files):
+        def read_bytes(self, path: Any) -> bytes:
+            if os.fspath(path).endswith("FORMAT") and not os.path.exists(path):
+                DataFolder.open(tmp_path / "data", create=True)
+                raise FileNotFoundError(path)
+            return super().read_bytes(path)
+
+    (tmp_path / "data").mkdir()
+    folder = DataFolder.open(tmp_path / "data", create=True, files=Late())
+    assert folder.id == DataFolder.open(tmp_path / "data").id
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_a_damaged_format_is_never_misread(tmp_path: Path, seed: int) -> None:
+    folder = DataFolder.open(tmp_path, create=True, fsync="always", region="eu-west-1")
+    path = tmp_path / "FORMAT"
+    content = bytearray(path.read_bytes())
+    at = random.Random(seed).randrange(len(content))
+    content[at] ^= 1 << random.Random(seed).randrange(8)
+    path.write_bytes(content)
+    said, found = "", folder.format
+    try:
+        found = DataFolder.open(tmp_path).format
+    except StorageError as error:
+        said = str(error)
+    assert found == folder.format
+    assert not said or str(path) in said
+    assert "use the kflow that wrote it" not in said
+
+
+def test_a_damaged_format_is_restored_from_its_copy(tmp_path: Path) -> None:
+    folder = DataFolder.open(tmp_path, create=True, fsync="always")
+    folder.configure(fsync="none")
+    path = tmp_path / "FORMAT"
+    path.write_bytes(path.read_bytes().replace(b"none", b"nine"))
+    with pytest.raises(Damaged, match="`kflow doctor --repair`"):
+        DataFolder.open(tmp_path)
+    assert layout.restore(tmp_path, FILES)
+    assert DataFolder.open(tmp_path).format == folder.format
+    path.write_bytes(b"")
+    (tmp_path / "FORMAT.twin").write_bytes(b"{}")
+    assert not layout.restore(tmp_path, FILES)
+
+
+def test_a_format_without_a_checksum_is_an_older_one(tmp_path: Path) -> None:
+    folder = DataFolder.open(tmp_path, create=True)
+    (tmp_path / "FORMAT").write_bytes(msgspec.json.encode(folder.format) + b"\n")
+    assert DataFolder.open(tmp_path).format == folder.format
 
 
 def test_a_folder_that_is_not_there_is_not_made_by_accident(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from kflow.broker import ctl, streammap
+from kflow.broker import catalogue, ctl, streammap
 from kflow.broker.ctl import Ctl
 from kflow.broker.encode import Encoder
 from kflow.broker.folder import DataFolder
@@ -275,6 +275,23 @@ def test_the_catalogue_is_made_anew_from_the_maps(tmp_path: Path) -> None:
             ("shardId-000000000001", "170141183460469231731687303715884105728"),
         ]
     database.close()
+
+
+def test_the_catalogue_goes_the_way_of_all_files(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    files = FaultyFiles()
+    store = Store(tmp_path, files=files)
+    before = (tmp_path / "catalogue.db").read_bytes()
+    files.errors, files.only = {"replace": errno.ENOSPC}, "catalogue.db"
+    with sqlite3.connect(tmp_path / "catalogue.db") as reader:
+        store.log.create_stream("billing", 1)
+        assert "catalogue not written error=[Errno 28]" in caplog.text
+        assert (tmp_path / "catalogue.db").read_bytes() == before
+        files.errors = {}
+        store.log.create_stream("other", 1)
+        assert reader.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+    reader.close()
+    assert catalogue.difference(tmp_path, store.folder.maps()) == ""
+    assert not list(tmp_path.glob("catalogue.db?*"))
 
 
 def test_a_catalogue_that_cannot_be_written_stops_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

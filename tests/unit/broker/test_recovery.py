@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from kflow import limits
-from kflow.broker import ctl, damage
+from kflow.broker import ctl, damage, recovery
 from kflow.broker.ctl import Ctl
 from kflow.broker.folder import DataFolder
 from kflow.broker.recovery import GAP
@@ -157,6 +157,88 @@ def test_a_hole_in_the_middle_costs_what_lies_in_it_and_nothing_behind_it(tmp_pa
         (272 * 4, 272 * 5, 5, 6, 1),
         (272 * 9, 272 * 9 + GAP, 10, 10 + GAP, 0),
     ]
+
+
+def with_a_hole(store: Store, *, durable: int) -> list[bytes]:
+    """Nine records, of which the fifth did not reach the disk, and a page that knows of some that did."""
+    datas = filled(store)
+    path = store.shard_path / store.segments()[1]
+    raw = bytearray(path.read_bytes())
+    raw[64 + 272 : 64 + 2 * 272] = bytes(272)
+    path.write_bytes(raw)
+    words(store)[ctl.DURABLE] = 272 * durable
+    words(store)[ctl.DURABLE_COUNTER] = 1 + durable
+    return datas
+
+
+@pytest.mark.usefixtures("small_segments")
+@pytest.mark.parametrize("fails", ["", "ftruncate", "unlink"])
+def test_with_always_what_lies_behind_a_hole_is_cut_for_nothing_there_was_acknowledged(
+    tmp_path: Path, fails: str
+) -> None:
+    files = FaultyFiles()
+    store = Store(tmp_path, fsync="always", files=files)
+    datas = with_a_hole(store, durable=3)
+    if fails:  # the first recovery ends in the middle, and the next one comes to the same
+        reboot(store)
+        files.errors[fails] = errno.EIO
+        with pytest.raises(StorageError):
+            store.log.shard(store.stream, 0)
+        files.errors.clear()
+    reboot(store)
+    store.log.recover_all()
+    assert store.datas() == datas[:4]
+    assert store.segments() == [f"{0:020d}.seg", f"{272 * 3:020d}.seg"]
+    assert [each[:2] for each in lost(store)] == [(272 * 4, words(store)[ctl.SEGMENT])]
+    store.put(b"after")
+    words(store)[ctl.DURABLE] = 272 * 4  # the page may come back as it was
+    reboot(store)
+    assert store.datas() == [*datas[:4], b"after"]
+
+
+@pytest.mark.usefixtures("small_segments")
+def test_with_always_what_a_handler_has_seen_is_kept_behind_a_hole(tmp_path: Path) -> None:
+    store = Store(tmp_path, fsync="always")
+    datas = with_a_hole(store, durable=3)
+    words(store)[ctl.BOOT] += 1
+    store.log.close()
+    recovery.open_ctl(
+        os.fspath(store.shard_path),
+        store.files,
+        name="shard 0",
+        stream_id=store.stream.id,
+        shard=0,
+        closed=False,
+        aside=os.fspath(tmp_path / "trash" / "torn"),
+        marks=lambda: {0: (272 * 7, 8)},
+        told_when_durable=True,
+    )
+    assert store.datas() == datas[:4] + datas[5:]
+
+
+@pytest.mark.usefixtures("small_segments")
+def test_with_always_a_page_that_is_gone_lets_everything_stay_behind_a_hole(tmp_path: Path) -> None:
+    store = Store(tmp_path, fsync="always")
+    datas = with_a_hole(store, durable=3)
+    (store.shard_path / "ctl").unlink()
+    store.reopen()
+    store.log.recover_all()
+    assert store.datas() == datas[:4] + datas[5:]
+
+
+def test_what_had_expired_stays_away_where_power_took_more_than_that(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    filled(store, 4)
+    words(store)[ctl.HORIZON] = 272 * 4
+    os.truncate(store.shard_path / store.segments()[0], 64 + 272 * 2)
+    reboot(store)
+    store.log.recover_all()
+    assert store.reader().horizon == store.reader().tail == 272 * 2
+    store.reopen()
+    store.log.recover_all()
+    assert store.datas() == []
+    store.put(b"after")
+    assert store.datas() == [b"after"]
 
 
 @pytest.mark.usefixtures("small_segments")

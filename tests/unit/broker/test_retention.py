@@ -42,6 +42,28 @@ def test_records_expire_at_the_second_look_an_hour_after_the_first(store: Store)
     assert store.reader().horizon == 816
 
 
+def test_with_always_nothing_expires_past_the_end_of_what_may_be_read(tmp_path: Path) -> None:
+    files = FaultyFiles()
+    store = Store(tmp_path, fsync="always", files=files)
+    store.put(b"durable")
+    store.log.sync()
+    durable = store.reader().tail
+    store.put(b"not durable")
+    files.errors["fdatasync"] = errno.EIO
+    with pytest.raises(StorageError):
+        store.log.sync()
+    files.errors.clear()
+    store.clock.advance(1000 * HOUR)
+    retain(store)
+    store.clock.advance(HOUR)
+    assert retain(store) == durable
+    assert store.reader().horizon == store.reader().tail == durable
+    assert retain(store) == 0
+    store.reopen()
+    store.log.recover_all()
+    assert store.datas() == [b"not durable"]  # it was written anew, and expires in its turn
+
+
 def test_nothing_expires_before_its_time(store: Store) -> None:
     for _ in range(231):
         assert retain(store) == 0

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from random import Random
 
 import msgspec
 import pytest
 
-from kflow.broker import streammap, streams
+from kflow.broker import ctl, streammap, streams
 from kflow.broker.encode import Encoder
 from kflow.broker.folder import DataFolder
+from kflow.broker.log import Log
 from kflow.broker.resharding import Reshard, carry_out, split
+from kflow.clock import ManualClock
 from kflow.errors import StorageError
+from kflow.testing.memory import MemoryFiles
 from tests.storing import Store
 
 
@@ -98,5 +102,19 @@ def test_reserved_seconds_follow_each_other_and_come_once(tmp_path: Path, count:
 
 def test_a_damaged_note_of_the_last_second_is_made_up_for_by_the_maps(tmp_path: Path) -> None:
     store = Store(tmp_path)
-    (tmp_path / "streams" / ".last-created").write_bytes(b"\0\0")
-    assert streams.reserve_seconds(store.folder, store.clock) == store.stream.created_s + 1
+    for content in (b"\0\0", b"99999999999999999999\n", b"4294967296"):
+        (tmp_path / "streams" / ".last-created").write_bytes(content)
+        assert streams.reserve_seconds(store.folder, store.clock) == store.stream.created_s + 1
+
+
+def test_with_always_a_loss_of_power_never_takes_the_page_of_a_shard() -> None:
+    """It says from where on nothing was acknowledged, also to a recovery that finds nothing else durable."""
+    files = MemoryFiles()
+    log = Log(DataFolder.open("/data", create=True, fsync="always", files=files), clock=ManualClock())
+    made = log.create_stream("orders", 2)
+    new = carry_out(log, split(made, 0, None, account="1", region="r"), clock=ManualClock())
+    found = files.crash_image(Random(0), survives=0)
+    folder = DataFolder.open("/data", files=found)
+    for shard in folder.map("orders").shards:
+        path = os.fspath(folder.shard_dir(new, shard.index))
+        assert ctl.Ctl.open(path, found, owner=(new.id, shard.index), write=False).words[ctl.BOOT]

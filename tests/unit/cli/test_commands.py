@@ -7,10 +7,12 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 
+from kflow.broker import layout
 from kflow.broker.checkpoints import SlotFile
-from kflow.broker.files import Files
+from kflow.broker.files import FILES, Files
 from kflow.broker.folder import DataFolder
 from kflow.broker.parked import ParkedStore
 from kflow.broker.parked_batch import ParkCondition, ParkedBatch, ParkedRecord
@@ -124,8 +126,7 @@ def test_a_folder_without_data_says_how_to_begin(run: Run, tmp_path: Path) -> No
 
 
 def test_another_layout_is_refused_and_never_misread(run: Run, orders: DataFolder) -> None:
-    path = orders.path / "FORMAT"
-    path.write_bytes(path.read_bytes().replace(b'"layout":2', b'"layout":9'))
+    layout.write(orders.path, FILES, msgspec.structs.replace(orders.format, layout=9))
     code, _, err = run("streams", "list")
     assert code == 2
     assert "is of layout 9" in err
@@ -280,12 +281,10 @@ def handled(orders: DataFolder) -> DataFolder:
     return orders
 
 
-def park(folder: DataFolder) -> None:
+def park(folder: DataFolder, *, message: str = "division by zero", key: str = "5") -> None:
     stream = folder.map("orders")
-    record = ParkedRecord(b'{"id": 5}', "5", 49 << 179, 1_700_000_000_000, "shardId-000000000001")
-    error = FunctionError(
-        type="ZeroDivisionError", message="division by zero", trace=("  File one\n",), file="/project/app.py:11"
-    )
+    record = ParkedRecord(b'{"id": 5}', key, 49 << 179, 1_700_000_000_000, "shardId-000000000001")
+    error = FunctionError(type="ZeroDivisionError", message=message, trace=("  File one\n",), file="/project/app.py:11")
     ParkedStore(folder.path, Files()).park(
         ParkedBatch(
             function="bill",
@@ -413,6 +412,15 @@ def test_logs_of_all_handlers_say_whose_a_line_is(run: Run, handled: DataFolder)
 def test_logs_where_no_handler_has_run(run: Run, orders: DataFolder) -> None:
     assert run("logs") == (2, "", "error: there are no logs: no handler has run yet\n")
     assert run("logs", "bill")[2] == "error: no log of a handler `bill`; no handler has run yet\n"
+
+
+def test_what_a_terminal_would_obey_in_parked_records_is_written_out(run: Run, orders: DataFolder) -> None:
+    park(orders, message="\x1b[31mred\nand more\r", key="\x07")
+    _, line = run("parked", "list")[1].splitlines()
+    assert line.endswith("ZeroDivisionError: \\x1b[31mred\\nand more\\r  /project/app.py:11")
+    shown = run("parked", "show", "1")[1].splitlines()
+    assert shown[2:5] == ["ZeroDivisionError: \\x1b[31mred", "and more\\r  /project/app.py:11", "  File one"]
+    assert "  \\x07  {" in shown[5]
 
 
 def test_parked_records_are_listed_shown_and_dropped(run: Run, orders: DataFolder) -> None:

@@ -52,7 +52,10 @@ def test_an_unknown_action_names_the_nearest() -> None:
     assert run("streams", "lst") == (
         2,
         "",
-        "error: unknown action `kflow streams lst`; did you mean `list`?; one of list, create, describe, delete\n",
+        (
+            "error: unknown action `kflow streams lst`; did you mean `list`?; "
+            "one of list, create, describe, split, merge, scale, delete\n"
+        ),
     )
 
 

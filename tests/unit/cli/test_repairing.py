@@ -81,6 +81,29 @@ def test_what_was_agreed_to_is_done_and_what_comes_to_light_is_asked_again(ask: 
     assert store.datas() == [b"record 000", b"record 002"]
 
 
+def test_a_damaged_format_is_named_and_restored_from_its_copy(
+    ask: Ask, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = store.folder.path / "FORMAT"
+    before = path.read_bytes()
+    flip(path, 30)
+    out = io.StringIO()
+    assert main(("doctor",), terminal=Terminal(out, io.StringIO(), environ={})) == 1
+    assert f"{path} fails its checksum: `kflow doctor --repair`" in out.getvalue()
+    code, said, _ = ask("n\n")
+    assert (code, path.read_bytes() == before) == (1, False)
+    assert "nothing was changed" in said
+    code, said, _ = ask("y\n")
+    assert (code, path.read_bytes()) == (0, before)
+    assert said.endswith(f"nothing is damaged in {store.folder.path}\n")
+
+    flip(path, 30)
+    flip(path.with_name("FORMAT.twin"), 30)
+    code, _, err = ask("y\n")
+    assert code != 0
+    assert "is damaged too: restore it from a copy of yours" in err
+
+
 def test_what_nobody_can_repair_is_said_and_left(ask: Ask, store: Store) -> None:
     path = store.folder.stream_dir(store.stream)
     Ctl.open(str(store.shard_path), FILES, write=True).words[CLOSED] = 1

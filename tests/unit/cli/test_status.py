@@ -315,6 +315,16 @@ def test_the_runtime_says_what_a_lane_waits_for(
     assert bill["lanes"][0]["due_in_ms"] == found["due_in_ms"]
 
 
+def test_of_a_lane_that_waits_for_news_the_runtime_says_nothing_but_that_it_reads_the_stream(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop.fill()
+    answering(monkeypatch, lease(0, "running"), reads=[["bill", "orders"]])
+    assert [lane["waits_for"] for lane in shop.json()["handlers"][0]["lanes"]][:2] == ["running", "news"]
+    answering(monkeypatch, lease(0, "running"), reads=[["ship", "orders"]])
+    assert [lane["waits_for"] for lane in shop.json()["handlers"][0]["lanes"]][:2] == ["running", None]
+
+
 def test_a_runtime_of_an_older_version_says_less(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     shop.fill()
     found = {"function": "bill", "stream": "orders", "shard": 0, "state": "running"}

@@ -13,6 +13,7 @@ import pytest
 from botocore.exceptions import ClientError, ParamValidationError
 
 import kflow
+from kflow.broker.checkpoints import slots_path
 from kflow.broker.folder import DataFolder
 from kflow.broker.writing import writing
 from kflow.client import iterators
@@ -219,6 +220,14 @@ def test_forged_and_foreign_tokens_are_invalid() -> None:
             iterators.decode("folder", bad, 0)
     with pytest.raises(InvalidArgument):
         iterators.decode("another folder", token, 0)
+
+
+def test_the_positions_of_consumers_go_with_their_stream(client: Any, folder: DataFolder) -> None:
+    slots = Path(slots_path(folder.path, "bill", folder.map("orders").id))
+    slots.parent.mkdir(parents=True)
+    slots.touch()
+    client.delete_stream(StreamName="orders")
+    assert not slots.exists()
 
 
 def test_an_iterator_of_a_deleted_stream_finds_nothing(client: Any) -> None:

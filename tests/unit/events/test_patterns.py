@@ -580,6 +580,13 @@ def test_ors_come_to_1000_combinations_at_most() -> None:
             "filters[0]: data.a[0].anything-but: prefix in anything-but may be rejected by AWS",
         ),
         ('{"partitionKey": ["a"]}', "filters[0]: partitionKey: AWS's documentation supports data alone for Kinesis"),
+        (
+            '{"type": ["order"]}',
+            (
+                "filters[0]: type: a record has no field type beside its data: "
+                'fields of the payload stand below data: {"data": {"type": ...}}'
+            ),
+        ),
         ('{"data": {"a": [300]}}', "filters[0]: data.a[0]: the number 300 is compared by value here"),
     ],
 )

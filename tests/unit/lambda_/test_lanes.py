@@ -10,7 +10,7 @@ from kflow.clock import ManualClock
 from kflow.lambda_.lanes import SharedSource, partition
 from kflow.lambda_.picked import Picked
 from kflow.lambda_.selection import Selection
-from kflow.lambda_.shapes import RecordShape
+from kflow.lambda_.shapes import EventShape, RecordShape
 from tests.stepping import STREAM, MemoryShard
 
 KEYS = [f"key-{number}" for number in range(50)]
@@ -106,3 +106,43 @@ def test_a_block_without_records_of_the_lane_gives_nothing_and_one_full_of_them_
     mine = lane_of("k", 5)
     assert Selection(shape, factor=5, lane=mine).of(block) is block
     assert Selection(shape, factor=5, lane=(mine + 1) % 5).of(block) is None
+
+
+def test_lanes_read_by_one_process_are_built_together_and_hand_out_the_same() -> None:
+    shard = shard_of(blocks=2)
+    shape = RecordShape(STREAM.created_s, 0)
+    together, apart = SharedSource(shard), SharedSource(shard)
+    together.readers = 4
+    for one, other in zip(together.read(0), apart.read(0), strict=True):
+        for lane in range(4):
+            selection = Selection(shape, factor=4, lane=lane)
+            built, plain = selection.of(one), selection.of(other)
+            assert isinstance(built, Picked)
+            assert isinstance(plain, Picked)
+            assert built.built == shape.build(plain, 0, plain.count)
+            assert plain.built is None
+            assert list(built.places) == list(plain.places)
+            assert built.columns() == plain.columns()
+            assert (built.data(1), built.key(1), built.weight) == (plain.data(1), plain.key(1), plain.weight)
+            # A lane that begins again is given them again.
+            again = selection.of(one)
+            assert isinstance(again, Picked)
+            assert again.built == built.built
+
+
+def test_records_that_a_handler_may_change_are_built_for_each_lane_by_itself() -> None:
+    shard = shard_of()
+    shape = EventShape(STREAM.created_s, 0, arn="arn", region="eu-west-1", role="role")
+    source = SharedSource(shard)
+    source.readers = 4
+    (block,) = source.read(0)
+    part = Selection(shape, factor=4, lane=1).of(block)
+    assert isinstance(part, Picked)
+    assert part.built is None
+
+
+def test_a_lane_gets_what_is_remembered_a_slice_at_a_time() -> None:
+    shard = shard_of(blocks=8, size=1000)  # 50 kB each
+    source = SharedSource(shard)
+    assert [len(source.read(offset)) for offset in (0, shard.blocks[2].offset, shard.blocks[7].offset)] == [2, 2, 1]
+    assert shard.reads == 1

@@ -281,6 +281,15 @@ def test_responses_that_are_complete_successes(response: Any) -> None:
         {"batchItemFailures": [{"foo": None}]},
         {"batchItemFailures": [{"itemIdentifier": 123}]},
         {"batchItemFailures": [{"itemIdentifier": "123"}]},
+        {"batchItemFailures": [{"itemIdentifier": "9" * 5000}]},
+        {"batchItemFailures": [{"itemIdentifier": "0" * 5000}]},
+        {"batchItemFailures": [{"itemIdentifier": "-1"}]},
+        {"batchItemFailures": [{"itemIdentifier": "1e3"}]},
+        {"batchItemFailures": [{"itemIdentifier": "\u0661"}]},
+        {"batchItemFailures": [{"itemIdentifier": {"number": "1"}}]},
+        {"batchItemFailures": [None]},
+        {"batchItemFailures": [[]]},
+        {"batchItemFailures": [{"itemIdentifier": "1"}] * 100_000},
         {"batchItemFailures": ["1"]},
         {"batchItemFailures": "x"},
         {"batchItemFailures": 1},
@@ -309,6 +318,18 @@ def test_without_the_option_any_response_is_a_success(response: Any) -> None:
     rig.grant()
     rig.run()
     assert rig.results == ["ok"]
+
+
+def test_identifiers_are_compared_as_numbers() -> None:
+    rig = Rig(report_batch_item_failures=True)
+    rig.function.handler = lambda datas: (
+        {"batchItemFailures": [{"itemIdentifier": "0" * 5000 + sequence_number(rig, 2)}]} if len(datas) == 3 else None
+    )
+    rig.put(*payloads(3))
+    rig.grant()
+    rig.run()
+    assert rig.function.seen == [[b"1", b"2", b"3"], [b"2", b"3"]]
+    assert rig.results == ["partial", "ok"]
 
 
 def test_a_mix_of_known_and_unknown_identifiers_is_a_complete_failure() -> None:

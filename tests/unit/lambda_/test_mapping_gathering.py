@@ -1,15 +1,18 @@
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
 
+from kflow import arn
 from kflow.broker.checkpoints import Slot
 from kflow.broker.parked import ParkCondition
 from kflow.interfaces import Outcome
 from kflow.lambda_.mapping import StepKind
+from kflow.lambda_.shapes import EventShape
 from kflow.records import Position
-from tests.stepping import Rig, payloads
+from tests.stepping import STREAM, Rig, payloads
 
 
 def test_nothing_to_read_is_idle_and_invokes_nothing() -> None:
@@ -392,6 +395,40 @@ def test_small_records_fill_a_batch_of_ten_thousand_where_they_fit() -> None:
     rig.run()
     assert sum(map(len, rig.function.seen)) == 10_000
     assert len(rig.function.seen[0]) > 9_000
+
+
+@pytest.mark.parametrize("filters", [(), ('{"data": {"n": [{"exists": true}]}}',)], ids=["all", "filtered"])
+@pytest.mark.parametrize("key", ["\x01" * 256, '"' * 256, "\n" + "k" * 255], ids=["control", "quotes", "one of them"])
+def test_an_event_is_within_its_limit_whatever_characters_its_keys_have(key: str, filters: tuple[str, ...]) -> None:
+    rig = Rig(batch_size=10_000, filters=filters)
+    events = EventShape(
+        STREAM.created_s,
+        0,
+        arn=arn.stream_arn("ap-southeast-2", "123456789012", "orders"),
+        region="ap-southeast-2",
+        role=arn.role_arn("123456789012", "bill"),
+    )
+    for _ in range(12):
+        rig.put(*[b'{"n": 1}'] * 1000, key=key)
+    rig.grant()
+    rig.run()
+    assert sum(map(len, rig.function.seen)) == 12_000
+    sizes = [
+        len(json.dumps({"Records": events.rebuild(call.records)}, separators=(",", ":"), ensure_ascii=False).encode())
+        for call in rig.function.invocations
+    ]
+    assert max(sizes) <= 6 * 1024 * 1024
+    if not filters:
+        assert max(sizes) > 6 * 1024 * 1024 - 32 * 1024
+
+
+def test_a_batch_of_ten_thousand_empty_payloads_is_one_event() -> None:
+    rig = Rig(batch_size=10_000, report_batch_item_failures=True, bisect_batch_on_function_error=True)
+    rig.put(*[b""] * 10_000)
+    rig.grant()
+    rig.run()
+    assert [len(datas) for datas in rig.function.seen] == [10_000]
+    assert rig.slot.succeeded == 10_000
 
 
 def test_a_full_event_does_not_wait_for_the_batching_window() -> None:

@@ -180,6 +180,38 @@ def test_a_response_without_an_object_as_its_state_is_a_failed_attempt(response:
     assert (entry.error.type, entry.attempts, entry.error.reported) == ("InvalidWindowState", 2, True)
 
 
+@pytest.mark.parametrize(
+    "value",
+    [float("nan"), float("inf"), {"deep": [float("-inf")]}, "\ud800"],
+    ids=["nan", "infinity", "below", "surrogate"],
+)
+def test_a_state_that_json_cannot_hold_is_a_failed_attempt_and_never_becomes_another(value: Any) -> None:
+    rig, function = windowed(lambda datas, window: {"state": {"n": value}}, maximum_retry_attempts=0)
+    put(rig, 1)
+    rig.run_waits(until="tumbling")
+    (entry,) = rig.parking.entries
+    assert entry.error is not None
+    assert (entry.error.type, entry.error.reported) == ("InvalidWindowState", True)
+    assert "the state of the tumbling window is not JSON" in entry.error.message
+    put(rig, 2)
+    rig.run_waits(until="tumbling")
+    assert [call[2] for call in function.calls] == [{}, {}]
+
+
+@pytest.mark.parametrize(
+    "state",
+    [{"n": 2**70}, {"n": -(10**400)}, {"n": 1e308}, {"é\u2028": "\x00"}, {"": None, "a": [[], {}]}, {"n": -0.0}],
+)
+def test_a_state_comes_back_as_it_was_returned(state: dict[str, Any]) -> None:
+    rig, function = windowed(lambda datas, window: {"state": state})
+    put(rig, 1)
+    rig.run_waits(until="tumbling")
+    rig.restart()
+    put(rig, 2)
+    rig.run_waits(until="tumbling")
+    assert [call[2] for call in function.calls] == [{}, state]
+
+
 def test_a_failed_call_is_retried_with_the_same_records_and_the_same_state() -> None:
     failures = [True, True, False]
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from kflow import loading
@@ -80,6 +81,15 @@ def test_an_exception_whose_own_text_fails_is_told_all_the_same():
 
     error = payloads.from_exception(Silent(), REQUEST, handler_of("/nowhere"))
     assert error.message == "<unprintable Silent object>"
+
+
+def test_a_message_that_utf_8_cannot_hold_is_told_with_what_it_cannot_hold_written_out():
+    name = b"invoice-\xff.csv".decode("utf-8", "surrogateescape")  # what `os.listdir` gives for such a file
+    error = payloads.from_exception(FileNotFoundError(2, "No such file", name), REQUEST, handler_of("/nowhere"))
+    assert error.message == "[Errno 2] No such file: 'invoice-\\udcff.csv'"
+    error = payloads.from_exception(ValueError(name), REQUEST, handler_of("/nowhere"))
+    assert error.message == "invoice-\\udcff.csv"
+    assert msgspec.msgpack.decode(msgspec.msgpack.encode(error))["message"] == error.message
 
 
 def test_a_failure_without_a_line_of_the_users_is_told_with_the_handlers():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from kflow.runtime.drain import DrainWatch
+from kflow.runtime.drain import DrainWatch, listed
 from kflow.runtime.leases import Lease, LeaseTable
 from kflow.runtime.messages import Returned
 
@@ -42,6 +42,32 @@ def test_it_is_over_when_every_lease_has_read_and_settled_what_there_was() -> No
     world.say(2, "idle", read=50)
 
     assert world.done == 1
+
+
+def test_what_a_return_costs_does_not_grow_with_the_leases_that_are_not_settled() -> None:
+    world = World(dict.fromkeys(range(1, 1001), 100))
+    looks = 0
+
+    class Leases(dict[int, Lease]):
+        def get(self, key: int, default: object = None) -> Lease | None:  # type: ignore[override]
+            nonlocal looks
+            looks += 1
+            return super().get(key)
+
+    world.table.leases = Leases(world.table.leases)
+    for lease in range(1, 5):
+        world.say(lease, "idle", read=100)
+
+    assert looks < 20
+
+
+def test_a_thousand_blocked_lanes_are_not_all_named() -> None:
+    assert listed(["a", "b"]) == "a, b"
+
+    text = listed([f"bill orders/{shard}" for shard in range(1000)])
+
+    assert text.startswith("bill orders/0, bill orders/1, ")
+    assert text.endswith("bill orders/19 and 980 more")
 
 
 def test_records_that_come_meanwhile_are_not_waited_for() -> None:

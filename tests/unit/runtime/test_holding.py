@@ -22,8 +22,10 @@ DONE = BatchOutcome(
 )
 
 
-def step(kind: StepKind, reason: str = "", due_ms: int | None = None, *, done: bool = False, **more: Any) -> Step:
-    return Step(kind, due_ms, reason, Position(70, 0), 90, 0, (DONE,) if done else (), **more)
+def step(
+    kind: StepKind, reason: str = "", due_ms: int | None = None, *, done: bool = False, at: int = 70, **more: Any
+) -> Step:
+    return Step(kind, due_ms, reason, Position(at, 0), 90, 0, (DONE,) if done else (), **more)
 
 
 AGAIN = step(StepKind.AGAIN, done=True)
@@ -152,6 +154,13 @@ def test_lanes_are_run_in_turn_one_batch_each(world: World) -> None:
     assert world.said == ["a", "b", "c", "a", "b"]
     assert sorted(world.returned()) == [(1, "idle"), (2, "idle"), (3, "idle")]
     assert world.environment.entered[:3] == [1, 2, 3]
+
+
+def test_the_lane_that_is_furthest_behind_runs_next(world: World) -> None:
+    far, near = step(StepKind.AGAIN, done=True, at=80), step(StepKind.AGAIN, done=True, at=20)
+    world.hold(world.engines([far, AGAIN, IDLE], [near, near, far, IDLE])).run()
+
+    assert world.said == ["a", "b", "b", "b", "a"]
 
 
 def test_as_many_lanes_as_there_are_places_for_are_left_to_others_but_never_the_last(world: World) -> None:

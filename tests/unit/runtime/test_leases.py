@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 
 from kflow.interfaces import FunctionError
@@ -240,6 +242,72 @@ def test_stopping_retires_the_busy_and_stops_the_idle() -> None:
     assert made.plan(1.0) == [StopWorker(1), RetireLease(2, 2, 1)]
     give_back(made, 2, reason="retired", read=0, now=1.5)
     assert made.plan(1.5) == [StopWorker(2)]
+
+
+def test_a_redrive_ends_an_idle_worker_of_another_function_where_there_is_no_place() -> None:
+    made = table({"bill": 1, "ship": 0}, max_workers=1)
+    made.plan(0.0)
+    give_back(made, 1, now=1.0)
+    made.redrive("ship", 7, 0)
+
+    assert made.plan(1.0) == [StopWorker(1)]
+    made.ended(1, None, 1.1, died=False)
+
+    assert [type(action) for action in made.plan(1.1)] == [StartWorker, SendRedrive]
+
+
+@pytest.mark.parametrize("function", ["bill", "ship"])
+def test_a_redrive_gets_the_place_of_a_worker_that_goes_on_and_on(function: str) -> None:
+    made = table({"bill": 1, "ship": 0}, max_workers=1)
+    made.plan(0.0)
+    made.running(1, 1, 0.1, 0.0)
+    made.redrive(function, 7, 0)
+    assert made.plan(0.5) == []
+    assert made.next_due(0.5) == 1.0
+
+    assert [type(action) for action in made.plan(1.0)] == [RetireLease]
+    give_back(made, 1, reason="retired", due_ms=0, now=1.1)
+
+    if function == "ship":
+        assert made.plan(1.1) == [StopWorker(1)]
+        made.ended(1, None, 1.2, died=False)
+    assert SendRedrive in [type(action) for action in made.plan(1.2)]
+    assert made.leases[1].state is LeaseState.READY
+
+
+def test_nothing_is_redriven_while_a_suspect_batch_runs_alone() -> None:
+    made = table({"bill": 1})
+    made.plan(0.0)
+    give_back(made, 1, reason="suspect", due_ms=0, now=1.0, settled=False)
+    made.tick(1.0)
+    assert [type(action) for action in made.plan(1.0)] == [GrantLease]
+    made.redrive("bill", 7, 0)
+
+    assert made.plan(1.1) == []
+    give_back(made, 1, now=2.0)
+
+    assert made.plan(2.0) == [SendRedrive(1, 7, 0)]
+
+
+def test_what_a_return_costs_does_not_grow_with_the_functions_that_wait() -> None:
+    def steps(functions: int) -> int:
+        made = table({f"f{number}": 10 for number in range(functions)}, max_workers=2)
+        made.plan(0.0)
+        looks = 0
+
+        def look(frame: object, event: str, _: object) -> None:
+            nonlocal looks
+            looks += event == "call"
+
+        give_back(made, 1, now=0.1)
+        sys.setprofile(look)
+        try:
+            made.plan(0.1)
+        finally:
+            sys.setprofile(None)
+        return looks
+
+    assert steps(200) < steps(20) + 2 * 200  # to ask each once or twice since when it waits, and no more
 
 
 def test_a_redrive_takes_a_place_of_its_function() -> None:

@@ -73,6 +73,49 @@ def test_messages_are_served_before_timers(loop: Loop) -> None:
     os.close(write)
 
 
+@pytest.mark.parametrize("chunks", [1, 5])
+def test_all_messages_are_served_before_timers_also_where_the_wait_missed_them(loop: Loop, chunks: int) -> None:
+    """A wait that the process was stopped in (SIGSTOP) ends with its time over, and nothing looked at."""
+    ours, theirs = socket.socketpair()
+    order: list[str] = []
+
+    def read(mask: int) -> None:
+        ours.recv(1)
+        order.append("message")
+
+    def poll(timeout: float | None) -> list[tuple[int, int]]:
+        loop._poller.poll = plain  # type: ignore[method-assign]
+        theirs.send(b"x" * chunks)
+        return []
+
+    plain = loop._poller.poll
+    loop._poller.poll = poll  # type: ignore[method-assign]
+    loop.add(ours.fileno(), read, priority=0)
+    loop.call_later(0, lambda: order.append("timer"))
+
+    loop.round(0)
+
+    assert order == ["message"] * chunks + ["timer"]
+    loop.remove(ours.fileno())
+    ours.close()
+    theirs.close()
+
+
+def test_a_worker_that_never_stops_talking_does_not_keep_timers_from_firing(loop: Loop) -> None:
+    ours, theirs = socket.socketpair()
+    fired: list[bool] = []
+    theirs.send(b"x")
+    loop.add(ours.fileno(), lambda mask: None, priority=0)
+    loop.call_later(0, lambda: fired.append(True))
+
+    loop.round(0)
+
+    assert fired
+    loop.remove(ours.fileno())
+    ours.close()
+    theirs.close()
+
+
 def test_a_cancelled_timer_never_fires(loop: Loop) -> None:
     fired: list[int] = []
     timer = loop.call_later(0, lambda: fired.append(1))

@@ -205,6 +205,18 @@ def test_an_errand_that_breaks_a_promise_ends_and_the_next_one_begins() -> None:
     assert begun == ["first", "second"]
 
 
+@pytest.mark.parametrize("shards", ["three", None, [1]])
+def test_a_request_that_makes_no_sense_is_answered_and_holds_nothing_up(node: Node, shards: object) -> None:
+    node.change("scale", shards=shards)
+    node.change("scale", shards=1)
+    node.threads.run_all()
+    if node.quiet is not None:
+        node.quiet()
+    node.threads.run_all()
+    assert isinstance(node.told[0], InternalError)
+    assert len(node.folder.map("orders").open_shards) == 1
+
+
 def test_the_summary_names_what_stays_open_and_leaves_out_what_lies_between(node: Node) -> None:
     stream = node.store.log.create_stream("four", 4)
     plan = planner(node.folder, "scale", "four", {"shards": 3})(stream)

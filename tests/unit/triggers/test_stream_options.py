@@ -159,6 +159,36 @@ def test_the_decorated_function_is_the_same_function():
         ),
         ("filters='{}'", "filters must be a list of patterns, each a dict or JSON text, not '{}'"),
         ("filters=[7]", "filters: a pattern is a dict or JSON text, not 7"),
+        (
+            "filters=[{'data': {'n': [float('nan')]}}]",
+            (
+                "filters: {'data': {'n': [nan]}} cannot be written as JSON: "
+                "Out of range float values are not JSON compliant"
+            ),
+        ),
+        (
+            "filters=[{'data': {'n': [b'x']}}]",
+            (
+                "filters: {'data': {'n': [b'x']}} cannot be written as JSON: "
+                "Object of type bytes is not JSON serializable"
+            ),
+        ),
+        (
+            "filters=[{'data': {'n': {1}}}]",
+            "filters: {'data': {'n': {1}}} cannot be written as JSON: Object of type set is not JSON serializable",
+        ),
+        (
+            "filters=[{'data': {'n': [__import__('decimal').Decimal(1)]}}]",
+            (
+                "filters: {'data': {'n': [Decimal('1')]}} cannot be written as JSON: "
+                "Object of type Decimal is not JSON serializable"
+            ),
+        ),
+        ("filters=['{']", "filters[0]: line 1, column 2: not JSON: Expecting property name enclosed in double quotes"),
+        ("filters=[{'data': {'a': 'x'}}]", 'filters[0]: data.a: must be an object or an array, not "x": write ["x"]'),
+        ("filters=[{'data': {'a': ['x']}}] * 11", "11 filters: AWS takes 5, and 10 at most"),
+        ("filters=[{'data': {'a': ['x' * 5000]}}]", "filters[0]: has 5019 characters, AWS takes 4096"),
+        ("tumbling_window_in_seconds=-1", "tumbling_window_in_seconds must be a whole number from 0 to 900, not -1"),
         ("filters=None", "filters must be a list of patterns, each a dict or JSON text, not None"),
         ("timeout=0", "timeout must be a whole number from 1 to 900, not 0"),
         ("timeout=901", "timeout must be a whole number from 1 to 900, not 901"),
