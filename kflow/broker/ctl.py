@@ -176,6 +176,19 @@ class Ctl:
         _abandoned.append(self.words)
 
 
+def sync_page(folder: str, files: Files) -> None:
+    """Make the page of the shard in `folder` durable, as it is now.
+
+    Raises:
+        OSError: it could not be synced.
+    """
+    fd = files.open(os.path.join(folder, FILE_NAME), os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        files.fsync(fd)
+    finally:
+        files.close(fd)
+
+
 @functools.cache
 def boot_id() -> int:
     """A number that differs after every start of the machine."""

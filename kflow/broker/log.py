@@ -89,7 +89,7 @@ class Log:
         self._syncing: set[_Key] = set()
         self._again: set[_Key] = set()
         self._lock = threading.Lock()
-        self._retention = Retention(durable_only=folder.fsync == "always")
+        self._retention = Retention(told_when_durable=folder.fsync == "always")
         self._recovering = False
         self._marks: dict[int, Marks] = {}  # by stream id, while all shards are recovered
         self._turn = 0

@@ -25,12 +25,12 @@ from kflow.broker.ctl import (
     DIRTY,
     DURABLE,
     DURABLE_COUNTER,
-    FILE_NAME,
     HORIZON,
     POISONED,
     SEGMENT,
     TAIL,
     Ctl,
+    sync_page,
 )
 from kflow.broker.damage import DAMAGE, POWER_LOSS, LostRange
 from kflow.broker.files import Files
@@ -133,7 +133,8 @@ class _Recovery:
         ctl, found = self._ctl, self._scan
         words = ctl.words
         if told_when_durable and self._is_known:
-            found.acknowledged = max(found.durable, mark[0])  # the page may be older: a checkpoint was durable, too
+            # The page may be older: what a checkpoint names was durable, too.
+            found.nothing_was_told_past(max(found.durable, mark[0]), words[DURABLE_COUNTER])
         found.run()
         counter = max(found.counter, self._known_counter)
         base = max(found.end, self._known_tail, words[SEGMENT])
@@ -209,11 +210,7 @@ class _Recovery:
 
     def _sync_page(self) -> None:
         """Also with `none`: after the next loss of power nothing else tells what was issued since this one."""
-        fd = self._files.open(os.path.join(self._folder, FILE_NAME), os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            self._files.fsync(fd)
-        finally:
-            self._files.close(fd)
+        sync_page(self._folder, self._files)
         self._files.sync_folder(self._folder)
 
     def _keep_aside(self, path: str, begin: int, end: int, aside: str) -> None:

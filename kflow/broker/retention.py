@@ -14,7 +14,7 @@ import logging
 from typing import Final
 
 from kflow.broker import segment as segments
-from kflow.broker.ctl import ARRIVAL, DURABLE, HORIZON, TAIL, Ctl
+from kflow.broker.ctl import ARRIVAL, DURABLE, HORIZON, POISONED, TAIL, Ctl, sync_page
 from kflow.broker.files import Files
 from kflow.broker.streammap import StreamMap
 from kflow.clock import Now
@@ -34,14 +34,16 @@ _Look = tuple[int, int]
 class Retention:
     """What earlier looks have seen. In memory only: a restart begins anew, and expires later. One thread uses it."""
 
-    def __init__(self, *, durable_only: bool = False) -> None:
+    def __init__(self, *, told_when_durable: bool = False) -> None:
         """Begin.
 
         Args:
-            durable_only: nothing expires past the durable tail, where readers stop (`always`): a shard whose sync
-                failed may stand there for long.
+            told_when_durable: records are shown to readers only once they are durable (`always`). Then nothing expires
+                past the durable tail, where a shard whose sync failed may stand for long; and no segment goes before
+                the page that says so is durable: recovery takes what is missing above it for never acknowledged.
         """
-        self._end = DURABLE if durable_only else TAIL
+        self._told_when_durable = told_when_durable
+        self._end = DURABLE if told_when_durable else TAIL
         self._looks: dict[_Key, list[_Look]] = {}  # (stream id, shard) -> (monotonic ms, expired up to), rising
         self._drift_ms: int | None = None
 
@@ -70,7 +72,7 @@ class Retention:
         looks = self._looks.setdefault(key, [])
         if words[self._end] <= horizon:
             looks.clear()
-            self._remove(folder, files, horizon)
+            self._remove(folder, files, words)
             return 0
         expired = self._expired(folder, files, ctl, stream, index, now)
         mature = [offset for at, offset in looks if at <= now.monotonic_ms - APART_MS]
@@ -83,7 +85,7 @@ class Retention:
         if moved > 0:
             words[HORIZON] = horizon + moved
             log.info("expired stream=%s shard=%d bytes=%d", stream.name, index, moved)
-        self._remove(folder, files, words[HORIZON])
+        self._remove(folder, files, words)
         return max(0, moved)
 
     def _expired(self, folder: str, files: Files, ctl: Ctl, stream: StreamMap, index: int, now: Now) -> int:
@@ -106,10 +108,18 @@ class Retention:
                 expired = base
         return expired
 
-    def _remove(self, folder: str, files: Files, horizon: int) -> None:
+    def _remove(self, folder: str, files: Files, words: memoryview) -> None:
         """Remove the segments that end at or below the horizon; never the last one, which is appended to."""
+        horizon = words[HORIZON]
         found = segments.bases(folder, files)
-        for base, following in itertools.pairwise(found):
-            if following > horizon:
-                return
+        expired = [base for base, following in itertools.pairwise(found) if following <= horizon]
+        if expired and self._told_when_durable:
+            if words[POISONED]:
+                return  # a sync that succeeds proves nothing any more, until a restart
+            try:
+                sync_page(folder, files)
+            except OSError:
+                words[POISONED] = 1
+                raise
+        for base in expired:
             segments.remove(folder, files, base)

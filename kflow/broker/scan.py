@@ -43,7 +43,6 @@ class Scan:
 
     Attributes:
         durable: what was synced for sure.
-        acknowledged: offset from which on nothing behind a hole was ever acknowledged; None: everything may have been.
         horizon: offset below which records have expired.
         end: where valid blocks end.
         counter: of the record after the last one found.
@@ -68,7 +67,6 @@ class Scan:
         listed: Sequence[LostRange] = (),
     ) -> None:
         self.durable = durable
-        self.acknowledged: int | None = None
         self.horizon = horizon
         self.end = horizon
         self.counter = BEGIN_COUNTER
@@ -83,8 +81,20 @@ class Scan:
         self._owner = (stream_id, shard)
         self._is_known = is_known
         self._listed = listed
+        self._told: int | None = None
+        self._counter = BEGIN_COUNTER
         self._is_over = False  # what lies further on was never acknowledged
         self._reached: int | None = None  # where the next block is expected; None: nothing is known before
+
+    def nothing_was_told_past(self, offset: int, counter: int) -> None:
+        """Before `run`: nothing behind a hole was ever acknowledged, where the hole lies at or past an offset.
+
+        Args:
+            offset: that one.
+            counter: of the first record at or behind the durable tail.
+        """
+        self._told = offset
+        self._counter = counter
 
     def run(self) -> None:
         """Look through the segments that the durable tail lies in or below.
@@ -114,7 +124,7 @@ class Scan:
             self.arrival_ms = max(self.arrival_ms, opened.arrival_ms)
             offset, counter = self._start(opened)
             if self._reached is None:
-                self._reached, self.counter = offset, max(self.counter, counter)
+                self._begin(offset, counter)
             valid = offset
             while offset < limit:
                 for header in segments.scan(opened, self._files, offset, limit, bodies=True):
@@ -160,15 +170,22 @@ class Scan:
                     return point.offset, point.first_counter
         return opened.base, opened.first_counter
 
+    def _begin(self, offset: int, counter: int) -> None:
+        """The first block is expected here; where the one at the durable tail has gone with its file, it was there."""
+        known = max(self.durable, self.horizon)
+        if self._told is not None and offset > known:
+            offset, counter = known, self._counter
+        self._reached, self.counter = offset, max(self.counter, counter)
+
     def _was_never_told(self, header: Header) -> bool:
         """Whether this block lies behind a hole, where nothing behind a hole was acknowledged."""
-        if self.acknowledged is None or self._reached is None:
+        if self._told is None or self._reached is None:
             return False
         known = damage.holding(self._listed, self._reached)
         if known is not None and header.offset < known.end:
             return True  # a recovery that was interrupted has listed it as lost
         reached = self._reached if known is None else known.end
-        return header.offset > reached >= self.acknowledged
+        return header.offset > reached >= self._told
 
     def _add(self, header: Header) -> None:
         if self._reached is not None and header.offset > self._reached:

@@ -92,8 +92,12 @@ class Happening:
 
     def _retain(self) -> None:
         world = self._world
-        if world.node is not None:
+        if world.node is None:
+            return
+        try:
             world.node.log.retain(world.clock.now())
+        except KflowError as error:
+            world.note(f"not expired: {error}")
 
     def _kill_worker(self, _: Move) -> None:
         world = self._world

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from kflow.testing.simulation import simulate
 from tests.bench.figures import Figure
 
-_SEEDS = 100
+_SEEDS = 300
 
 
 def simulation(quick: bool) -> Iterator[Figure]:

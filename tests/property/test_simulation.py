@@ -104,6 +104,15 @@ def test_nor_where_power_is_lost_before_a_shard_was_synced_for_the_first_time() 
     simulate(Script(SimOptions(shards=4, fsync="always"), moves))
 
 
+def test_nor_where_the_file_is_missing_that_would_come_first() -> None:
+    moves = (
+        Move("put", 2410389830, 3),
+        Move("put", 3200727216, 500),
+        Move("power", 996185908, 0),
+    )
+    simulate(Script(SimOptions(shards=4, fsync="always", segment_bytes=2_000), moves))
+
+
 def test_expired_records_do_not_come_back_where_power_took_what_lay_behind_them() -> None:
     moves = (
         Move("put", 2454155475, 1),

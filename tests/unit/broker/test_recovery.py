@@ -226,6 +226,22 @@ def test_with_always_a_page_that_is_gone_lets_everything_stay_behind_a_hole(tmp_
     assert store.datas() == datas[:4] + datas[5:]
 
 
+@pytest.mark.usefixtures("small_segments")
+def test_with_always_a_hole_may_be_the_file_at_the_durable_tail(tmp_path: Path) -> None:
+    store = Store(tmp_path, fsync="always")
+    filled(store)
+    (store.shard_path / store.segments()[0]).unlink()
+    reboot(store)
+    store.log.recover_all()
+    assert store.datas() == []
+    assert store.segments() == []
+    assert [each[:3] + each[4:] for each in lost(store)] == [(0, words(store)[ctl.SEGMENT], 1, 9, "power loss")]
+    store.put(b"after")
+    words(store)[ctl.DURABLE] = 0
+    reboot(store)
+    assert store.datas() == [b"after"]
+
+
 def test_what_had_expired_stays_away_where_power_took_more_than_that(tmp_path: Path) -> None:
     store = Store(tmp_path)
     filled(store, 4)

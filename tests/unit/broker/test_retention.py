@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import errno
 from pathlib import Path
+from random import Random
 
 import pytest
 
 from kflow import limits
+from kflow.broker.folder import DataFolder
+from kflow.broker.log import Log
+from kflow.broker.reader import ShardReader
 from kflow.errors import StorageError
-from tests.storing import FaultyFiles, Store
+from kflow.testing.memory import MemoryFiles
+from tests.storing import FaultyFiles, Store, everything
 
 HOUR = 3_600_000
 
@@ -62,6 +67,50 @@ def test_with_always_nothing_expires_past_the_end_of_what_may_be_read(tmp_path: 
     store.reopen()
     store.log.recover_all()
     assert store.datas() == [b"not durable"]  # it was written anew, and expires in its turn
+
+
+def test_with_always_no_segment_goes_before_the_page_is_durable_that_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a page of before came back without it, and recovery took everything for never acknowledged."""
+    monkeypatch.setattr(limits, "SEGMENT_BYTES", 1000)
+    files = MemoryFiles()
+    store = Store(Path("/data"), fsync="always", files=files, retention_hours=240)
+    for number in range(9):
+        store.put(bytes([number]) * 200)
+        store.clock.advance(HOUR)
+    store.log.sync()
+    store.clock.advance(240 * HOUR - 9 * HOUR + 3 * HOUR)
+    retain(store)
+    store.clock.advance(HOUR)
+    assert retain(store) == 272 * 3
+    image = files.crash_image(Random(0), survives=0)
+    image.unlink(store.shard_path / f"{0:020d}.seg")  # of what was not synced, only this has reached the disk
+    found = DataFolder.open("/data", files=image)
+    Log(found, clock=store.clock).recover_all(threads=1)
+    assert everything(ShardReader(found, store.stream, 0)) == [bytes([number]) * 200 for number in range(3, 9)]
+
+
+def test_with_always_a_page_that_cannot_be_synced_keeps_the_segments_until_a_restart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "SEGMENT_BYTES", 1000)
+    files = FaultyFiles()
+    store = Store(tmp_path, fsync="always", files=files, retention_hours=240)
+    for number in range(9):
+        store.put(bytes([number]) * 200)
+    store.log.sync()
+    store.clock.advance(1000 * HOUR)
+    retain(store)
+    store.clock.advance(HOUR)
+    files.errors["fsync"] = errno.EIO
+    with pytest.raises(StorageError):
+        retain(store)
+    files.errors.clear()
+    assert retain(store) == 0
+    assert len(store.segments()) == 3
+    store.reopen()
+    store.log.recover_all()
+    assert retain(store) == 0
+    assert len(store.segments()) == 1
 
 
 def test_nothing_expires_before_its_time(store: Store) -> None:
