@@ -22,6 +22,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--full", action="store_true", help="simulate 10,000 seeds instead of a few hundred")
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """Twice as many as there are cores: half of the tests wait for processes that they have started."""
+    return 2 * (os.cpu_count() or 1)
+
+
 @pytest.fixture
 def eventually() -> Eventually:
     """`eventually(condition, seconds=10, what="...")`: see `tests.deadline`."""

@@ -207,6 +207,8 @@ class SharedSource:
             if found and size > min(max_bytes, SLICE_BYTES):
                 break
             found.append(block)
+            if block.end == block.offset:  # what is left of a range that is lost up to the tail: a counter, no bytes
+                break
             block = self._blocks.get(block.end)
         return found
 
