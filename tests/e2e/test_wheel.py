@@ -55,7 +55,11 @@ def test_a_plugin_from_its_wheel_is_found_and_writes_a_line_a_batch(tmp_path: Pa
     (project / "kflow.toml").write_text("")
 
     assert json.loads(run(python, "-m", "kflow", "plugins", "--json", cwd=project)) == [
-        {"name": "jsonl", "origin": "kflow-jsonl 0.1.0", "hooks": ["batch_done", "runtime_started", "runtime_stopping", "shards_changed"]}
+        {
+            "name": "jsonl",
+            "origin": "kflow-jsonl 0.1.0",
+            "hooks": ["batch_done", "runtime_started", "runtime_stopping", "shards_changed"],
+        }
     ]
 
     run(python, "-m", "kflow", "streams", "create", "orders", "--shards", "1", cwd=project)
