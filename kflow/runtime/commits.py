@@ -1,6 +1,6 @@
 """Group commit: with `fsync = "always"` an answer waits here until what it tells of is durable.
 
-    append --> WAITING --enough others wait too, or 2 ms are over, and no sync of the shard runs--> SYNCING
+    append --> WAITING --enough others wait too, or 1 ms are over, and no sync of the shard runs--> SYNCING
                                                                                                       |
                the shard's leases are told, then all whose records the sync covered are answered <----+
 
@@ -25,7 +25,7 @@ from kflow.runtime.loop import Loop, Timer
 
 log = logging.getLogger(__name__)
 
-GATHER_S: Final = 0.002
+GATHER_S: Final = 0.001
 """The first of many waits at most this long for the others."""
 
 Then = Callable[[KflowError | None], None]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Self
@@ -35,6 +36,9 @@ PRELOAD = ("asyncio", "base64", "dataclasses", "datetime", "decimal", "gzip", "j
 PRELOADED_IF_USED = ("boto3", "botocore", "numpy", "pandas", "pyarrow", "pydantic", "requests", "httpx", "orjson")
 """Slow imports; only where a handler's source names them."""
 LOCK_PATIENCE_S = 30.0
+SWITCH_S = 0.0005
+"""A thread of the node that computes (a catalogue, metrics) gives way to the loop after this long; Python's own 5 ms
+would be seen in the latency of every put meanwhile (`tests/bench` "split")."""
 
 
 def run(
@@ -175,6 +179,7 @@ class _Running:
         node.add(started.leases, started.ends, started.closed)
         ends = {lease.id: node.readable_end(lease)[0] for lease in started.leases}
         self.signals.install(node)
+        sys.setswitchinterval(SWITCH_S)
         gc.collect()
         gc.freeze()
         node.start()

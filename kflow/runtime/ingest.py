@@ -102,6 +102,11 @@ class Ingest:
         if self.commits is not None:
             self.commits.forget(stream_id)
 
+    def learn(self, stream: StreamMap) -> None:
+        """A stream's map was published: this one. So the loop need not read it from the disk."""
+        self.forget(stream.id)
+        self._maps[stream.id] = stream
+
     def retire(self, stream_id: int, then: Callable[[], None]) -> None:
         """Append nothing more to a stream; call `then` once no append to it is under way: now, or later on the loop.
 

@@ -188,13 +188,14 @@ class Node:
         grant that needs it.
         """
         now = time.monotonic()
-        text = streammap.encode(new)
+        text = b""
         readers = []
         for name, plan in list(self.functions.items()):
             for trigger in plan.triggers_on(new):
                 self.functions[name] = self.functions[name].with_map(trigger, new)
                 for handle in self.supervisor.handles.values():
                     if handle.function == name:
+                        text = text or streammap.encode(new)
                         self.supervisor.send(handle, messages.Map(trigger, text))
                 if plan.handler.triggers[trigger].enabled:
                     readers.append(Reader(plan.handler, trigger))

@@ -35,7 +35,11 @@ class Streams(Protocol):
         ...
 
     def forget(self, stream_id: int) -> None:
-        """The stream's map has changed, or is gone."""
+        """The stream is gone, or there may be another map of it."""
+        ...
+
+    def learn(self, stream: StreamMap) -> None:
+        """The stream has this map from now on."""
         ...
 
 
@@ -134,7 +138,7 @@ class StreamAdmin:
         try:
             self._node.map_changed(old, new)
         finally:
-            self._streams.forget(new.id)
+            self._streams.learn(new)
             self._moved(new)
         closed = [shard.index for shard in old.open_shards if not new.shards[shard.index].is_open]
         opened = [shard.index for shard in new.open_shards if shard.index >= len(old.shards)]

@@ -100,7 +100,7 @@ def test_a_group_waits_a_moment_for_those_who_have_put_with_it(node: TestNode) -
         speaker.put(2, node.part(b"again"), seen=1)
     assert [speaker.statuses() for speaker in speakers[:4]] == [[wire.OK]] * 4
     assert node.files.syncs == 3
-    speakers[0].put(3, node.part(b"alone"), seen=2)  # nobody comes: after 2 ms it goes on alone
+    speakers[0].put(3, node.part(b"alone"), seen=2)  # nobody comes: after 1 ms it goes on alone
     assert speakers[0].statuses() == [wire.OK]
     assert node.files.syncs == 4
 
