@@ -370,7 +370,8 @@ def _lane(
     age = time.time_ns() // 1_000_000 - behind.oldest_ms if behind.oldest_ms else 0
     if behind.damaged_at >= 0:
         trouble = f"the log is damaged at offset {behind.damaged_at}"
-    drained = closed and slot.state is SlotState.IDLE and behind.exact and not behind.records and not trouble
+    at_rest = slot.state is SlotState.IDLE and not slot.window_start_s  # a window that is open is still to be ended
+    drained = closed and at_rest and behind.exact and not behind.records and not trouble
     state = "expired" if expired else "drained" if drained else slot.state.name.lower()
     return LaneSurvey(
         shard_id=shard_id(index),

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from kflow.broker import damage
@@ -228,6 +229,14 @@ def test_a_closed_shard_that_is_settled_is_drained(shop: Shop) -> None:
     assert [row[1] for row in shop.rows("--shards")[1:]] == ["drained", "waiting"]
     shop.slots.store(1, 0, shop.at_end(1))
     assert shop.rows()[0][2] == "idle"
+
+
+def test_a_closed_shard_whose_window_is_still_to_be_ended_is_not_drained(shop: Shop) -> None:
+    at_end = msgspec.structs.replace(shop.at_end(0), window_start_s=1_700_000_000)
+    shop.slots.store(0, 0, at_end)
+    where = str(shop.store.folder.shard_dir(shop.store.stream, 0))
+    Ctl.open(where, shop.store.files, write=True).words[CLOSED] = 1
+    assert shop.rows("--shards")[1][1] == "tumbling"
 
 
 def test_slots_of_a_shard_that_expired_keep_their_totals(tmp_path: Path) -> None:
