@@ -85,22 +85,6 @@ class StreamMap(msgspec.Struct, frozen=True, kw_only=True):
         """`<name>.<id as 16 hexadecimal digits>`."""
         return f"{self.name}.{self.id:016x}"
 
-    def agrees(self, generation: int, shard: int) -> bool:
-        """Whether what was routed to a shard by an older map would go there by this one: an open one keeps its range.
-
-        Args:
-            generation: of the older map; 0 for one that is not to be believed.
-            shard: index of the shard.
-        """
-        if generation == self.generation:
-            return True
-        return 0 < generation < self.generation and shard < len(self.shards) and self.shards[shard].is_open
-
-    def knows(self, index: int) -> bool:
-        """Whether it names a shard."""
-        at = bisect.bisect_left(self.shards, index, key=lambda shard: shard.index)
-        return at < len(self.shards) and self.shards[at].index == index
-
     @property
     def open_shards(self) -> tuple[ShardInfo, ...]:
         """The shards that records are routed to, in the order of their ranges."""

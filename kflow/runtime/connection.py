@@ -339,8 +339,8 @@ class Connection:
         result: Result | None = None
         if (
             stream is not None
+            and stream.generation == generation
             and index < len(stream.shards)
-            and (stream.generation == generation or stream.agrees(generation, index))
             and len(payload) == _ONE_BYTES + length
             and not self._pending
             and service.commits is None
@@ -414,7 +414,7 @@ class Connection:
         for part, answer in enumerate(begun):
             pending.settle(part, answer)
         for part, block in enumerate(blocks[len(begun) :], len(begun)):
-            stale = stream is None or not stream.agrees(generation, block.shard)
+            stale = stream is None or stream.generation != generation
             if stream is None or (stale and not resent) or block.shard >= len(stream.shards):
                 pending.settle(part, STALE)
                 self._mark_stale(stream_id, request)

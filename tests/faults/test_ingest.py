@@ -459,20 +459,6 @@ def test_blocks_routed_by_an_old_map_or_for_a_gone_stream_are_sent_back(node: Te
     assert node.datas() == [b"fine"]
 
 
-def test_a_block_routed_by_an_old_map_to_a_shard_that_is_still_open_is_stored(node: TestNode) -> None:
-    speaker = Speaker(node)
-    old, new = node.stream, msgspec.structs.replace(node.stream, generation=node.stream.generation + 1)
-    closed = msgspec.structs.replace(new.shards[1], closed=1)
-    node.ingest._maps[old.id] = msgspec.structs.replace(new, shards=(new.shards[0], closed, *new.shards[2:]))
-
-    speaker.put(1, node.part(b"one"))
-    speaker.put(2, node.part(b"two"), node.part(b"three"), seen=1)
-    assert [speaker.statuses(), speaker.statuses()] == [[wire.OK], [wire.OK] * 2]
-    speaker.put(3, node.part(b"for a shard that is closed", shard=1), seen=2)
-    assert speaker.statuses() == [wire.STALE]
-    assert node.datas() == [b"one", b"two", b"three"]
-
-
 def test_no_frame_overtakes_a_stale_one_that_its_producer_has_not_heard_of(node: TestNode) -> None:
     """The node may learn of a map between two frames that were routed by it: the first one is sent back, so is this."""
     speaker = Speaker(node)
