@@ -85,6 +85,11 @@ class StreamMap(msgspec.Struct, frozen=True, kw_only=True):
         """`<name>.<id as 16 hexadecimal digits>`."""
         return f"{self.name}.{self.id:016x}"
 
+    def knows(self, index: int) -> bool:
+        """Whether it names a shard."""
+        at = bisect.bisect_left(self.shards, index, key=lambda shard: shard.index)
+        return at < len(self.shards) and self.shards[at].index == index
+
     @property
     def open_shards(self) -> tuple[ShardInfo, ...]:
         """The shards that records are routed to, in the order of their ranges."""
