@@ -414,6 +414,7 @@ class Connection:
         for part, answer in enumerate(begun):
             pending.settle(part, answer)
         for part, block in enumerate(blocks[len(begun) :], len(begun)):
+            # Also for a shard that the newer map leaves open: taking such blocks, kills put keys out of order.
             stale = stream is None or stream.generation != generation
             if stream is None or (stale and not resent) or block.shard >= len(stream.shards):
                 pending.settle(part, STALE)
