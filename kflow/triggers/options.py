@@ -107,7 +107,8 @@ def _as_json(place: Place, pattern: object) -> str:
         # Strict: msgspec would write NaN as null and a Decimal as text, which match something else.
         return json.dumps(pattern, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     except (TypeError, ValueError, RecursionError) as error:
-        raise UsageError(f"{place}: filters: {pattern!r} cannot be written as JSON: {error}") from error
+        reason = str(error).partition(": ")[0]  # from Python 3.13 on, the value follows; it is in the text already
+        raise UsageError(f"{place}: filters: {pattern!r} cannot be written as JSON: {reason}") from error
 
 
 def unknown(place: Place, decorator: str, names: Iterable[str], known: Iterable[str]) -> UsageError:
