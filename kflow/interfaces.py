@@ -76,6 +76,14 @@ class Invocation(msgspec.Struct, frozen=True):
     window: Window | None = None
 
 
+class Cancellable(Protocol):
+    """A call that is due later."""
+
+    def cancel(self) -> None:
+        """Make sure that it never happens; after it did, this does nothing."""
+        ...
+
+
 class Invoker(Protocol):
     """Runs a function once. Called by the engine from its own thread, one call at a time per engine."""
 

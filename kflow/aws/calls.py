@@ -1,0 +1,126 @@
+"""One call of an operation, from whatever door it came: what a service's method is given, and how it answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple, Protocol
+
+from kflow.errors import KflowError
+
+
+class Place(NamedTuple):
+    """Whose resources a call is about: what exists in one place does not in another.
+
+    Attributes:
+        account: twelve digits.
+        region: for example `us-east-1`.
+    """
+
+    account: str
+    region: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Context:
+    """Who calls, and how.
+
+    Attributes:
+        place: the account is the access key where that is twelve digits, else the setting; the region is the credential
+            scope's, else the setting.
+        request_id: of this call, a UUID as text.
+        access_key: empty where the call is unsigned.
+        protocol: `json`, `cbor`, `query`, `rest-json`, `rest-xml` or `local`.
+        version: of HTTP (`1.1`, `2`), or empty.
+    """
+
+    place: Place
+    request_id: str
+    access_key: str = ""
+    protocol: str = "local"
+    version: str = ""
+
+
+class Later:
+    """What a method returns that answers by `Call.answer` or `Call.refuse` afterwards."""
+
+
+LATER: Final = Later()
+
+Output = Mapping[str, Any] | None
+"""By member name, as the model writes it: str, int, float, bool, bytes (blobs), datetime or milliseconds as int
+(timestamps), lists, mappings, `kflow.aws.columns.Columns` for long lists of structures. None members are left out. None
+as a whole is an empty answer."""
+
+Answer = Output | Later | Generator[None, None, Output]
+"""A generator does long work in slices of at most about 0.5 ms: each `yield` lets the loop serve others."""
+
+
+class EventStream(Protocol):
+    """The events of an answer that goes on. Belongs to the loop.
+
+    Attributes:
+        buffered: bytes the peer has not taken yet.
+        on_drain: called when it has taken most of them.
+        on_close: called once if the peer goes away.
+        is_closed: whether nothing more can be sent.
+    """
+
+    buffered: int
+    on_drain: Callable[[], object] | None
+    on_close: Callable[[], object] | None
+    is_closed: bool
+
+    def send(self, event: str, members: Mapping[str, Any]) -> None:
+        """Send one event, by its member name in the event stream's shape."""
+        ...
+
+    def fail(self, error: KflowError) -> None:
+        """End with an exception event."""
+        ...
+
+    def end(self) -> None:
+        """End without an error."""
+        ...
+
+
+class Call(Protocol):
+    """A call under way. `answer`, `refuse` or `stream` is called once, on the loop, where the method returned `LATER`.
+
+    Attributes:
+        context: who calls.
+        is_closed: whether nobody waits for the answer any more.
+        on_close: called once if that happens before the answer.
+    """
+
+    context: Context
+    is_closed: bool
+    on_close: Callable[[], object] | None
+
+    def answer(self, output: Output) -> None:
+        """It worked."""
+        ...
+
+    def refuse(self, error: KflowError) -> None:
+        """It did not; what is no `AwsError` becomes an InternalFailure, logged."""
+        ...
+
+    def stream(self) -> EventStream:
+        """It worked, and events follow; the initial response is sent at once."""
+        ...
+
+
+Method = Callable[[Call, Any], Answer]
+"""A service's method: the call, and its input as a struct whose attributes are the model's member names, as in
+`given.StreamName`, None where absent. Nested structures are structs too, lists are lists, maps are dicts, blobs are bytes, timestamps are
+milliseconds since the epoch as int. Raises `AwsError`s to refuse."""
+
+
+class Service(Protocol):
+    """The operations of one AWS service: a method each, named like the operation in snake_case, as `Method`.
+
+    Attributes:
+        service_name: as botocore's data folder is named, for example `kinesis`.
+    """
+
+    service_name: str

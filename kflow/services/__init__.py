@@ -1,0 +1,1 @@
+"""AWS services: an operation is a method, which translates and decides nothing."""
