@@ -111,9 +111,10 @@ class Call(Protocol):
 
 
 Method = Callable[[Call, Any], Answer]
-"""A service's method: the call, and its input as a struct whose attributes are the model's member names, as in
-`given.StreamName`, None where absent. Nested structures are structs too, lists are lists, maps are dicts, blobs are bytes, timestamps are
-milliseconds since the epoch as int. Raises `AwsError`s to refuse."""
+"""A service's method: the call, and its input as a struct with the model's member names, as in `given.StreamName`.
+
+What is absent is None. Nested structures are structs too, lists are lists, maps are dicts, blobs are bytes, timestamps
+are milliseconds since the epoch as int. Raises `AwsError`s to refuse."""
 
 
 class Service(Protocol):
