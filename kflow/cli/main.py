@@ -38,6 +38,7 @@ TABLE: tuple[tuple[str, str], ...] = (
     ("check", "load and validate everything, without running it"),
     ("put", "put records into a stream"),
     ("tail", "show the records of a stream"),
+    ("pull", "copy real records into a local stream"),
     ("streams", "list, create, describe and delete streams"),
     ("status", "show handlers, shards, what is in flight, blocked and parked"),
     ("logs", "show what a handler printed"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from functools import partial
 from itertools import chain, cycle, islice
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING
 from kflow.cli.arguments import Arguments, Command, Parser
 from kflow.cli.live import shard_number
 from kflow.cli.progress import Progress
+from kflow.cli.remote import add_remote_flags, remote_of
 from kflow.cli.sources import FORMATS, Keys, batches, format_of, given, opened
 from kflow.cli.terminal import Terminal, count
 from kflow.errors import KflowError, UsageError
@@ -104,6 +106,10 @@ def _putter(arguments: Arguments, stack: ExitStack) -> PutMany:
     from kflow import producing
 
     target: str | None = arguments.target
+    if (remote := remote_of(arguments)) is not None:
+        if target is not None:
+            raise UsageError("--target says where records go, as --endpoint-url and --profile do: give one of them")
+        return partial(producing.put_many_by, remote.client, ordered=arguments.ordered)
     if arguments.data_dir is not None:
         if target not in (None, "local"):
             raise UsageError(f"--data-dir is a local folder, --target {target} is not: give one of them")
@@ -170,6 +176,7 @@ def configure(parser: Parser) -> None:
     parser.add_argument("--rate", type=float, metavar="R", help="at most R records a second")
     parser.add_argument("--ordered", action="store_true", help="on AWS: keep the order of each key, a call a record")
     parser.add_argument("--target", metavar="T", help="local, aws or a URL, in place of what kflow.target() finds")
+    add_remote_flags(parser)
 
 
 COMMAND = Command(
@@ -184,5 +191,6 @@ COMMAND = Command(
         ("kflow put orders --file orders.csv.gz --key-field id", "CSV, each row as a JSON object"),
         ("my-source | kflow put orders --format text", "each line as it comes"),
         ("kflow put orders '{\"id\": 1}' --count 1000 --rate 50", "for 20 seconds"),
+        ("kflow put orders '{\"id\": 1}' --endpoint-url http://127.0.0.1:4566", "into another endpoint's stream"),
     ),
 )

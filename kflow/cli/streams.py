@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from kflow.cli import remote_streams
 from kflow.cli.arguments import Arguments, Command, Group, Parser, settings_of
 from kflow.cli.paths import folder_of, open_folder
+from kflow.cli.remote import add_remote_flags, remote_of
 from kflow.cli.terminal import Terminal, count, size
 
 if TYPE_CHECKING:
@@ -20,6 +22,8 @@ _NAMED = 6
 
 def list_streams(arguments: Arguments, terminal: Terminal) -> int:
     """One line a stream."""
+    if (remote := remote_of(arguments)) is not None:
+        return remote_streams.list_streams(remote, arguments, terminal)
     from kflow.runtime import survey
 
     streams = survey.streams(open_folder(arguments))
@@ -45,6 +49,8 @@ def list_streams(arguments: Arguments, terminal: Terminal) -> int:
 
 def create(arguments: Arguments, terminal: Terminal) -> int:
     """Create one."""
+    if (remote := remote_of(arguments)) is not None:
+        return remote_streams.create(remote, arguments, terminal)
     from kflow.runtime import admin
 
     settings = settings_of(arguments, streams=None)
@@ -61,6 +67,8 @@ def create(arguments: Arguments, terminal: Terminal) -> int:
 
 def describe(arguments: Arguments, terminal: Terminal) -> int:
     """Everything about one."""
+    if (remote := remote_of(arguments)) is not None:
+        return remote_streams.describe(remote, arguments, terminal)
     from kflow.runtime import survey
 
     folder = open_folder(arguments)
@@ -92,6 +100,8 @@ def describe(arguments: Arguments, terminal: Terminal) -> int:
 
 def split(arguments: Arguments, terminal: Terminal) -> int:
     """Split a shard."""
+    if (remote := remote_of(arguments)) is not None:
+        return remote_streams.split(remote, arguments, terminal)
     from kflow.runtime import sharding
 
     folder = open_folder(arguments)
@@ -100,6 +110,8 @@ def split(arguments: Arguments, terminal: Terminal) -> int:
 
 def merge(arguments: Arguments, terminal: Terminal) -> int:
     """Merge two shards."""
+    if (remote := remote_of(arguments)) is not None:
+        return remote_streams.merge(remote, arguments, terminal)
     from kflow.runtime import sharding
 
     folder = open_folder(arguments)
@@ -108,6 +120,8 @@ def merge(arguments: Arguments, terminal: Terminal) -> int:
 
 def scale(arguments: Arguments, terminal: Terminal) -> int:
     """Have another number of open shards."""
+    if (remote := remote_of(arguments)) is not None:
+        return remote_streams.scale(remote, arguments, terminal)
     from kflow.runtime import sharding
 
     folder = open_folder(arguments)
@@ -143,6 +157,8 @@ def _numbers(ids: Sequence[str]) -> str:
 
 def delete(arguments: Arguments, terminal: Terminal) -> int:
     """Delete one, with its records, positions and parked records."""
+    if (remote := remote_of(arguments)) is not None:
+        return remote_streams.delete(remote, arguments, terminal)
     from kflow.runtime import admin
 
     folder = open_folder(arguments)
@@ -187,7 +203,8 @@ def _summary(stream: StreamSurvey) -> dict[str, Any]:
 
 
 def _name(parser: Parser) -> None:
-    parser.add_argument("name", metavar="NAME", help="name of the stream")
+    parser.add_argument("name", metavar="NAME", help="name of the stream; its ARN where it is elsewhere")
+    add_remote_flags(parser)
 
 
 def _name_and_yes(parser: Parser) -> None:
@@ -233,8 +250,13 @@ COMMAND = Group(
             name="list",
             help="show every stream with what it holds",
             run=list_streams,
+            configure=add_remote_flags,
             reads=True,
-            examples=(("kflow streams list", "of the project here"), ("kflow streams list --json", "for programs")),
+            examples=(
+                ("kflow streams list", "of the project here"),
+                ("kflow streams list --json", "for programs"),
+                ("kflow streams list --profile prod", "of real AWS"),
+            ),
         ),
         Command(
             name="create",

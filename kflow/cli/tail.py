@@ -8,12 +8,15 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from datetime import datetime
 from functools import partial
+from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from kflow.cli.arguments import Arguments, Command, Parser
 from kflow.cli.live import printable, short
 from kflow.cli.paths import open_folder
 from kflow.cli.positions import FORMS, Start, parse_shard, parse_start, resolve
+from kflow.cli.remote import add_remote_flags, remote_of
+from kflow.cli.remote import records as remote_records
 from kflow.cli.terminal import Terminal
 from kflow.errors import NoNode, ResourceNotFound, UsageError
 
@@ -47,6 +50,12 @@ def tail(arguments: Arguments, terminal: Terminal) -> int:
     start = parse_start(arguments.start or ("latest" if follow else "trim_horizon"))
     if arguments.count is not None and arguments.count < 1:
         raise UsageError(f"--count must be at least 1, not {arguments.count}")
+    if (remote := remote_of(arguments)) is not None:
+        shard = parse_shard(arguments.shard, start)
+        found = remote_records(remote, arguments.stream, start, shard=shard, follow=follow)
+        for each in islice(found, arguments.count):
+            _write(Seen(arguments.stream, *each), arguments, terminal)
+        return 0
     folder = open_folder(arguments)
     stream = folder.map(arguments.stream)
     shards = _shards(stream, arguments.shard, start)
@@ -195,6 +204,7 @@ def configure(parser: Parser) -> None:
     parser.add_argument("--shard", metavar="S", help="one shard: its number or id")
     parser.add_argument("--count", type=int, metavar="N", help="stop after N records")
     parser.add_argument("--no-follow", action="store_true", help="stop at the end")
+    add_remote_flags(parser)
 
 
 COMMAND = Command(
@@ -207,5 +217,6 @@ COMMAND = Command(
         ("kflow tail orders", "what comes from now on"),
         ("kflow tail orders --from trim_horizon --no-follow", "what is there"),
         ("kflow tail orders --from 2026-01-31T12:00:00Z --json", "since then, for programs"),
+        ("kflow tail orders --profile prod", "of real AWS"),
     ),
 )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import random
 import threading
@@ -10,11 +9,11 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from kflow import errors
 from kflow.arn import stream_name
-from kflow.errors import AwsError, KflowError, StorageError, UsageError
+from kflow.errors import KflowError, StorageError
 from kflow.producing.frames import Failure
 from kflow.producing.pipeline import Entries
+from kflow.producing.sdk import Unanswered, error_of, make_client, translated
 from kflow.producing.targets import Target
 from kflow.records import Placed
 
@@ -26,8 +25,6 @@ PATIENCE_S = 10.0
 _PAUSE_S = (0.1, 2.0)
 _RETRIED = frozenset({"ProvisionedThroughputExceededException", "InternalFailure"})
 """Source: documented: PutRecords, the only codes of single records."""
-
-_BY_CODE = {kind.code: kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, AwsError)}
 
 
 class RemoteStream:
@@ -91,7 +88,7 @@ class RemoteStream:
 
     def _put_record(self, record: dict[str, Any], after: int | None) -> Placed:
         more = {} if after is None else {"SequenceNumberForOrdering": str(after)}
-        answer = _translated(self._client.put_record, **self._by, **record, **more)
+        answer = translated(self._client.put_record, **self._by, **record, **more)
         return Placed(answer["ShardId"], int(answer["SequenceNumber"]))
 
     def _put_records(
@@ -105,9 +102,7 @@ class RemoteStream:
         pause, longest = _PAUSE_S
         while indexes:
             try:
-                answer = _translated(
-                    self._client.put_records, **self._by, Records=[records[index] for index in indexes]
-                )
+                answer = translated(self._client.put_records, **self._by, Records=[records[index] for index in indexes])
             except KflowError as error:
                 failures.update(dict.fromkeys(indexes, _failure(error)))
                 return
@@ -119,7 +114,7 @@ class RemoteStream:
                 elif code in _RETRIED and time.monotonic() < deadline:
                     again.append(index)
                 else:
-                    failures[index] = Failure("refused", _error(code, result.get("ErrorMessage", "")))
+                    failures[index] = Failure("refused", error_of(code, result.get("ErrorMessage", "")))
             indexes = again
             if again:
                 time.sleep(pause * (0.5 + random.random()))  # noqa: S311  # spreads retries, keeps no secret
@@ -145,15 +140,10 @@ def client(target: Target) -> Any:
 
 
 def _new_client(target: Target) -> Any:
-    try:
-        boto3 = importlib.import_module("boto3")
-    except ImportError as error:
-        raise UsageError(
-            f"puts go to {target.where or 'AWS'} ({target.why}), which takes boto3: pip install boto3"
-        ) from error
+    why = f"puts go to {target.where or 'AWS'} ({target.why})"
     if target.kind == "endpoint":
-        return boto3.client("kinesis", endpoint_url=target.where)
-    return boto3.client("kinesis", region_name=target.where or None)
+        return make_client("kinesis", endpoint_url=target.where, why=why)
+    return make_client("kinesis", region=target.where or None, why=why)
 
 
 def _entry(data: bytes, key: str, hash_key: int | None) -> dict[str, Any]:
@@ -177,35 +167,8 @@ def _calls(entries: Entries) -> list[tuple[int, int]]:
     return cuts
 
 
-def _translated(operation: Any, **arguments: Any) -> Any:
-    """Call the SDK; its errors become ours."""
-    exceptions = importlib.import_module("botocore.exceptions")
-    try:
-        return operation(**arguments)
-    except exceptions.ClientError as error:
-        told = error.response["Error"]
-        raise _error(told.get("Code", ""), told.get("Message", "")) from error
-    except exceptions.ParamValidationError as error:
-        raise UsageError(str(error)) from error
-    except (exceptions.NoCredentialsError, exceptions.NoRegionError, exceptions.PartialCredentialsError) as error:
-        raise UsageError(f"{error}; to put to local data instead, set KFLOW_TARGET=local") from error
-    except (exceptions.EndpointConnectionError, exceptions.ConnectTimeoutError) as error:
-        raise StorageError(str(error)) from error
-    except exceptions.BotoCoreError as error:
-        raise _Unanswered(str(error)) from error
-
-
-class _Unanswered(StorageError):
-    """The request went out and no answer came."""
-
-
 def _failure(error: KflowError) -> Failure:
-    return Failure("unknown" if isinstance(error, _Unanswered) else "refused", error)
-
-
-def _error(code: str, message: str) -> KflowError:
-    kind = _BY_CODE.get(code)
-    return AwsError(f"{code}: {message}") if kind is None else kind(message)
+    return Failure("unknown" if isinstance(error, Unanswered) else "refused", error)
 
 
 def _after_fork_in_child() -> None:

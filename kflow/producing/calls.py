@@ -80,8 +80,17 @@ def put_many(
             if converted is entries:
                 raise
             return local.put_all(to.where, stream, converted)
-    entries = _all_bytes(entries)
-    placed, failures = RemoteStream(stream, client(to)).put_all(entries, ordered=ordered)
+    return _put_remote(client(to), stream, entries, ordered=ordered)
+
+
+def put_many_by(sdk: Any, stream: str, records: Iterable[tuple[Any, str]], *, ordered: bool = False) -> list[Placed]:
+    """As `put_many`, through an SDK client that the caller has made."""
+    entries = _columns(records)
+    return _put_remote(sdk, stream, entries, ordered=ordered) if entries.keys else []
+
+
+def _put_remote(sdk: Any, stream: str, entries: Entries, *, ordered: bool) -> list[Placed]:
+    placed, failures = RemoteStream(stream, sdk).put_all(_all_bytes(entries), ordered=ordered)
     if failures:
         raise local.put_failed(stream, len(placed), failures)
     return cast("list[Placed]", placed)

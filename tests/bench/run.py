@@ -46,6 +46,10 @@ BENCHES = {
     "shards": "sharding:shards",
     "split": "splitting:split",
     "simulate": "simulating:simulation",
+    "http-put": "serving:http_put",
+    "http-get": "serving:http_get",
+    "http-push": "serving:http_push",
+    "serve": "serving:serve",
 }
 """Name to module and function, in the order in which they run."""
 
