@@ -17,6 +17,7 @@ from kflow.triggers.stream import on_stream
 
 if TYPE_CHECKING:
     from kflow.client import client
+    from kflow.events.deaggregation import deaggregate
     from kflow.producing import Producer, put, put_many, target
 
 __all__ = [  # noqa: RUF022  (grouped: declare, receive, produce, fail)
@@ -30,6 +31,7 @@ __all__ = [  # noqa: RUF022  (grouped: declare, receive, produce, fail)
     "put",
     "put_many",
     "target",
+    "deaggregate",
     "KflowError",
     "PutFailed",
     "UsageError",
@@ -39,6 +41,7 @@ __all__ = [  # noqa: RUF022  (grouped: declare, receive, produce, fail)
 _LATER = {
     "Producer": "kflow.producing",
     "client": "kflow.client",
+    "deaggregate": "kflow.events.deaggregation",
     "put": "kflow.producing",
     "put_many": "kflow.producing",
     "target": "kflow.producing",

@@ -5,11 +5,25 @@ from __future__ import annotations
 import re
 
 _STREAM = re.compile(r"arn:aws[-a-z0-9]*:kinesis:([-a-z0-9]*):(\d{12}):stream/([a-zA-Z0-9_.-]{1,128})(/consumer/.+)?")
+_CONSUMER = re.compile(
+    r"arn:aws[-a-z0-9]*:kinesis:[-a-z0-9]*:\d{12}:stream/[a-zA-Z0-9_.-]{1,128}/consumer/([a-zA-Z0-9_.-]{1,128}):\d+"
+)
 
 
 def stream_arn(region: str, account: str, name: str) -> str:
     """The ARN of a stream. Source: documented: Kinesis Data Streams, resource ARNs."""
     return f"arn:aws:kinesis:{region}:{account}:stream/{name}"
+
+
+def consumer_arn(stream: str, name: str, created_s: int) -> str:
+    """The ARN of a registered consumer of the stream with ARN `stream`. Source: documented: RegisterStreamConsumer."""
+    return f"{stream}/consumer/{name}:{created_s}"
+
+
+def consumer_name(text: str) -> str | None:
+    """The consumer's name out of a consumer ARN; None where it is none."""
+    match = _CONSUMER.fullmatch(text)
+    return match[1] if match else None
 
 
 def stream_name(name_or_arn: str) -> str:

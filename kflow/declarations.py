@@ -57,13 +57,18 @@ class MappingOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
 
 class StreamTrigger(msgspec.Struct, frozen=True, kw_only=True):
-    """One `@on_stream`: the stream's logical name or ARN, the options, and the line it stands on."""
+    """One `@on_stream`: the stream's logical name or ARN, the options, and the line it stands on.
+
+    Attributes:
+        consumer: name of the registered consumer that it reads as; None for none.
+    """
 
     stream: str
     options: MappingOptions
     enabled: bool = True
     file: str = ""
     line: int = 0
+    consumer: str | None = None
 
 
 class FunctionOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

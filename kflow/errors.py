@@ -158,3 +158,21 @@ class ProvisionedThroughputExceeded(_ClientFault):
     """More than the shard takes at once; retry later."""
 
     code = "ProvisionedThroughputExceededException"
+
+
+class Throttling(_ClientFault):
+    """More requests, or more records in flight, than a queue takes; retry later."""
+
+    code = "ThrottlingException"
+
+
+class ExpiredNextToken(_ClientFault):
+    """A token of a page that is older than five minutes."""
+
+    code = "ExpiredNextTokenException"
+
+
+class DryRunOperation(_ClientFault):
+    """The call would have succeeded; `DryRun` was asked for, so nothing was done."""
+
+    code = "DryRunOperationException"

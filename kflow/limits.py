@@ -39,9 +39,22 @@ RETENTION_HOURS: Final = 24
 RETENTION_HOURS_MAX: Final = 8760
 STREAM_NAME_CHARACTERS: Final = 128
 SHARDS_PER_STREAM: Final = 1000
+ON_DEMAND_SHARDS: Final = 4
+ON_DEMAND_STREAMS: Final = 50
+STREAMS_CREATING: Final = 5
+CONSUMERS: Final = 20
+CONSUMERS_ADVANTAGE: Final = 50
+CONSUMERS_CREATING: Final = 5
+TAGS: Final = 50
+KEY_CHANGES: Final = 25
+MODE_CHANGES: Final = 2
+SCALINGS: Final = 10
+WARM_MIBPS: Final = 10 * 1024
 BLOCK_BYTES: Final = 1 * MIB
 SEGMENT_BYTES: Final = 64 * MIB
 FREE_BYTES: Final = 64 * MIB
+QUEUE_IN_FLIGHT: Final = 120_000
+QUEUES_MOVING: Final = 5
 FILTERS: Final = 5
 FILTERS_MAX: Final = 10
 FILTER_CHARACTERS: Final = 4096
@@ -59,8 +72,21 @@ LIMITS: Final[tuple[Limit, ...]] = (
     Limit("retention, highest", RETENTION_HOURS_MAX, "hours", "documented: IncreaseStreamRetentionPeriod"),
     Limit("stream name", STREAM_NAME_CHARACTERS, "characters", "documented: CreateStream"),
     Limit("shards of one stream", SHARDS_PER_STREAM, "shards", "chosen: what one machine is tested with"),
+    Limit("shards of a new on-demand stream", ON_DEMAND_SHARDS, "shards", "recorded: CreateStream"),
+    Limit("on-demand streams", ON_DEMAND_STREAMS, "streams of an account and region", "documented: DescribeLimits"),
+    Limit("streams being made or deleted", STREAMS_CREATING, "streams of an account and region", "recorded"),
+    Limit("consumers and queues of a stream", CONSUMERS, "consumers", "documented: RegisterStreamConsumer"),
+    Limit("the same with On-demand Advantage", CONSUMERS_ADVANTAGE, "consumers", "documented: RegisterStreamConsumer"),
+    Limit("consumers being registered", CONSUMERS_CREATING, "consumers of a stream", "documented"),
+    Limit("tags of a resource", TAGS, "tags", "documented: AddTagsToStream"),
+    Limit("changes of encryption", KEY_CHANGES, "a day and stream", "documented: StartStreamEncryption"),
+    Limit("changes of capacity mode", MODE_CHANGES, "a day and stream", "documented: UpdateStreamMode"),
+    Limit("calls of UpdateShardCount", SCALINGS, "a day and stream", "documented: UpdateShardCount"),
+    Limit("warm throughput", WARM_MIBPS, "MiB/s", "documented: UpdateStreamWarmThroughput"),
     Limit("body of a stored block", BLOCK_BYTES, "bytes, or one record", "chosen: one read serves one block"),
     Limit("segment file", SEGMENT_BYTES, "bytes", "chosen: retention deletes whole segments"),
+    Limit("records of a queue in flight", QUEUE_IN_FLIGHT, "records", "documented: Kinesis queues, quotas"),
+    Limit("queues being created or deleted", QUEUES_MOVING, "queues of an account", "documented: Kinesis queues, quotas"),
     Limit("free space below which puts are refused", FREE_BYTES, "bytes", "chosen: checkpoints must go on"),
     Limit("filters of an event source mapping", FILTERS, "filters", "documented: Lambda event filtering"),
     Limit("filters of a mapping, after a quota increase", FILTERS_MAX, "filters", "documented: Lambda event filtering"),

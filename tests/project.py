@@ -27,7 +27,7 @@ class Project:
         self.folder = folder
         self.seen_file = folder / "seen.jsonl"
         self.processes: list[subprocess.Popen[str]] = []
-        lines = {"retry_backoff_scale": 0, **settings}
+        lines = {"retry_backoff_scale": 0, "port": 0, **settings}
         (folder / "kflow.toml").write_text("".join(f"{name} = {json.dumps(value)}\n" for name, value in lines.items()))
         (folder / "functions").mkdir()
         (folder / "functions" / "note.py").write_text(

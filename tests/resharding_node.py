@@ -147,7 +147,7 @@ def serve(data_dir: Path, end: str, chance: random.Random) -> None:
             loop.call_later(chance.choice((0, 0.001, 0.01)), change)
 
     def change() -> None:
-        resharding.change("orders", lambda stream: some_plan(stream, chance), told)
+        resharding.change(folder.map("orders"), lambda stream: some_plan(stream, chance), told)
 
     ingest = Ingest(store, loop=loop, on_append=lambda *_: None, on_control=asked, hello=wire.own_hello(folder.id))
     resharding = Resharding(store, ingest.appender, threads, Errands(), changed)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping
-from dataclasses import dataclass
 from typing import Any, Final, NamedTuple, Protocol
+
+import msgspec
 
 from kflow.errors import KflowError
 
@@ -21,8 +22,7 @@ class Place(NamedTuple):
     region: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Context:
+class Context(msgspec.Struct, frozen=True, kw_only=True):
     """Who calls, and how.
 
     Attributes:
@@ -60,16 +60,22 @@ class EventStream(Protocol):
     """The events of an answer that goes on. Belongs to the loop.
 
     Attributes:
-        buffered: bytes the peer has not taken yet.
-        on_drain: called when it has taken most of them.
+        on_drain: called when the peer has taken most of what is buffered.
         on_close: called once if the peer goes away.
-        is_closed: whether nothing more can be sent.
     """
 
-    buffered: int
     on_drain: Callable[[], object] | None
     on_close: Callable[[], object] | None
-    is_closed: bool
+
+    @property
+    def buffered(self) -> int:
+        """Bytes the peer has not taken yet."""
+        ...
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether nothing more can be sent."""
+        ...
 
     def send(self, event: str, members: Mapping[str, Any]) -> None:
         """Send one event, by its member name in the event stream's shape."""
@@ -89,13 +95,16 @@ class Call(Protocol):
 
     Attributes:
         context: who calls.
-        is_closed: whether nobody waits for the answer any more.
-        on_close: called once if that happens before the answer.
+        on_close: called once if the peer goes away before the answer.
     """
 
     context: Context
-    is_closed: bool
     on_close: Callable[[], object] | None
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether nobody waits for the answer any more."""
+        ...
 
     def answer(self, output: Output) -> None:
         """It worked."""

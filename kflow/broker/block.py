@@ -28,6 +28,8 @@ MAGIC: Final = 0x6B66
 VERSION: Final = 1
 WIDE_KEYS: Final = 1
 HASH_KEYS: Final = 2
+KMS: Final = 4
+"""The records were put while their stream's encryption was on. Changes nothing in the body."""
 
 _HEADER = struct.Struct("<IHBBIIIIQQQQH6x")
 _CHECKED = struct.Struct("<HBBIIIIQQQQH6x")
@@ -112,7 +114,7 @@ class Block:
         first_counter: counter of its first record; the others follow by 1.
         arrival_ms: arrival of all its records, milliseconds since the epoch.
         count: number of records, at least 1.
-        flags: `WIDE_KEYS`, `HASH_KEYS`.
+        flags: `WIDE_KEYS`, `HASH_KEYS`, `KMS`.
         body: the columns, as the module's docstring draws them.
     """
 
@@ -149,6 +151,11 @@ class Block:
         else:
             keys = [key.decode() for key in map(BytesIO(key_bytes).read, key_lens)]
         return list(map(columns.read, lens)), keys
+
+    @property
+    def size(self) -> int:
+        """Bytes of all keys and payloads."""
+        return len(self.body) - self._key_columns()[1] if self.count else 0
 
     def data(self, index: int) -> bytes:
         """The payload of one record, without slicing the others."""
@@ -200,7 +207,7 @@ def well_formed(body: bytes | memoryview, count: int, flags: int) -> bool:
     """Whether the lengths in a body from outside add up to it; what the writer checks before it appends."""
     wide = 1 if flags & WIDE_KEYS else 0
     fixed = (7 + wide) * count
-    if count < 1 or flags & ~(WIDE_KEYS | HASH_KEYS) or len(body) < fixed:
+    if count < 1 or flags & ~(WIDE_KEYS | HASH_KEYS | KMS) or len(body) < fixed:
         return False
     keys: Sequence[int] = words_u16(count).unpack_from(body, 4 * count) if wide else body[4 * count : 5 * count]
     total = fixed + sum(keys) + sum(words_u32(count).unpack_from(body))

@@ -19,18 +19,21 @@ if TYPE_CHECKING:
     import sqlite3
 
 FILE_NAME: Final = "catalogue.db"
-_VERSION: Final = 1
+_VERSION: Final = 2
+_OLD_COLUMNS: Final = 8
 _SCHEMA: Final = """
 CREATE TABLE streams (
-    name TEXT PRIMARY KEY, id TEXT NOT NULL, created_s INTEGER NOT NULL, generation INTEGER NOT NULL, mode TEXT NOT
-    NULL, retention_hours INTEGER NOT NULL, max_record_bytes INTEGER NOT NULL, open_shards INTEGER NOT NULL
+    name TEXT NOT NULL, account TEXT NOT NULL, region TEXT NOT NULL, id TEXT NOT NULL, created_s INTEGER NOT NULL,
+    generation INTEGER NOT NULL, mode TEXT NOT NULL, retention_hours INTEGER NOT NULL,
+    max_record_bytes INTEGER NOT NULL, open_shards INTEGER NOT NULL, PRIMARY KEY (name, account, region)
 ) WITHOUT ROWID;
 CREATE TABLE shards (
-    stream TEXT NOT NULL, shard_index INTEGER NOT NULL, shard_id TEXT NOT NULL, starting_hash_key TEXT NOT NULL,
-    ending_hash_key TEXT NOT NULL, parents TEXT NOT NULL, created_s INTEGER NOT NULL, ending_sequence_number TEXT,
-    PRIMARY KEY (stream, shard_index)
+    stream_id TEXT NOT NULL, shard_index INTEGER NOT NULL, stream TEXT NOT NULL, shard_id TEXT NOT NULL,
+    starting_hash_key TEXT NOT NULL, ending_hash_key TEXT NOT NULL, parents TEXT NOT NULL, created_s INTEGER NOT NULL,
+    ending_sequence_number TEXT, PRIMARY KEY (stream_id, shard_index)
 ) WITHOUT ROWID;
 """
+"""Account and region are empty for the data folder's own. Version 1 had neither, and knew a shard's stream by name."""
 
 
 def rebuild(path: str | os.PathLike[str], maps: Sequence[StreamMap], files: Files) -> None:
@@ -79,31 +82,39 @@ def recall(path: str | os.PathLike[str], stream_id: int) -> StreamMap | None:
             row = connection.execute("SELECT * FROM streams WHERE id = ?", (f"{stream_id:016x}",)).fetchone()
             if row is None:
                 return None
-            rows = connection.execute("SELECT * FROM shards WHERE stream = ? ORDER BY shard_index", row[:1]).fetchall()
+            if len(row) == _OLD_COLUMNS:
+                row = (row[0], "", "", *row[1:])
+                query, of = "SELECT shard_index, * FROM shards WHERE stream = ? ORDER BY shard_index", row[0]
+            else:
+                query, of = "SELECT shard_index, * FROM shards WHERE stream_id = ? ORDER BY shard_index", row[3]
+            rows = connection.execute(query, (of,)).fetchall()
         made = StreamMap(
             name=row[0],
             id=stream_id,
-            created_s=int(row[2]),
-            generation=int(row[3]),
-            mode=StreamMode(row[4]),
-            retention_hours=int(row[5]),
-            max_record_bytes=int(row[6]),
+            created_s=int(row[4]),
+            generation=int(row[5]),
+            mode=StreamMode(row[6]),
+            retention_hours=int(row[7]),
+            max_record_bytes=int(row[8]),
             shards=tuple(_shard(each) for each in rows),
+            account=row[1],
+            region=row[2],
         )
     except (sqlite3.Error, ValueError, TypeError):
         return None
-    return made if made.is_whole and len(made.open_shards) == row[7] else None
+    return made if made.is_whole and len(made.open_shards) == row[9] else None
 
 
 def _shard(row: Sequence[object]) -> ShardInfo:
-    _, index, _, start, end, parents, created_s, closed = map(str, row)
+    """A row with its index before it; the last five columns are the same in both versions."""
+    index, start, end, parents, created_s, closed = map(str, (row[0], *row[-5:]))
     return ShardInfo(
         index=int(index),
         start=int(start),
         end=int(end),
         parents=tuple(map(shard_index, parents.split(","))) if parents else (),
         created_s=int(created_s),
-        closed=None if row[7] is None else int(closed),
+        closed=None if row[-1] is None else int(closed),
     )
 
 
@@ -112,13 +123,15 @@ def _fill(connection: sqlite3.Connection, maps: Sequence[StreamMap]) -> None:
         connection.execute(statement)
     connection.execute(f"PRAGMA user_version = {_VERSION}")
     streams, shards = [_stream(found) for found in maps], [row for found in maps for row in _shards(found)]
-    connection.executemany("INSERT INTO streams VALUES (?, ?, ?, ?, ?, ?, ?, ?)", streams)
-    connection.executemany("INSERT INTO shards VALUES (?, ?, ?, ?, ?, ?, ?, ?)", shards)
+    connection.executemany("INSERT INTO streams VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", streams)
+    connection.executemany("INSERT INTO shards VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", shards)
 
 
 def _stream(stream: StreamMap) -> tuple[str | int, ...]:
     return (
         stream.name,
+        stream.account,
+        stream.region,
         f"{stream.id:016x}",
         stream.created_s,
         stream.generation,
@@ -132,8 +145,9 @@ def _stream(stream: StreamMap) -> tuple[str | int, ...]:
 def _shards(stream: StreamMap) -> list[tuple[str | int | None, ...]]:
     return [
         (
-            stream.name,
+            f"{stream.id:016x}",
             shard.index,
+            stream.name,
             shard_id(shard.index),
             str(shard.start),
             str(shard.end),

@@ -10,7 +10,7 @@ import struct
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Sequence
 from itertools import count as counting
-from itertools import repeat
+from itertools import islice, repeat
 from operator import itemgetter
 from typing import Any, Final, NamedTuple
 
@@ -56,8 +56,9 @@ class Part(NamedTuple):
 class Encoder:
     """Encodes for one generation of a stream's map. Not thread-safe; keys seen before cost a dictionary look-up."""
 
-    def __init__(self, stream: StreamMap) -> None:
+    def __init__(self, stream: StreamMap, *, cached_keys: int = _CACHED_KEYS) -> None:
         self.map = stream
+        self._cached_keys = cached_keys
         shards = stream.open_shards
         if not shards:
             raise InvalidArgument(f"stream {stream.name} has no open shard")
@@ -134,6 +135,41 @@ class Encoder:
             parts += self._parts(shard, indexes, take(keys), take(datas), take(entries), explicit)
         return parts
 
+    def encode_spread(self, keys: Sequence[str], datas: Sequence[bytes], first: int) -> list[Part]:
+        """Encode one call whose records go to the open shards in turn, whatever their keys.
+
+        Args:
+            keys: partition keys, 0 to 256 characters each; at least one.
+            datas: payloads, as many.
+            first: the turn of the first record; the others follow by 1.
+
+        Returns:
+            One part or more for each shard that gets records.
+
+        Raises:
+            ValidationFailed, InvalidArgument: as `encode_many`.
+        """
+        known = self._entries
+        size_of, lanes = _SIZES, _LANES
+        entries: list[bytes] = []
+        for key in keys:
+            entry = known.get(key)
+            if entry is None:
+                encoded = key.encode()
+                if len(key) > limits.PARTITION_KEY_CHARACTERS:
+                    _check_records(None, keys, datas, self._record_bytes)
+                lane = lanes[int.from_bytes(md5(encoded).digest()) % LANES]
+                entry = b"\0\0\0\0" + size_of[len(encoded)] + lane
+            entries.append(entry)
+        shards = self._shards
+        parts: list[Part] = []
+        for turn in range(min(len(shards), len(keys))):
+            cut = slice(turn, None, len(shards))
+            indexes = range(turn, len(keys), len(shards))
+            shard = shards[(first + turn) % len(shards)]
+            parts += self._parts(shard, indexes, keys[cut], datas[cut], entries[cut], None)
+        return parts
+
     def encode_one(self, data: bytes, key: str, hash_key: int | None = None) -> Part:
         """Encode one record.
 
@@ -167,6 +203,33 @@ class Encoder:
                 found[index] = place
         return found
 
+    def columns(
+        self, total: int, parts: Sequence[Part], answers: Sequence[tuple[int, int]]
+    ) -> tuple[list[str], list[str]]:
+        """As `placed`, by column, as texts: sequence numbers and shard ids. Records of no part have empty texts."""
+        numbers: list[str] = []
+        ids: list[str] = []
+        if len(parts) == 1 and parts[0].indexes is None:
+            part = parts[0]
+            return self._numbers_of(part, *answers[0]), [self._ids[part.shard]] * part.count
+        numbers, ids = [""] * total, [""] * total
+        for part, answer in zip(parts, answers, strict=True):
+            id_ = self._ids[part.shard]
+            for index, text in zip(part.indexes or range(total), self._numbers_of(part, *answer), strict=True):
+                numbers[index] = text
+                ids[index] = id_
+        return numbers, ids
+
+    def shard_id(self, part: Part) -> str:
+        """The id of a part's shard."""
+        return self._ids[part.shard]
+
+    def _numbers_of(self, part: Part, first_counter: int, arrival_ms: int) -> list[str]:
+        first = self._numbers[part.shard] | first_counter << 80 | arrival_ms // 1000 << 36
+        if part.count == 1:
+            return [str(first)]
+        return list(map(str, islice(counting(first, STEP), part.count)))
+
     def shard_of(self, key: str) -> int:
         """Index of the open shard that owns a partition key."""
         return self._shards[bisect_left(self._ends, digest(key))]
@@ -174,7 +237,7 @@ class Encoder:
     def _learn(self, keys: Sequence[str], datas: Sequence[bytes]) -> tuple[bytes, ...]:
         """The entries of all keys, computed where they are not remembered; a key is checked when it is learnt."""
         known = self._entries
-        if len(known) > _CACHED_KEYS:
+        if len(known) > self._cached_keys:
             known.clear()
         ends, prefixes, sizes, lanes = self._ends, self._prefixes, _SIZES, _LANES
         whole, longest = int.from_bytes, limits.PARTITION_KEY_CHARACTERS
@@ -329,6 +392,11 @@ def _check_records(
     for at, (key, data) in enumerate(zip(keys, datas, strict=True)):
         index = at if indexes is None else indexes[at]
         path = f"records.{index + 1}.member"
+        if len(data) > record_bytes:
+            raise ValidationFailed(
+                f"1 validation error detected: Value at '{path}.data' failed to satisfy constraint: "
+                f"Member must have length less than or equal to {record_bytes}"
+            )
         if not 1 <= len(key) <= limits.PARTITION_KEY_CHARACTERS:
             bound = (
                 "greater than or equal to 1" if not key else f"less than or equal to {limits.PARTITION_KEY_CHARACTERS}"
@@ -336,11 +404,6 @@ def _check_records(
             raise ValidationFailed(
                 f"1 validation error detected: Value '{key}' at '{path}.partitionKey' failed to satisfy constraint: "
                 f"Member must have length {bound}"
-            )
-        if len(data) > record_bytes:
-            raise ValidationFailed(
-                f"1 validation error detected: Value at '{path}.data' failed to satisfy constraint: "
-                f"Member must have length less than or equal to {record_bytes}"
             )
         size = len(data) + len(key.encode())
         if size > record_bytes:

@@ -26,6 +26,7 @@ _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
 _serial = itertools.count()
 _FULL_SYNC: int | None = getattr(fcntl, "F_FULLFSYNC", None)
+_NO_WAIT: int | None = getattr(os, "RWF_NOWAIT", None)
 
 
 class Files:
@@ -100,6 +101,19 @@ class Files:
         """
         options: dict[str, Any] = {"trackfd": False} if sys.version_info >= (3, 13) else {}
         return memoryview(mmap.mmap(fd, length, access=mmap.ACCESS_WRITE if write else mmap.ACCESS_READ, **options))
+
+    def pread_cached(self, fd: int, buffer: memoryview, offset: int) -> int:
+        """Read what is in memory already, and never wait for a disk.
+
+        Returns:
+            How many bytes that was; less than fit where the file ends there, or the rest is not in memory.
+
+        Raises:
+            OSError: nothing is in memory, or the system or the file system cannot tell.
+        """
+        if _NO_WAIT is None:
+            raise BlockingIOError(errno.EAGAIN, "this system cannot tell what is in memory")
+        return os.preadv(fd, (buffer,), offset, _NO_WAIT)
 
     def exists(self, path: Path) -> bool:
         """Whether there is something at `path`; False where it cannot be looked at."""

@@ -249,19 +249,30 @@ class DataFolder:
         """
         found = self._load(stream.folder_name)
         if found is None or found.deleted:
-            raise ResourceNotFound(f"Stream {stream.name} under account {self.account} not found.")
+            account, _ = self.place_of(stream)
+            raise ResourceNotFound(f"Stream {stream.name} under account {account} not found.")
         return found
 
     def maps(self) -> list[StreamMap]:
-        """The maps of all streams, by name."""
-        newest: dict[str, StreamMap] = {}
+        """The maps of all home streams, by name: those of the folder's own account and region."""
+        found = [each for each in self.live_maps() if each.is_home]
+        self._by_name = {each.name: each.folder_name for each in found}
+        return found
+
+    def live_maps(self) -> list[StreamMap]:
+        """The maps of all streams of all places, by name."""
+        newest: dict[tuple[str, str, str], StreamMap] = {}
         for found in self.all_maps():
-            other = newest.get(found.name)
+            key = (found.name, found.account, found.region)
+            other = newest.get(key)
             # Two of a name: `reset` died between making the new one and marking the old one.
             if not found.deleted and (other is None or found.created_s > other.created_s):
-                newest[found.name] = found
-        self._by_name = {name: found.folder_name for name, found in newest.items()}
-        return [newest[name] for name in sorted(newest)]
+                newest[key] = found
+        return [newest[key] for key in sorted(newest)]
+
+    def place_of(self, stream: StreamMap) -> tuple[str, str]:
+        """Account and region that a stream belongs to."""
+        return stream.account or self.account, stream.region or self.region
 
     def all_maps(self) -> list[StreamMap]:
         """Every valid map in the folder: also those marked deleted, and older ones of a name."""
@@ -272,7 +283,7 @@ class DataFolder:
         return [found for name in names if (found := self._load(name)) is not None]
 
     def map(self, name: str) -> StreamMap:
-        """The map of a stream as it is now: one `stat` where it has not changed.
+        """The map of a home stream as it is now: one `stat` where it has not changed.
 
         Raises:
             ResourceNotFound: there is no such stream; names the nearest one and the line that creates it.

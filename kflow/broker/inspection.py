@@ -95,7 +95,7 @@ def faults(folder: DataFolder) -> Iterator[Fault]:
         for each in ParkedStore(folder.path, files).damaged():
             remedy = f"set it aside in {trash(folder)}: its records are in the stream until they expire there"
             yield Fault(Kind.PARKED, each.text.split(": ", 1)[0], each.text, remedy, each.function, -1, each.number)
-        text = catalogue.difference(folder.path, folder.maps()) if is_complete else ""
+        text = catalogue.difference(folder.path, folder.live_maps()) if is_complete else ""
         if text:
             path = os.fspath(folder.path / catalogue.FILE_NAME)
             yield Fault(Kind.CATALOGUE, path, text, "make it anew from the maps of the streams", is_harmless=True)
@@ -109,7 +109,7 @@ def losses(folder: DataFolder) -> Iterator[tuple[StreamMap, int, LostRange]]:
     Raises:
         StorageError: a map or a list cannot be read.
     """
-    for found in folder.maps():
+    for found in folder.live_maps():
         for shard in found.shards:
             try:
                 entries = damage.read(os.fspath(folder.shard_dir(found, shard.index)), folder.files)

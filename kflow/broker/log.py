@@ -13,10 +13,14 @@ import threading
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
+
+import msgspec
 
 from kflow import limits
 from kflow.broker import catalogue, opening, streammap, streams
+from kflow.broker.attributes import DEFAULTS, Attributes
+from kflow.broker.attributes import load as attributes_of
 from kflow.broker.ctl import DURABLE, TAIL, Ctl
 from kflow.broker.encode import Part
 from kflow.broker.files import storage_error
@@ -25,7 +29,7 @@ from kflow.broker.opening import name_of
 from kflow.broker.recovery import Marks, checkpointed
 from kflow.broker.retention import Retention
 from kflow.broker.shard import Shard, Space
-from kflow.broker.streammap import StreamMap
+from kflow.broker.streammap import StreamMap, StreamMode
 from kflow.broker.sync import THREADS, Committed, SyncTask, make_durable, run_all
 from kflow.clock import Clock, Now, SystemClock
 from kflow.errors import (
@@ -94,6 +98,10 @@ class Log:
         self._marks: dict[int, Marks] = {}  # by stream id, while all shards are recovered
         self._turn = 0
         self._turn_of: dict[int, int] = {}  # stream id -> turn in which its map was verified
+
+    def now(self) -> Now:
+        """The time, by the clock that records are stamped with."""
+        return self._clock.now()
 
     def begin_turn(self) -> None:
         """From here on trust nothing remembered: every map and descriptor is verified once before it is used.
@@ -245,6 +253,10 @@ class Log:
         *,
         retention_hours: int = limits.RETENTION_HOURS,
         max_record_bytes: int = limits.RECORD_BYTES,
+        mode: StreamMode = StreamMode.PROVISIONED,
+        account: str = "",
+        region: str = "",
+        attributes: Attributes | None = None,
     ) -> StreamMap:
         """Make a stream; on return it exists, durably unless the policy is `none`.
 
@@ -253,23 +265,55 @@ class Log:
             shards: 1 to 1,000, with even hash key ranges.
             retention_hours: 24 to 8,760.
             max_record_bytes: 1 MiB to 10 MiB.
+            mode: capacity mode.
+            account: of the place that it belongs to; empty for the folder's own.
+            region: as `account`.
+            attributes: what is kept of it beside its map.
 
         Raises:
-            ResourceInUse: it exists.
+            ResourceInUse: it exists in that place.
             ValidationFailed, InvalidArgument, LimitExceeded: a value is not acceptable.
             StorageError: it could not be written.
 
         Source: documented: CreateStream.
         """
         streams.check(name, shards, retention_hours, max_record_bytes)
-        if any(found.name == name for found in self.folder.maps()):
-            raise ResourceInUse(f"Stream {name} under account {self.folder.account} already exists.")
-        made = streams.make(self.folder, self._clock, name, shards, retention_hours, max_record_bytes)
+        for found in self.folder.live_maps():
+            if (found.name, found.account, found.region) == (name, account, region):
+                raise ResourceInUse(f"Stream {name} under account {account or self.folder.account} already exists.")
+        wanted = streams.Wanted(name, shards, retention_hours, max_record_bytes, mode, account, region, attributes)
+        made = streams.make(self.folder, self._clock, wanted)
         self._catalogue()
         return made
 
+    def alter_stream(self, stream: StreamMap, **changes: Any) -> StreamMap:
+        """Change settings of a stream.
+
+        Args:
+            stream: whose; its map may be an older one.
+            changes: `retention_hours`, `max_record_bytes`, `mode`.
+
+        Returns:
+            The new map.
+
+        Raises:
+            ResourceNotFound: it is gone.
+            InvalidArgument, ValidationFailed: a value is not acceptable.
+            StorageError: it could not be written; the old map stands.
+        """
+        found = self.folder.current(stream)
+        hours = changes.get("retention_hours", found.retention_hours)
+        streams.check(found.name, 1, hours, changes.get("max_record_bytes", found.max_record_bytes))
+        new = streams.alter(self.folder, found, changes)
+        with self._lock:
+            for (stream_id, _), shard in self._alive.items():
+                if stream_id == new.id:
+                    shard.retain_for(hours)
+        self._catalogue()
+        return new
+
     def delete_stream(self, name: str, *, unlink: bool = True) -> StreamMap:
-        """Delete a stream with all its records.
+        """Delete a home stream with all its records.
 
         Args:
             name: of the stream.
@@ -279,7 +323,20 @@ class Log:
             ResourceNotFound: there is none.
             StorageError: it could not be written.
         """
-        found = self.folder.map(name)
+        return self.delete(self.folder.map(name), unlink=unlink)
+
+    def delete(self, stream: StreamMap, *, unlink: bool = True) -> StreamMap:
+        """Delete a stream of any place with all its records.
+
+        Args:
+            stream: its map, perhaps an older one.
+            unlink: as for `delete_stream`.
+
+        Raises:
+            ResourceNotFound: it is gone.
+            StorageError: it could not be written.
+        """
+        found = self.folder.current(stream)
         self._delete(found)
         self._catalogue()
         if unlink:
@@ -287,7 +344,16 @@ class Log:
         return found
 
     def reset_stream(self, name: str) -> StreamMap:
-        """Delete a stream and create it anew with as many shards and the same settings.
+        """Delete a home stream and create it anew, as `reset` does.
+
+        Raises:
+            ResourceNotFound: there is none.
+            StorageError: it could not be written.
+        """
+        return self.reset(self.folder.map(name))
+
+    def reset(self, stream: StreamMap) -> StreamMap:
+        """Delete a stream and create it anew with as many shards, the same settings and what is kept beside its map.
 
         The new one is there before the old one goes, so that a crash between leaves one of them.
 
@@ -295,13 +361,22 @@ class Log:
             The new map.
 
         Raises:
-            ResourceNotFound: there is none.
+            ResourceNotFound: it is gone.
             StorageError: it could not be written.
         """
-        old = self.folder.map(name)
-        made = streams.make(
-            self.folder, self._clock, name, len(old.open_shards), old.retention_hours, old.max_record_bytes
+        old = self.folder.current(stream)
+        kept = attributes_of(self.folder.stream_dir(old), self._files)
+        wanted = streams.Wanted(
+            old.name,
+            len(old.open_shards),
+            old.retention_hours,
+            old.max_record_bytes,
+            old.mode,
+            old.account,
+            old.region,
+            None if kept == DEFAULTS else msgspec.structs.replace(kept, pending=None, created_ms=0),
         )
+        made = streams.make(self.folder, self._clock, wanted)
         self._delete(old)
         self._catalogue()
         self.empty_trash()
@@ -327,7 +402,7 @@ class Log:
         due: list[Callable[[], object]] = []
         try:
             streams.remove_leftovers(self.folder)
-            for stream in self.folder.maps():
+            for stream in self.folder.live_maps():
                 path = self.folder.stream_dir(stream) / streammap.FILE_NAME
                 streammap.settle(path, stream, self._files, sync=self.folder.syncs)
                 due += [
@@ -440,7 +515,7 @@ class Log:
         self._retention.begin(now)
         expired = 0
         failure: StorageError | None = None
-        for stream in self.folder.maps():
+        for stream in self.folder.live_maps():
             for shard in stream.shards:
                 folder = os.fspath(self.folder.shard_dir(stream, shard.index))
                 try:
@@ -530,6 +605,6 @@ class Log:
         import sqlite3  # weight: only administration needs it
 
         try:
-            catalogue.rebuild(self.folder.path, self.folder.maps(), self._files)
+            catalogue.rebuild(self.folder.path, self.folder.live_maps(), self._files)
         except (OSError, sqlite3.Error) as error:  # a copy for people: the maps are what counts
             log.warning("catalogue not written error=%s", error)

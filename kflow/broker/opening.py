@@ -35,10 +35,10 @@ def open_shard(
         ResourceNotFound: the stream has no such shard, or is gone.
         StorageError: it cannot be opened.
     """
-    name = name_of(stream, index)
+    name, (account, _) = name_of(stream, index), folder.place_of(stream)
     if not 0 <= index < len(stream.shards):
         raise ResourceNotFound(
-            f"Could not find shard {shard_id(index)} in stream {stream.name} under account {folder.account}."
+            f"Could not find shard {shard_id(index)} in stream {stream.name} under account {account}."
         )
     path = os.fspath(folder.shard_dir(stream, index))
     closed = stream.shards[index].closed is not None
@@ -79,7 +79,7 @@ def open_shard(
         words[CLOSED] = int(closed)  # the map says it; a page may be ahead of one that power loss brought back
     except FileNotFoundError as error:
         if not folder.files.exists(path):
-            raise ResourceNotFound(f"Stream {stream.name} under account {folder.account} not found.") from error
+            raise ResourceNotFound(f"Stream {stream.name} under account {account} not found.") from error
         raise storage_error(error, f"open {name}") from error
     except OSError as error:
         raise storage_error(error, f"open {name}") from error

@@ -237,7 +237,7 @@ def _catalogue(store: Log, fault: Fault) -> str:
 
     folder = store.folder
     try:
-        catalogue.rebuild(folder.path, folder.maps(), folder.files)
+        catalogue.rebuild(folder.path, folder.live_maps(), folder.files)
     except sqlite3.Error as error:
         raise StorageError(f"cannot write the catalogue: {error}") from error
     return "made anew"

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_right
-from typing import Final, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
@@ -195,6 +196,31 @@ def scale(stream: StreamMap, target: int, *, account: str, region: str) -> Plan:
     births.split(boundaries)
     births.merge(boundaries)
     return Plan(stream, tuple(births.made))
+
+
+Planner = Callable[[StreamMap], Plan]
+
+
+def planner(place: tuple[str, str], kind: str, name: str, arguments: Mapping[str, Any]) -> Planner:
+    """What makes the plan of a request; the form of shard ids is checked here, before the stream is looked up.
+
+    Args:
+        place: account and region that refusals name.
+        kind: `split`, `merge` or `scale`.
+        name: of the stream.
+        arguments: `shard` and `at` (decimal text, None for the middle); `shard` and `adjacent`; `shards`.
+
+    Raises:
+        ResourceNotFound: no shard id has this form.
+    """
+    account, region = place
+    if kind == "scale":
+        return lambda stream: scale(stream, arguments["shards"], account=account, region=region)
+    shard = parsed(arguments["shard"], name, account)
+    if kind == "merge":
+        adjacent = parsed(arguments["adjacent"], name, account)
+        return lambda stream: merge(stream, shard, adjacent, account=account)
+    return lambda stream: split(stream, shard, arguments.get("at"), account=account, region=region)
 
 
 class _Piece(NamedTuple):

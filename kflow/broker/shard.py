@@ -119,7 +119,8 @@ class Shard:
         self._name = name
         self._stream_id = stream_id
         self._index = index
-        self._roll_ms = retention_hours * 3_600_000 // 24
+        self._roll_ms = 0
+        self.retain_for(retention_hours)
         self._files = files
         self._clock = clock
         self._space = space
@@ -132,6 +133,10 @@ class Shard:
         self._warned_ms = 0
         self.verified = 0
         """Of which call by its owner the descriptors were last verified."""
+
+    def retain_for(self, hours: int) -> None:
+        """The stream's retention: a segment ends after a part of it, so that records go soon after they expired."""
+        self._roll_ms = hours * 3_600_000 // 24
 
     @property
     def tail(self) -> int:

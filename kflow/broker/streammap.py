@@ -68,6 +68,8 @@ class StreamMap(msgspec.Struct, frozen=True, kw_only=True):
         max_record_bytes: largest sum of data and key, bytes.
         mode: capacity mode.
         shards: by index, open and closed.
+        account: of the place that it belongs to, twelve digits; empty for the folder's own.
+        region: of that place; empty for the folder's own.
     """
 
     name: str
@@ -79,6 +81,13 @@ class StreamMap(msgspec.Struct, frozen=True, kw_only=True):
     max_record_bytes: int = limits.RECORD_BYTES
     mode: StreamMode = StreamMode.PROVISIONED
     shards: tuple[ShardInfo, ...] = ()
+    account: str = ""
+    region: str = ""
+
+    @property
+    def is_home(self) -> bool:
+        """Whether it belongs to the folder's own account and region: handlers and the command line see no others."""
+        return not self.account and not self.region
 
     @property
     def folder_name(self) -> str:
@@ -120,7 +129,7 @@ class _StoredShard(msgspec.Struct, frozen=True, kw_only=True):
     closed: str | None = None
 
 
-class _StoredMap(msgspec.Struct, frozen=True, kw_only=True):
+class _StoredMap(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     name: str
     id: str
     created_s: int
@@ -130,6 +139,8 @@ class _StoredMap(msgspec.Struct, frozen=True, kw_only=True):
     max_record_bytes: int
     mode: StreamMode
     shards: tuple[_StoredShard, ...]
+    account: str = ""
+    region: str = ""
 
 
 def encode(stream: StreamMap) -> bytes:
@@ -154,6 +165,8 @@ def encode(stream: StreamMap) -> bytes:
             )
             for shard in stream.shards
         ),
+        account=stream.account,
+        region=stream.region,
     )
     return checked.seal(msgspec.json.encode(stored)) + b"\n"
 
@@ -191,6 +204,8 @@ def decode(text: bytes) -> StreamMap:
             )
             for shard in stored.shards
         ),
+        account=stored.account,
+        region=stored.region,
     )
 
 

@@ -10,18 +10,20 @@ import logging
 import os
 import re
 import secrets
-from typing import Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
 from kflow import limits
+from kflow.broker import attributes as attributefiles
 from kflow.broker import catalogue, checked, streammap
+from kflow.broker.attributes import Attributes
 from kflow.broker.ctl import Ctl
 from kflow.broker.files import Files, storage_error
 from kflow.broker.folder import DataFolder
 from kflow.broker.hashkeys import even_ranges
 from kflow.broker.sequence import parse
-from kflow.broker.streammap import ShardInfo, StreamMap
+from kflow.broker.streammap import ShardInfo, StreamMap, StreamMode
 from kflow.clock import Clock
 from kflow.errors import InvalidArgument, LimitExceeded, StorageError, ValidationFailed
 
@@ -71,23 +73,49 @@ def check(name: str, shards: int, retention_hours: int, max_record_bytes: int) -
         raise constraint(str(kib), "maxRecordSizeInKiB", "have value less than or equal to 10240")
 
 
-def make(
-    folder: DataFolder, clock: Clock, name: str, shards: int, retention_hours: int, max_record_bytes: int
-) -> StreamMap:
+class Wanted(NamedTuple):
+    """What a new stream is to be.
+
+    Attributes:
+        name: of the stream.
+        shards: how many, with even hash key ranges.
+        retention_hours: 24 to 8,760.
+        max_record_bytes: 1 MiB to 10 MiB.
+        mode: capacity mode.
+        account: of its place; empty for the folder's own.
+        region: as `account`.
+        attributes: what is kept beside its map from the first moment on; None for nothing.
+    """
+
+    name: str
+    shards: int
+    retention_hours: int = limits.RETENTION_HOURS
+    max_record_bytes: int = limits.RECORD_BYTES
+    mode: StreamMode = StreamMode.PROVISIONED
+    account: str = ""
+    region: str = ""
+    attributes: Attributes | None = None
+
+
+def make(folder: DataFolder, clock: Clock, wanted: Wanted) -> StreamMap:
     """Write a new stream, its map last; durable on return unless the policy is `none`.
 
     Raises:
         StorageError: it could not be written; nothing of it is left.
     """
     files, sync = folder.files, folder.syncs
+    name, shards = wanted.name, wanted.shards
     try:
         created_s = reserve_seconds(folder, clock)
         made = StreamMap(
             name=name,
             id=secrets.randbits(64) or 1,
             created_s=created_s,
-            retention_hours=retention_hours,
-            max_record_bytes=max_record_bytes,
+            retention_hours=wanted.retention_hours,
+            max_record_bytes=wanted.max_record_bytes,
+            mode=wanted.mode,
+            account=wanted.account,
+            region=wanted.region,
             shards=tuple(
                 ShardInfo(index=index, start=start, end=end, created_s=created_s)
                 for index, (start, end) in enumerate(even_ranges(shards))
@@ -99,6 +127,8 @@ def make(
             for index in range(shards):
                 files.mkdir(f"{path}/{index}")
                 Ctl.create(f"{path}/{index}", files, stream_id=made.id, shard=index, sync=folder.fsync == "always")
+            if wanted.attributes is not None:
+                attributefiles.store(path, wanted.attributes, files, sync=sync)
             if sync:
                 files.sync_folder(path)
                 files.sync_folder(os.path.dirname(path))
@@ -110,6 +140,24 @@ def make(
         raise storage_error(error, f"create stream {name}") from error
     log.info("created stream=%s shards=%d", name, shards)
     return made
+
+
+def alter(folder: DataFolder, stream: StreamMap, changes: dict[str, Any]) -> StreamMap:
+    """Replace a stream's map by one with other settings; whoever routed by the old one reads it again.
+
+    Args:
+        folder: the data folder.
+        stream: its map as it is now.
+        changes: `retention_hours`, `max_record_bytes`, `mode`.
+
+    Raises:
+        StorageError: it could not be written; the old map stands.
+    """
+    new = msgspec.structs.replace(stream, generation=stream.generation + 1, **changes)
+    path = os.path.join(folder.stream_dir(stream), streammap.FILE_NAME)
+    streammap.store(path, new, folder.files, sync=folder.syncs)
+    log.info("changed stream=%s %s", stream.name, " ".join(f"{key}={value}" for key, value in changes.items()))
+    return new
 
 
 def delete(folder: DataFolder, stream: StreamMap) -> None:
@@ -155,7 +203,7 @@ def remove_leftovers(folder: DataFolder) -> None:
     """
     files = folder.files
     streams = os.fspath(folder.path / "streams")
-    kept = {found.folder_name: found for found in folder.maps()}
+    kept = {found.folder_name: found for found in folder.live_maps()}
     try:
         for name in files.listdir(streams):
             path = os.path.join(streams, name)
@@ -261,7 +309,7 @@ def write_catalogue(folder: DataFolder) -> None:
     import sqlite3  # weight: only administration needs it
 
     try:
-        catalogue.rebuild(folder.path, folder.maps(), folder.files)
+        catalogue.rebuild(folder.path, folder.live_maps(), folder.files)
     except (OSError, sqlite3.Error) as error:
         log.warning("catalogue not written error=%s", error)
 

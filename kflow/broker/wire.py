@@ -8,6 +8,8 @@
     RESENT   BLOCK | tail u64 |      the shard's tail that the producer knew before it first sent the block
     ANSWER   count x | first counter u64 | arrival ms u64 | tail u64 | status u64 |, then JSON errors of failed blocks
     CONTROL  JSON {"op": ...}; answered by CONTROL_ANSWER, JSON {"ok": ...} or {"error": {"type", "message"}}
+    CALL     MessagePack of `Call`, an operation of an AWS service; answered by CALL_ANSWER, of `CallAnswer`,
+             which CALL_EVENTs of `CallEvent` follow where it says so
 
 A request's number is the producer's frame number: together with the producer's id and the block's place in the frame it
 stands in the stored block's header, so that a frame which is sent again after a lost connection is found and not stored
@@ -48,6 +50,7 @@ PUT_ONE = struct.Struct("<QIIIIIIH2x")
 """`PUT_HEAD` and one `BLOCK`."""
 
 HELLO, PUT, RESEND, ANSWERED, CONTROL, CONTROL_ANSWER = 1, 2, 3, 4, 5, 6
+CALL, CALL_ANSWER, CALL_EVENT = 7, 8, 9
 
 OK, STALE, REFUSED = 0, 1, 2
 """Status of one block: stored; the map it was routed by is no longer valid; refused, nothing of it is stored."""
@@ -74,6 +77,8 @@ class Hello(msgspec.Struct, frozen=True, kw_only=True):
         version: of the library.
         pid: its process.
         producer: id of the producer; 0 for a tool that only asks, and for the node.
+        is_guarded: whether the node limits, delays or refuses calls of AWS operations on purpose: clients that could go
+            around its services to the log must not.
     """
 
     protocol: tuple[int, int]
@@ -82,6 +87,71 @@ class Hello(msgspec.Struct, frozen=True, kw_only=True):
     version: str
     pid: int
     producer: int = 0
+    is_guarded: bool = False
+
+
+class Call(msgspec.Struct, frozen=True, kw_only=True):
+    """One call of an operation, for this machine's own clients: no HTTP, no base64.
+
+    Attributes:
+        service: for example `kinesis`.
+        operation: for example `PutRecord`.
+        parameters: as boto3 takes them; timestamps are datetimes, or seconds since the epoch.
+        account: of the caller's place; empty for the folder's own.
+        region: as `account`.
+    """
+
+    service: str
+    operation: str
+    parameters: dict[str, Any]
+    account: str = ""
+    region: str = ""
+
+
+class CallError(msgspec.Struct, frozen=True, kw_only=True):
+    """Why a call was refused, in AWS's words.
+
+    Attributes:
+        code: for example `ResourceNotFoundException`.
+        message: AWS's text.
+        status: as HTTP has it.
+    """
+
+    code: str
+    message: str
+    status: int = 400
+
+
+class CallAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """What came of a call: an output as boto3 has it, less `ResponseMetadata`, or an error.
+
+    Attributes:
+        output: by member name.
+        error: why it was refused; None: it was not.
+        request_id: of the call.
+        goes_on: whether events follow, until one says that it is the last.
+    """
+
+    output: dict[str, Any] = {}
+    error: CallError | None = None
+    request_id: str = ""
+    goes_on: bool = False
+
+
+class CallEvent(msgspec.Struct, frozen=True, kw_only=True):
+    """One event of an answer that goes on.
+
+    Attributes:
+        name: of the member of the event stream; empty where it only ends.
+        members: of the event.
+        error: why the stream ends; None: it does not, or without an error.
+        is_last: whether nothing follows.
+    """
+
+    name: str = ""
+    members: dict[str, Any] = {}
+    error: CallError | None = None
+    is_last: bool = False
 
 
 class Block(NamedTuple):
@@ -120,7 +190,7 @@ class Received(NamedTuple):
     payload: bytes
 
 
-def own_hello(folder_id: str, *, producer: int = 0) -> Hello:
+def own_hello(folder_id: str, *, producer: int = 0, is_guarded: bool = False) -> Hello:
     """This process's first words."""
     return Hello(
         protocol=PROTOCOL,
@@ -129,6 +199,7 @@ def own_hello(folder_id: str, *, producer: int = 0) -> Hello:
         version=library_version(),
         pid=os.getpid(),
         producer=producer,
+        is_guarded=is_guarded,
     )
 
 
@@ -222,6 +293,11 @@ def put_many(
 def json_frame(kind: int, request: int, value: object) -> bytes:
     """One whole frame that carries JSON."""
     return frame(kind, request, msgspec.json.encode(value))
+
+
+def packed_frame(kind: int, request: int, value: object) -> bytes:
+    """One whole frame that carries MessagePack."""
+    return frame(kind, request, msgspec.msgpack.encode(value))
 
 
 def blocks_of(payload: memoryview, count: int, *, resent: bool) -> tuple[int, int, int, list[Block]]:
@@ -381,6 +457,35 @@ class Link:
         if "error" in answer:
             raise error_from_json(answer["error"])
         return answer["ok"]
+
+    def call(self, request: int, call: Call) -> CallAnswer:
+        """One call of an AWS operation, with nothing else under way on this connection.
+
+        Raises:
+            KflowError: the node is too old for it, or serves no such service.
+            TimeoutError: no answer came in time.
+            OSError: the connection is lost.
+        """
+        message = packed_frame(CALL, request, call)
+        self.send((message,), len(message))
+        received = self.receive()
+        if received is not None and received.kind == CONTROL_ANSWER and received.request == request:
+            raise error_from_json(msgspec.json.decode(received.payload)["error"])
+        if received is None or received.kind != CALL_ANSWER or received.request != request:
+            raise ConnectionResetError("the node answered something else than what was asked")
+        return msgspec.msgpack.decode(received.payload, type=CallAnswer)
+
+    def event(self, request: int) -> CallEvent:
+        """The next event of a call whose answer goes on.
+
+        Raises:
+            TimeoutError: none came in time; ask again.
+            OSError: the connection is lost.
+        """
+        received = self.receive()
+        if received is None or received.kind != CALL_EVENT or received.request != request:
+            raise ConnectionResetError("the node sent something else than an event")
+        return msgspec.msgpack.decode(received.payload, type=CallEvent)
 
     def set_patience(self, seconds: float) -> None:
         """How long the node may be silent from now on."""

@@ -88,14 +88,47 @@ def add_setting_flags(parser: Parser, *names: str) -> None:
     """One flag per setting; its text is checked with all other settings."""
     for setting in SETTINGS:
         if setting.name in names:
+            if setting.type is bool:
+                parser.add_argument(
+                    "--" + setting.name.replace("_", "-"),
+                    dest=setting.name,
+                    action=argparse.BooleanOptionalAction,
+                    help=f"{setting.help.rstrip('.')}. Default {'yes' if setting.default else 'no'}.",
+                )
+                continue
             unit = f" ({setting.unit})" if setting.unit else ""
             choices = f" {' | '.join(setting.choices)}." if setting.choices else ""
+            default = "" if setting.default in (None, ()) else f" Default {setting.default}."
             parser.add_argument(
                 "--" + setting.name.replace("_", "-"),
                 dest=setting.name,
                 metavar=setting.unit.upper() or "VALUE",
-                help=f"{setting.help.rstrip('.')}{unit}.{choices} Default {setting.default}.",
+                help=f"{setting.help.rstrip('.')}{unit}.{choices}{default}".replace("%", "%%"),
             )
+
+
+def add_endpoint_flags(parser: Parser) -> None:
+    """The flags of everything that opens the endpoint."""
+    add_setting_flags(
+        parser,
+        "port",
+        "bind",
+        "tls",
+        "tls_cert",
+        "tls_key",
+        "auth",
+        "allow_reset",
+        "enforce_limits",
+        "transition_ms",
+        "fault_seed",
+    )
+    parser.add_argument(
+        "--fault",
+        dest="faults",
+        action="append",
+        metavar="FAULT",
+        help="a fault to inject, for example 'kinesis.PutRecords: 5%% ProvisionedThroughputExceeded'; may be repeated",
+    )
 
 
 def settings_of(arguments: Arguments, **overrides: Any) -> Settings:

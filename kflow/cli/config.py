@@ -26,7 +26,7 @@ def _plain(value: Any) -> Any:
 
 
 def _text(value: Any) -> str:
-    return ", ".join(value) or "none" if isinstance(value, tuple) else str(value)
+    return ", ".join(value) or "none" if isinstance(value, (tuple, dict)) else str(value)
 
 
 COMMAND = Group(

@@ -28,7 +28,7 @@ OK, WARNING, WRONG = "ok", "warning", "wrong"
 _FEW_DESCRIPTORS = 1024
 _CLOCK_STEP_MS = 60_000
 _PROBE_SECONDS = 20.0
-_DEPENDENCIES = ("msgspec", "crc32c", "pybase64", "pluggy", "boto3")
+_DEPENDENCIES = ("msgspec", "crc32c", "pybase64", "pluggy", "boto3", "httptools", "h2")
 
 
 class Finding(NamedTuple):
@@ -74,6 +74,7 @@ def _look(arguments: Arguments) -> Iterator[Finding]:
     where = str(settings.file) if settings.file else "no project file; defaults, variables and flags"
     yield Finding(OK, "settings", where)
     yield _plugins(settings)
+    yield _endpoint(settings)
     yield from _data(settings)
 
 
@@ -112,6 +113,22 @@ def _plugins(settings: Settings) -> Finding:
     except KflowError as error:
         return Finding(WRONG, "plugins", str(error))
     return Finding(OK, "plugins", ", ".join(names) or "none")
+
+
+def _endpoint(settings: Settings) -> Finding:
+    from kflow.runtime import admin, ports
+
+    url = ports.kept(settings.data_dir)
+    if url is not None and admin.lock_holder(settings.data_dir) is not None:
+        return Finding(OK, "endpoint", url)
+    port = settings.port
+    holder = ports.holder(port) if port else None
+    if holder is None:
+        return Finding(OK, "endpoint", f"port {port} is free" if port else "any port")
+    who = f"port {port} is held by process {holder[0]} ({holder[1]})"
+    if settings.given("port"):
+        return Finding(WRONG, "endpoint", f"{who}: end it, or set another `port`")
+    return Finding(OK, "endpoint", f"{who}: the next free one is taken")
 
 
 def _data(settings: Settings) -> Iterator[Finding]:

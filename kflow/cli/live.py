@@ -67,7 +67,8 @@ class LiveLines:
     def ready(self, info: ReadyInfo) -> None:
         """Write what runs, and where from."""
         where = _relative(info.data_dir, self._folder)
-        self._terminal.line(f"{self._terminal.paint('ready', 'green')} {info.seconds:.1f} s   data {where}")
+        parts = (f"{self._terminal.paint('ready', 'green')} {info.seconds:.1f} s", f"data {where}", info.endpoint)
+        self._terminal.line("   ".join(filter(None, parts)))
         names = [handler.name for handler in info.handlers]
         places = [_relative(handler.place, self._folder) for handler in info.handlers]
         for handler, place in zip(info.handlers, places, strict=True):

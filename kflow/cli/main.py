@@ -35,6 +35,7 @@ DISTRIBUTION = "kflow-streams"
 TABLE: tuple[tuple[str, str], ...] = (
     ("demo", "run the packaged example on real flight data, end to end"),
     ("run", "run the handlers of a file, folder or module"),
+    ("serve", "serve the AWS endpoint alone"),
     ("check", "load and validate everything, without running it"),
     ("put", "put records into a stream"),
     ("tail", "show the records of a stream"),
@@ -46,6 +47,7 @@ TABLE: tuple[tuple[str, str], ...] = (
     ("checkpoints", "look at and move the positions of handlers"),
     ("reset", "empty the data"),
     ("stop", "stop the runtime of a data folder"),
+    ("env", "write export lines that point SDKs at the endpoint"),
     ("config", "show the settings and where each comes from"),
     ("doctor", "say what is wrong on this machine"),
     ("plugins", "show the plugins that are loaded"),

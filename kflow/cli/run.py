@@ -6,7 +6,7 @@ import os
 import signal
 from pathlib import Path
 
-from kflow.cli.arguments import Arguments, Command, Parser, add_setting_flags, settings_of
+from kflow.cli.arguments import Arguments, Command, Parser, add_endpoint_flags, add_setting_flags, settings_of
 from kflow.cli.live import JsonLines, LiveLines
 from kflow.cli.paths import handler_paths
 from kflow.cli.progress import show_logs
@@ -38,6 +38,7 @@ def configure(parser: Parser) -> None:
         "--drain", action="store_true", help="exit when all that is stored at the start is settled or parked"
     )
     parser.add_argument("--timeout", type=float, metavar="S", help="with --drain: give up after S seconds, exit 1")
+    add_endpoint_flags(parser)
     add_setting_flags(
         parser, "fsync", "region", "account", "max_workers", "retry_backoff_scale", "worker_start", "plugins", "preload"
     )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import msgspec
 
 from kflow import limits
+from kflow.arn import consumer_name
 from kflow.cli.arguments import Arguments, Command, Parser
 from kflow.cli.live import printable, shard_number
 from kflow.cli.paths import open_folder
@@ -55,7 +56,13 @@ class Leases:
             )
             for each in (node["leases"] if node else ())
         }
+        consumers: list[list[str]] = node.get("consumers", []) if node else []
+        self._consumers = {(function, stream): arn for function, stream, arn in consumers}
         self._reads = {(function, stream) for function, stream in (node.get("reads", ()) if node else ())}
+
+    def registered(self, consumer: ConsumerSurvey) -> str | None:
+        """The ARN of the registered consumer that a handler reads as; None for none, and where no runtime runs."""
+        return self._consumers.get((consumer.function, consumer.stream))
 
     def of(self, consumer: ConsumerSurvey, lane: LaneSurvey) -> Lease:
         """Of one lane."""
@@ -120,7 +127,9 @@ def _runtime_line(node: dict[str, Any] | None, data_dir: str) -> str:
         return f"no runtime on {data_dir}"
     workers = count(len(node["workers"]), "worker")
     state = "stopping" if node["stopping"] else "draining" if node.get("draining") else "running"
-    return f"runtime {state}  process {node['pid']}  {span(node['uptime_s'] * 1000)}  {workers}  data {data_dir}"
+    line = f"runtime {state}  process {node['pid']}  {span(node['uptime_s'] * 1000)}  {workers}  data {data_dir}"
+    endpoint = node.get("endpoint")  # an older runtime has none
+    return f"{line}  endpoint {endpoint}" if endpoint else line
 
 
 def _stream_line(stream: StreamSurvey) -> str:
@@ -192,7 +201,9 @@ def write_table(
     heading = ("handler", "shard", "state", "behind", "age", "processed", "redelivered", "parked")
     rows: list[tuple[str, ...]] = [(*heading, *(("dropped",) if dropped else ()), "lost")]
     for consumer in consumers:
-        rows.append(_row(consumer.function, f"{consumer.stream}/*", consumer, consumer.lanes, leases, dropped=dropped))
+        registered = consumer_name(leases.registered(consumer) or "")
+        place = f"{consumer.stream}/*" + (f" ({registered})" if registered else "")
+        rows.append(_row(consumer.function, place, consumer, consumer.lanes, leases, dropped=dropped))
         for group in _groups(consumer, lanes=lanes) if shards else ():
             place = _place(consumer, group[0]) if lanes else f"{consumer.stream}/{shard_number(group[0].shard_id)}"
             rows.append(_row("", place, consumer, group, leases, dropped=dropped))
@@ -292,6 +303,7 @@ def _handler(consumer: ConsumerSurvey, leases: Leases) -> dict[str, Any]:
     return {
         "function": consumer.function,
         "stream": consumer.stream,
+        "consumer_arn": leases.registered(consumer),
         "factor": consumer.factor,
         "state": _state_of(consumer, consumer.lanes, leases),
         "processed": consumer.processed,

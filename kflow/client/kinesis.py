@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import functools
 import inspect
 import time
@@ -12,22 +10,22 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, NoReturn
 
-import msgspec
-
 from kflow import limits
 from kflow.arn import stream_arn, stream_name
+from kflow.aws.calls import Place
 from kflow.broker import wire
 from kflow.broker.asking import around_damage
+from kflow.broker.attributes import DEFAULTS
 from kflow.broker.folder import DataFolder
 from kflow.broker.forgetting import forget
 from kflow.broker.reader import ShardReader
 from kflow.broker.sequence import parse, shard_id, shard_index
 from kflow.broker.streammap import ShardInfo, StreamMap
 from kflow.broker.writing import writing
-from kflow.client import iterators, shapes
+from kflow.client import shapes
 from kflow.client.faults import Exceptions, metadata, raise_as_client_error, raise_invalid
 from kflow.client.parameters import blob, check, check_record, hash_key
-from kflow.client.reading import read_page
+from kflow.client.shapes import records
 from kflow.errors import (
     InvalidArgument,
     KflowError,
@@ -35,12 +33,17 @@ from kflow.errors import (
     ResourceNotFound,
     ValidationFailed,
 )
+from kflow.kinesis import iterators, pages, shards
+from kflow.kinesis.page import read_page, trim_ms
+from kflow.kinesis.registry import Stream
+from kflow.kinesis.seals import Seal
 from kflow.producing import local
 from kflow.producing.pipeline import Entries
 from kflow.records import Position
 
 _DESCRIBED = 100
 _LISTED = 1000
+_LIST = b"shards"
 _TYPES = ("AT_SEQUENCE_NUMBER", "AFTER_SEQUENCE_NUMBER", "TRIM_HORIZON", "LATEST", "AT_TIMESTAMP")
 
 Answer = dict[str, Any]
@@ -142,10 +145,18 @@ class KinesisClient:
                 f"Member must satisfy enum value set: [{', '.join(_TYPES)}]"
             )
         stream, shard = self._shard(name, given["ShardId"])
+        start = iterators.start_of(
+            self._described_by(stream),
+            shard,
+            kind,
+            given.get("StartingSequenceNumber"),
+            _milliseconds(given, "Timestamp"),
+            _now_ms(),
+        )
         folder = self._folder()
         reader = ShardReader(folder, stream, shard.index)
         try:
-            position = around_damage(folder, stream, shard.index, lambda: self._position(stream, shard, reader, given))
+            position = around_damage(folder, stream, shard.index, lambda: start.look(reader))
         finally:
             reader.close()
         return {"ShardIterator": self._token(stream, shard.index, position)}
@@ -154,8 +165,8 @@ class KinesisClient:
     def get_records(self, given: Mapping[str, Any]) -> Answer:
         """The next records of a shard. Source: documented: GetRecords."""
         folder = self._folder()
-        now_ms = time.time_ns() // 1_000_000
-        place = iterators.decode(folder.id, given["ShardIterator"], now_ms)
+        now_ms = _now_ms()
+        place = iterators.decode(self._seal(), given["ShardIterator"], now_ms)
         limit = given.get("Limit", limits.GET_RECORDS_ENTRIES)
         if not 1 <= limit <= limits.GET_RECORDS_ENTRIES:
             bound = "greater than or equal to 1" if limit < 1 else f"less than or equal to {limits.GET_RECORDS_ENTRIES}"
@@ -166,21 +177,23 @@ class KinesisClient:
         try:
             stream = folder.map_by_id(place.stream_id)
         except ResourceNotFound as error:
-            raise ResourceNotFound(
-                f"Shard {shard_id(place.shard)} in stream under account {folder.account} does not exist"
-            ) from error
+            raise shards.absent(place.name, folder.account, place.shard) from error
         reader = ShardReader(folder, stream, place.shard)
         try:
             shard = stream.shards[place.shard]
-            page = around_damage(folder, stream, place.shard, lambda: read_page(reader, shard, place.position, limit))
-            behind_ms = max(0, now_ms - page.arrival_ms) if page.is_behind else 0
-            # By the map, which was read before the page: what it calls closed has nothing to come.
-            ended = not stream.shards[place.shard].is_open and not page.is_behind
+            page = around_damage(
+                folder,
+                stream,
+                place.shard,
+                lambda: read_page(reader, shard, place.position, limit=limit, oldest_ms=trim_ms(stream, now_ms)),
+            )
         finally:
             reader.close()
-        answer: Answer = {"Records": page.records, "MillisBehindLatest": behind_ms}
-        if ended:
-            answer["ChildShards"] = shapes.child_shards(stream, place.shard)
+        assert page is not None  # it waits for the disk
+        answer: Answer = {"Records": records(page), "MillisBehindLatest": page.behind_ms(now_ms)}
+        # By the map, which was read before the page: what it calls closed has nothing to come.
+        if not shard.is_open and not page.is_behind:
+            answer["ChildShards"] = shards.child_shards(stream, place.shard)
         else:
             answer["NextShardIterator"] = self._token(stream, place.shard, page.position)
         return answer
@@ -188,25 +201,32 @@ class KinesisClient:
     @_operation
     def list_shards(self, given: Mapping[str, Any]) -> Answer:
         """The shards of a stream. Source: documented: ListShards; recorded texts."""
-        start = given.get("ExclusiveStartShardId")
-        kept = given.get("ShardFilter") or {}
-        name = given.get("StreamName") or stream_name(given.get("StreamARN", ""))
+        now_ms = _now_ms()
+        after = -1
         if "NextToken" in given:
             for other in ("StreamName", "StreamARN", "ExclusiveStartShardId"):
                 if other in given:
                     raise InvalidArgument(f"NextToken and {other} cannot be provided together.")
-            name, start, kept = _next_token(given["NextToken"])
-        elif not name:
-            raise InvalidArgument("Either NextToken or StreamName should be provided.")
+            said = pages.said(self._seal(), _LIST, given["NextToken"], now_ms)
+            _, name, after, kind, wanted_shard, epoch_ms = said
+        else:
+            kept = given.get("ShardFilter") or {}
+            name = given.get("StreamName") or stream_name(given.get("StreamARN", ""))
+            kind, wanted_shard, epoch_ms = kept.get("Type"), kept.get("ShardId"), _milliseconds(kept, "Timestamp")
+            if not name:
+                raise InvalidArgument("Either NextToken or StreamName should be provided.")
         stream = self._stream(name)
-        found = shapes.filtered(stream, kept, time.time_ns() // 1_000_000)
-        if start is not None:
-            after = self._index(stream, start)
-            found = [shard for shard in found if shard.index > after]
+        if "ExclusiveStartShardId" in given:
+            after = self._index(stream, given["ExclusiveStartShardId"])
+        listed = shards.filtered(self._described_by(stream), kind, wanted_shard, epoch_ms, now_ms)
+        found = [shard for shard in listed if shard.index > after]
         size = min(given.get("MaxResults", _LISTED), _LISTED)
-        answer: Answer = {"Shards": [shapes.shard(shard) for shard in found[:size]]}
+        answer: Answer = {"Shards": [shards.shard(shard) for shard in found[:size]]}
         if len(found) > size:
-            answer["NextToken"] = _token_of_list(name, shard_id(found[size - 1].index), kept)
+            last = found[size - 1].index
+            answer["NextToken"] = pages.token(
+                self._seal(), _LIST, now_ms, stream.id, name, last, kind, wanted_shard, epoch_ms
+            )
         return answer
 
     @_operation
@@ -218,7 +238,7 @@ class KinesisClient:
         found = [shard for shard in stream.shards if shard.index > after]
         size = min(given.get("Limit", _DESCRIBED), _DESCRIBED)
         description = self._described(stream)
-        description["Shards"] = [shapes.shard(shard) for shard in found[:size]]
+        description["Shards"] = [shards.shard(shard) for shard in found[:size]]
         description["HasMoreShards"] = len(found) > size
         return {"StreamDescription": description}
 
@@ -331,41 +351,6 @@ class KinesisClient:
             raise ResourceNotFound(absent)
         return stream, stream.shards[index]
 
-    def _position(self, stream: StreamMap, shard: ShardInfo, reader: ShardReader, given: Mapping[str, Any]) -> Position:
-        kind = given["ShardIteratorType"]
-        by_number = kind in ("AT_SEQUENCE_NUMBER", "AFTER_SEQUENCE_NUMBER")
-        if by_number is not ("StartingSequenceNumber" in given) and kind != "AT_TIMESTAMP":
-            with_number = "no" if by_number else "also a"
-            raise InvalidArgument(
-                "Must either specify (1) AT_SEQUENCE_NUMBER or AFTER_SEQUENCE_NUMBER and StartingSequenceNumber or (2) "
-                "TRIM_HORIZON or LATEST and no StartingSequenceNumber. "
-                f"Request specified {kind} and {with_number} StartingSequenceNumber."
-            )
-        if kind == "TRIM_HORIZON":
-            return Position(0, 0)  # resolved when it is read
-        if kind == "LATEST":
-            return Position(reader.tail, 0)
-        if kind == "AT_TIMESTAMP":
-            return reader.seek_time(_timestamp(given))
-        counter = self._counter(stream, shard, given["StartingSequenceNumber"])
-        return reader.seek_counter(counter + (kind == "AFTER_SEQUENCE_NUMBER"))
-
-    def _counter(self, stream: StreamMap, shard: ShardInfo, text: str) -> int:
-        where = f"on shard {shard_id(shard.index)} in stream {stream.name} under account {self._folder().account}"
-        invalid = f"StartingSequenceNumber {text} used in GetShardIterator {where} is invalid"
-        try:
-            found = parse(int(text))
-        except ValueError as error:
-            raise InvalidArgument(f"{invalid}.") from error
-        if found.shard_index != shard.index:
-            raise InvalidArgument(
-                f"Invalid StartingSequenceNumber. It encodes {shard_id(found.shard_index)}, "
-                f"while it was used in a call to a shard with {shard_id(shard.index)}"
-            )
-        if found.created_s != shard.created_s:
-            raise InvalidArgument(f"{invalid} because it did not come from this stream.")
-        return found.counter
-
     def _check_ordering(self, name: str, text: str) -> None:
         try:
             fine = parse(int(text)).arrival_s <= time.time()
@@ -378,7 +363,15 @@ class KinesisClient:
             )
 
     def _token(self, stream: StreamMap, shard: int, position: Position) -> str:
-        return iterators.encode(self._folder().id, stream.id, shard, position, time.time_ns() // 1_000_000)
+        return iterators.encode(self._seal(), iterators.Place(stream.id, stream.name, shard, position), _now_ms())
+
+    def _seal(self) -> Seal:
+        """Tokens of this client and of a node are the same."""
+        return Seal(self._folder().id.encode())
+
+    def _described_by(self, stream: StreamMap) -> Stream:
+        folder = self._folder()
+        return Stream(stream, Place(folder.account, folder.region), DEFAULTS)
 
     def _described(self, stream: StreamMap) -> Answer:
         folder = self._folder()
@@ -394,34 +387,18 @@ def _key(given: Mapping[str, Any], path: str) -> str:
     return key
 
 
-def _timestamp(given: Mapping[str, Any]) -> int:
-    """`Timestamp` in milliseconds since the epoch: a datetime, seconds, or ISO 8601 text, as botocore takes them."""
-    value = given.get("Timestamp")
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def _milliseconds(given: Mapping[str, Any], name: str) -> int | None:
+    """A timestamp in milliseconds since the epoch: a datetime, seconds, or ISO 8601 text, as botocore takes them."""
+    value = given.get(name)
     if value is None:
-        raise InvalidArgument(
-            "Must specify timestampInMillis parameter for iterator of type AT_TIMESTAMP. "
-            "Current request has no timestamp parameter."
-        )
+        return None
     try:
         moment = datetime.fromisoformat(value) if isinstance(value, str) else value
         seconds = moment.timestamp() if isinstance(moment, datetime) else float(moment)
     except (TypeError, ValueError) as error:
-        raise_invalid([f"Invalid type for parameter Timestamp, value: {value}, type: {type(value)}: {error}"])
-    epoch_ms, now_ms = int(seconds * 1000), time.time_ns() // 1_000_000
-    if epoch_ms > now_ms:
-        raise InvalidArgument(
-            "The timestampInMillis parameter cannot be greater than the currentTimestampInMillis. "
-            f"timestampInMillis: {epoch_ms}, currentTimestampInMillis: {now_ms}"
-        )
-    return epoch_ms
-
-
-def _token_of_list(name: str, start: str, kept: Mapping[str, Any]) -> str:
-    return base64.b64encode(msgspec.json.encode([name, start, kept])).decode()
-
-
-def _next_token(token: str) -> tuple[str, str, dict[str, Any]]:
-    try:
-        return msgspec.json.decode(base64.b64decode(token, validate=True), type=tuple[str, str, dict[str, Any]])
-    except (binascii.Error, ValueError) as error:
-        raise InvalidArgument("Invalid NextToken.") from error
+        raise_invalid([f"Invalid type for parameter {name}, value: {value}, type: {type(value)}: {error}"])
+    return int(seconds * 1000)

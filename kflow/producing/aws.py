@@ -7,7 +7,7 @@ import random
 import threading
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from kflow.arn import stream_name
 from kflow.errors import KflowError, StorageError
@@ -25,6 +25,27 @@ PATIENCE_S = 10.0
 _PAUSE_S = (0.1, 2.0)
 _RETRIED = frozenset({"ProvisionedThroughputExceededException", "InternalFailure"})
 """Source: documented: PutRecords, the only codes of single records."""
+
+
+class Shards(NamedTuple):
+    """The open shards of a stream, in the order of their hash keys.
+
+    Attributes:
+        ids: shard ids.
+        starts: first hash keys.
+        ends: last hash keys.
+    """
+
+    ids: Sequence[str]
+    starts: Sequence[int]
+    ends: Sequence[int]
+
+    def range_of(self, shard_id: str) -> range | None:
+        """The hash keys of a shard; None where it is not open."""
+        if shard_id not in self.ids:
+            return None
+        place = self.ids.index(shard_id)
+        return range(self.starts[place], self.ends[place] + 1)
 
 
 class RemoteStream:
@@ -70,6 +91,27 @@ class RemoteStream:
             for begin, end in _calls(entries):
                 self._put_records(records, range(begin, end), placed, failures)
         return placed, failures
+
+    def shards(self) -> Shards:
+        """The shards that are open now.
+
+        Raises:
+            AwsError: as AWS names it.
+            StorageError: the endpoint cannot be reached.
+        """
+        rows: list[tuple[int, int, str]] = []
+        asked = self._by
+        while True:
+            answer = translated(self._client.list_shards, **asked)
+            for shard in answer["Shards"]:
+                if "EndingSequenceNumber" not in shard["SequenceNumberRange"]:
+                    bounds = shard["HashKeyRange"]
+                    rows.append((int(bounds["StartingHashKey"]), int(bounds["EndingHashKey"]), shard["ShardId"]))
+            if not answer.get("NextToken"):
+                break
+            asked = {"NextToken": answer["NextToken"]}
+        rows.sort()
+        return Shards([row[2] for row in rows], [row[0] for row in rows], [row[1] for row in rows])
 
     def _put_in_order(
         self, records: list[dict[str, Any]], placed: list[Placed | None], failures: dict[int, Failure]

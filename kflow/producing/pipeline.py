@@ -52,6 +52,21 @@ class Entries(NamedTuple):
         return Entries([self.keys[index] for index in indexes], [self.datas[index] for index in indexes], hash_keys)
 
 
+class Gathered(NamedTuple):
+    """User records, put together into fewer.
+
+    Attributes:
+        entries: what is put.
+        members: for each of them, which user records are in it, by their indexes.
+    """
+
+    entries: Entries
+    members: Sequence[Sequence[int]]
+
+
+Gather = Callable[[StreamMap, Entries], Gathered]
+
+
 class Sources(NamedTuple):
     """Where a pipeline gets the stream's map.
 
@@ -65,12 +80,24 @@ class Sources(NamedTuple):
 
 
 class _Chunk(NamedTuple):
-    """Records under way; `numbers` are their places in the call."""
+    """Records under way.
+
+    `numbers` are their places in the call. Where they were put together, `members` says what is in each record of the
+    parts.
+    """
 
     numbers: Sequence[int]
     entries: Entries
     parts: Sequence[Part]
     frames: list[Frame]
+    members: Sequence[Sequence[int]] | None
+
+    def indexes_of(self, part: Part) -> Sequence[int]:
+        """Which of the records are in a part."""
+        if self.members is None:
+            return range(len(self.numbers)) if part.indexes is None else part.indexes
+        put = range(len(self.members)) if part.indexes is None else part.indexes
+        return sorted(index for each in put for index in self.members[each])
 
 
 class _Stale(NamedTuple):
@@ -89,10 +116,19 @@ class Pipeline:
         failures: why a record has none, by its number.
     """
 
-    __slots__ = ("_channel", "_flying", "_in_flight", "_source", "_stale", "failures", "placed")
+    __slots__ = ("_channel", "_flying", "_gather", "_in_flight", "_source", "_stale", "failures", "placed")
 
-    def __init__(self, channel: Channel, source: Sources, total: int = 0) -> None:
+    def __init__(self, channel: Channel, source: Sources, total: int = 0, *, gather: Gather | None = None) -> None:
+        """Begin.
+
+        Args:
+            channel: where frames go.
+            source: of the stream's map.
+            total: how many records there will be; 0 where nobody asks for their places.
+            gather: puts records together before they are encoded, by the map they are routed by; then `total` is 0.
+        """
         self._channel = channel
+        self._gather = gather
         self._source = source
         self._flying: deque[_Chunk] = deque()
         self._in_flight = 0
@@ -138,9 +174,13 @@ class Pipeline:
 
     def _send(self, stream: StreamMap, numbers: Sequence[int], entries: Entries) -> None:
         channel = self._channel
-        parts = channel.encoder(stream).encode_many(entries.keys, entries.datas, entries.hash_keys)
+        if self._gather is None:
+            put, members = entries, None
+        else:
+            put, members = self._gather(stream, entries)
+        parts = channel.encoder(stream).encode_many(put.keys, put.datas, put.hash_keys)
         frames = [Frame(stream, group) for group in _groups(parts)]
-        self._flying.append(_Chunk(numbers, entries, parts, frames))
+        self._flying.append(_Chunk(numbers, entries, parts, frames, members))
         self._in_flight += len(frames)
         for frame in frames:
             channel.submit(frame)
@@ -172,8 +212,7 @@ class Pipeline:
         stale: list[int] = []
         for frame in chunk.frames:
             for place, failure in (frame.failures or {}).items():
-                part = frame.parts[place]
-                indexes = range(len(numbers)) if part.indexes is None else part.indexes
+                indexes = chunk.indexes_of(frame.parts[place])
                 if failure.status == "stale":
                     stale += indexes
                 else:

@@ -27,6 +27,8 @@ FRAME_RECORDS = 500
 """A producer sends when it holds this many records,"""
 FRAME_BYTES = 1 << 20
 """or this many bytes of data, or when the oldest has waited for `linger_ms`."""
+AGGREGATED_RECORDS = 5000
+"""Of user records it may hold more, for they share records."""
 _LINGER_MS_MAX = 60_000
 _KEY_BYTES = 4 * limits.PARTITION_KEY_CHARACTERS
 
@@ -86,12 +88,16 @@ class Producer:
     Use it in a `with` block, or `close` it; an interpreter that exits flushes what is open and logs what failed.
     """
 
-    def __init__(self, stream: str, *, linger_ms: float = 5, target: str | None = None) -> None:
+    def __init__(
+        self, stream: str, *, linger_ms: float = 5, aggregate: bool = False, target: str | None = None
+    ) -> None:
         """Prepare to put to `stream`.
 
         Args:
             stream: name or ARN; it must exist.
             linger_ms: longest time a record waits for others, milliseconds, 0 to 60,000; 0 sends each at once.
+            aggregate: put many records into one, as the Kinesis Producer Library does: cheaper on AWS, and readers
+                must take them apart (`kflow.deaggregate`; AWS's consumer library does). Up to 5,000 are sent together.
             target: `local`, `aws` or a URL; see `kflow.target`.
 
         Raises:
@@ -102,8 +108,9 @@ class Producer:
             raise UsageError(f"linger_ms must be from 0 to {_LINGER_MS_MAX} milliseconds, not {linger_ms!r}")
         self.stream = stream
         self._linger_s = linger_ms / 1000
-        self._limit = FRAME_RECORDS if linger_ms else 1
-        self._outlet: Outlet = outlet(stream, find_target(target))
+        together = AGGREGATED_RECORDS if aggregate else FRAME_RECORDS
+        self._limit = together if linger_ms else 1
+        self._outlet: Outlet = outlet(stream, find_target(target), aggregate=aggregate)
         self._fits = self._outlet.record_bytes - _KEY_BYTES
         self._closed = False
         self._begin()

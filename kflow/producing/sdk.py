@@ -41,7 +41,7 @@ def make_client(
     except exceptions.ProfileNotFound as error:
         raise UsageError(f"{error}; `aws configure list-profiles` shows those there are") from error
     except exceptions.NoRegionError as error:
-        raise UsageError("no region is known: give --region, or set AWS_REGION") from error
+        raise UsageError("no region is known: give --region, or set AWS_DEFAULT_REGION") from error
     except ValueError as error:  # botocore's word for a URL that is none
         raise UsageError(f"{endpoint_url!r} is no endpoint: {error}; give one such as http://127.0.0.1:4566") from error
 

@@ -40,6 +40,7 @@ SLICE_S = 0.0005
 
 OnAppend = Callable[[StreamMap, int, int, int], None]
 OnControl = Callable[["Connection", int, dict[str, Any]], Any]
+OnCall = Callable[["Connection", int, wire.Call], object]
 
 _FRAME_BYTES = wire.FRAME.size
 _HEAD_BYTES = wire.PUT_HEAD.size
@@ -59,6 +60,7 @@ class Service(Protocol):
         hello: what the node says first.
         on_append: told of each append before it is answered.
         on_control: answers control requests.
+        on_call: answers calls of AWS operations.
         connections: all that are open.
         producers: by producer id, the connection it speaks by.
     """
@@ -71,6 +73,7 @@ class Service(Protocol):
     hello: wire.Hello
     on_append: OnAppend
     on_control: OnControl
+    on_call: OnCall
     connections: set[Connection]
     producers: dict[int, Connection]
 
@@ -92,6 +95,8 @@ class Connection:
         failed: by (stream id, shard): the last frame of this connection that failed there, and why.
         stale: by stream id: the last frames of this connection that were stale.
         closed: whether it is gone; answers to it are dropped.
+        calls: by request, what is told when the connection goes before the call of an AWS operation is over.
+        on_drain: called whenever the peer has taken all that was sent; by whoever sends events.
     """
 
     __slots__ = (
@@ -106,8 +111,10 @@ class Connection:
         "_service",
         "_socket",
         "_unanswered",
+        "calls",
         "closed",
         "failed",
+        "on_drain",
         "pid",
         "producer",
         "reading",
@@ -132,6 +139,8 @@ class Connection:
         self.stale: dict[int, deque[int]] = {}
         self.closed = False
         self.reading = True
+        self.calls: dict[int, Callable[[], object]] = {}
+        self.on_drain: Callable[[], object] | None = None
         service.loop.add(self._fd, self._ready)
 
     def fileno(self) -> int:
@@ -169,6 +178,19 @@ class Connection:
         """Answer a control request; dropped where the connection is gone."""
         self._say(wire.json_frame(wire.CONTROL_ANSWER, request, {"ok": value}))
 
+    def answer_call(self, request: int, answer: wire.CallAnswer) -> None:
+        """Answer the call of an AWS operation; dropped where the connection is gone."""
+        self._say(wire.packed_frame(wire.CALL_ANSWER, request, answer))
+
+    def send_event(self, request: int, event: wire.CallEvent) -> None:
+        """Send an event of a call whose answer goes on; dropped where the connection is gone."""
+        self._say(wire.packed_frame(wire.CALL_EVENT, request, event))
+
+    @property
+    def buffered(self) -> int:
+        """Bytes of answers and events that the kernel has not taken yet."""
+        return len(self._outbox)
+
     def refuse(self, request: int, error: Exception) -> None:
         """Answer a control request with an error."""
         self._say(wire.json_frame(wire.CONTROL_ANSWER, request, {"error": wire.error_as_json(error)}))
@@ -198,6 +220,10 @@ class Connection:
         self._service.connections.discard(self)
         if self._service.producers.get(self.producer) is self:
             del self._service.producers[self.producer]
+        self.on_drain = None
+        calls, self.calls = self.calls, {}
+        for gone in calls.values():
+            gone()
 
     def _ready(self, mask: int) -> None:
         if mask & WRITE:
@@ -282,6 +308,8 @@ class Connection:
             self._put_later(request, count, payload, resent=True)
         elif kind == wire.CONTROL:
             self._control(request, payload)
+        elif kind == wire.CALL:
+            self._call(request, payload)
         elif kind == wire.HELLO:
             self._greet(payload)
         else:
@@ -322,6 +350,17 @@ class Connection:
         else:
             if value is not None:
                 self.answer(request, value)
+
+    def _call(self, request: int, payload: memoryview) -> None:
+        try:
+            self._service.on_call(self, request, msgspec.msgpack.decode(payload, type=wire.Call))
+        except KflowError as error:
+            self.refuse(request, error)
+        except msgspec.DecodeError as error:
+            raise ValueError(f"no call: {error}") from error
+        except Exception as error:  # as above
+            log.exception("call failed producer=%d", self.producer)
+            self.refuse(request, InternalError(f"{type(error).__name__}: {error}; please report it"))
 
     def _tails(self, asked: dict[str, Any]) -> list[int]:
         """Where each shard of a stream ends: what a producer must know before it sends its first block there."""
@@ -516,6 +555,8 @@ class Connection:
             return
         if sent == len(self._outbox):
             self._outbox.clear()
+            if self.on_drain is not None:
+                self.on_drain()
         else:
             del self._outbox[:sent]
 

@@ -29,7 +29,11 @@ class _Waiting:
 
 
 class Control:
-    """The operations of one node."""
+    """The operations of one node.
+
+    Attributes:
+        admin: makes, deletes and changes streams.
+    """
 
     def __init__(self, node: Node, streams: Streams) -> None:
         self._node = node
@@ -47,8 +51,13 @@ class Control:
             "redrive": self._redrive,
             "quarantine": self._quarantine,
         }
-        self._streams = StreamAdmin(node, streams, self._moved)
+        self.admin = StreamAdmin(node, streams, self._moved)
+        self._on_moved: list[Callable[[StreamMap], None]] = []
         node.watch_appends(self._appended)
+
+    def watch_streams(self, tell: Callable[[StreamMap], None]) -> None:
+        """Call `tell` on the loop whenever a stream's map was published, or it is gone (its map says `deleted`)."""
+        self._on_moved.append(tell)
 
     def handle(self, connection: Connection, request: int, message: dict[str, Any]) -> Any:
         """Answer one request, or None where the answer follows later."""
@@ -57,7 +66,7 @@ class Control:
         later = self._later.get(name)
         if later is not None:
             return later(connection, request, arguments)
-        on_streams = self._streams.operations.get(name)
+        on_streams = self.admin.operations.get(name)
         if on_streams is not None:
             on_streams(functools.partial(_answer, connection, request), **arguments)
             return None
@@ -136,7 +145,9 @@ class Control:
             self._wake(lambda waiting: waiting.stream_id == stream.id and shard in waiting.offsets, {"shard": shard})
 
     def _moved(self, stream: StreamMap) -> None:
-        """A stream's shards have changed, or it is gone: whoever waits looks for himself."""
+        """A stream is new, its shards have changed, or it is gone: whoever waits looks for himself."""
+        for tell in self._on_moved:
+            tell(stream)
         self._wake(lambda waiting: waiting.stream_id == stream.id, {"shard": None})
 
     def _wake(self, is_meant: Callable[[_Waiting], bool], answer: dict[str, Any]) -> None:

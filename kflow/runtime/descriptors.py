@@ -38,6 +38,14 @@ def open_shards(limit: int) -> int:
     return max(OPEN_SHARDS, min(_MOST_SHARDS, (limit - _OTHERS) // 4))
 
 
+def connections(limit: int) -> int:
+    """How many connections the endpoint may hold: what is left beside the open shards, two descriptors each.
+
+    A quarter at least: where there are few descriptors, few folders have so many shards.
+    """
+    return max(limit // 4, limit - _OTHERS - 2 * open_shards(limit))
+
+
 def kept_engines() -> int:
     """How many engines a worker keeps between grants; a shard of them takes two descriptors."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -54,6 +54,18 @@ class Engines:
         self._warm: OrderedDict[tuple[int, int], None] = OrderedDict()
         self.maps = [streammap.decode(text) for text in spec.maps]
 
+    def learn(self, trigger: int, text: bytes) -> None:
+        """A trigger's stream has this map from now on; another stream of that name begins with nothing kept.
+
+        The old slots stay open, for their descriptor is among those that user code must leave alone.
+        """
+        found = streammap.decode(text)
+        if found.id != self.maps[trigger].id:
+            for key in [key for key in self._shards if key[0] == trigger]:
+                self._drop(key)
+            self._slots.pop(trigger, None)
+        self.maps[trigger] = found
+
     def shard(self, trigger: int, index: int) -> ShardEngines:
         """The engines of a shard, made where they are not kept.
 

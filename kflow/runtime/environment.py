@@ -6,10 +6,16 @@ Source: documented: Lambda Developer Guide, defined runtime environment variable
 from __future__ import annotations
 
 import os
-import socket
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
+if TYPE_CHECKING:
+    from kflow.settings import Settings
+
+_IGNORE = "AWS_IGNORE_CONFIGURED_ENDPOINT_URLS"
 REMOVED = (
     "AWS_PROFILE",
     "AWS_DEFAULT_PROFILE",
@@ -22,7 +28,7 @@ REMOVED = (
     "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
     "AWS_CONTAINER_AUTHORIZATION_TOKEN",
     "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE",
-    "AWS_IGNORE_CONFIGURED_ENDPOINT_URLS",
+    _IGNORE,
     "AWS_CA_BUNDLE",
 )
 """Variables by which an SDK would find real credentials, or ignore the endpoint it was given."""
@@ -31,53 +37,104 @@ FAKE_KEY = "AKIAKFLOWLOCALONLY00"
 FAKE_SECRET = "kflow-local-only-not-a-secret"  # noqa: S105 - it opens nothing: that is its purpose
 
 
-class ClosedPort:
-    """A loopback port that is bound and never listens: a connection to it is refused at once.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reach:
+    """How programs on this machine reach the endpoint.
 
-    Until kflow's own endpoint stands, `AWS_ENDPOINT_URL` names it, so that an SDK call in a handler fails on this
-    machine. It stays bound as long as this object lives, so that nobody else can begin to listen there.
+    Attributes:
+        url: of the endpoint.
+        access_key: with strict authentication one that it knows, else any.
+        secret: of the access key.
+        ca_bundle: file with the endpoint's certificate, where that is of our own making and `url` is https.
     """
 
-    def __init__(self) -> None:
-        self._socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-        self._socket.bind(("127.0.0.1", 0))
-        self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
-
-    def close(self) -> None:
-        """Give the port back."""
-        self._socket.close()
+    url: str
+    access_key: str = FAKE_KEY
+    secret: str = FAKE_SECRET
+    ca_bundle: str = ""
 
 
-def safe_environment(inherited: Mapping[str, str], *, data_dir: Path, region: str, endpoint: str) -> dict[str, str]:
+def reach(settings: Settings, url: str) -> Reach:
+    """How to reach the endpoint that has these settings, at this URL."""
+    bundle = ""
+    if url.startswith("https:") and settings.tls_cert is None:
+        bundle = str(settings.data_dir / "tls" / "localhost.pem")
+    if settings.auth == "strict":
+        access_key, secret = next(iter(settings.access_keys.items()))
+        return Reach(url=url, access_key=access_key, secret=secret, ca_bundle=bundle)
+    return Reach(url=url, ca_bundle=bundle)
+
+
+def aws_variables(reach: Reach, *, data_dir: Path, region: str) -> dict[str, str]:
+    """What an SDK must see to reach the endpoint, and nothing else.
+
+    Args:
+        reach: the endpoint.
+        data_dir: the data folder; where it is not there yet, it is not made either.
+        region: what SDKs take as their region.
+    """
+    nothing = empty_file(data_dir) if data_dir.is_dir() else os.devnull
+    variables = {
+        "AWS_ENDPOINT_URL": reach.url,
+        "AWS_REGION": region,
+        "AWS_DEFAULT_REGION": region,
+        "AWS_ACCESS_KEY_ID": reach.access_key,
+        "AWS_SECRET_ACCESS_KEY": reach.secret,
+        "AWS_CONFIG_FILE": nothing,
+        "AWS_SHARED_CREDENTIALS_FILE": nothing,
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }
+    if reach.ca_bundle:
+        variables["AWS_CA_BUNDLE"] = reach.ca_bundle
+    return variables
+
+
+def past_proxies(inherited: Mapping[str, str], url: str) -> dict[str, str]:
+    """What keeps a proxy of this machine out of the way to the endpoint; nothing where there is no proxy."""
+    if not any(name.lower() in ("http_proxy", "https_proxy", "all_proxy") for name in inherited):
+        return {}
+    host = urlsplit(url).hostname or ""
+    others = inherited.get("no_proxy") or inherited.get("NO_PROXY") or ""
+    text = others if host in others.split(",") else ",".join(filter(None, (others, host)))
+    return {"no_proxy": text, "NO_PROXY": text}
+
+
+def removed(inherited: Iterable[str]) -> list[str]:
+    """Which of these variables would lead an SDK past the endpoint, or to real credentials."""
+    return [name for name in inherited if name in REMOVED or name.startswith("AWS_ENDPOINT_URL_")]
+
+
+def worker_environment(
+    inherited: Mapping[str, str], *, data_dir: Path, region: str, reach: Reach, credentials: str = "local"
+) -> dict[str, str]:
     """The variables of every worker: what was inherited, made unable to reach AWS.
 
     Args:
         inherited: usually `os.environ`.
         data_dir: the data folder; producing in a handler goes there.
         region: what SDKs take as their region.
-        endpoint: URL that SDKs are pointed at.
+        reach: the endpoint that SDKs are pointed at.
+        credentials: `local`; or `inherit`: only Kinesis is pointed there, and all else reaches what the shell reaches.
 
     Returns:
         A complete environment.
     """
-    environment = {
-        name: value
-        for name, value in inherited.items()
-        if name not in REMOVED and not name.startswith("AWS_ENDPOINT_URL")
-    }
-    nothing = empty_file(data_dir)
-    environment.update(
-        AWS_ENDPOINT_URL=endpoint,
-        AWS_REGION=region,
-        AWS_DEFAULT_REGION=region,
-        AWS_ACCESS_KEY_ID=FAKE_KEY,
-        AWS_SECRET_ACCESS_KEY=FAKE_SECRET,
-        AWS_CONFIG_FILE=nothing,
-        AWS_SHARED_CREDENTIALS_FILE=nothing,
-        AWS_EC2_METADATA_DISABLED="true",
-        KFLOW_DATA_DIR=str(data_dir),
-        KFLOW_TARGET="local",
-    )
+    if credentials == "inherit":
+        # Kinesis is here all the same, and so is the region that its streams are in.
+        return {
+            **{name: value for name, value in inherited.items() if name != _IGNORE},
+            **past_proxies(inherited, reach.url),
+            "AWS_ENDPOINT_URL_KINESIS": reach.url,
+            "AWS_REGION": region,
+            "AWS_DEFAULT_REGION": region,
+            "KFLOW_DATA_DIR": str(data_dir),
+            "KFLOW_TARGET": "local",
+        }
+    gone = set(removed(inherited))
+    environment = {name: value for name, value in inherited.items() if name not in gone}
+    environment.update(aws_variables(reach, data_dir=data_dir, region=region))
+    environment.update(past_proxies(inherited, reach.url))
+    environment.update(KFLOW_DATA_DIR=str(data_dir), KFLOW_TARGET="local")
     return environment
 
 

@@ -37,11 +37,12 @@ class HandlerInfo(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ReadyInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """The runtime is ready: seconds it took, where its data is, what it runs."""
+    """The runtime is ready: seconds it took, where its data is, what it runs, and the URL of its endpoint."""
 
     seconds: float
     data_dir: str
     handlers: tuple[HandlerInfo, ...]
+    endpoint: str = ""
 
 
 class HandlerSummary(msgspec.Struct, frozen=True, kw_only=True):

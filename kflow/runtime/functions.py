@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from kflow.broker import streammap
 from kflow.broker.streammap import StreamMap
@@ -15,13 +15,18 @@ from kflow.runtime.places import GrantLease
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FunctionPlan:
-    """A function to run: its handler, the streams of its triggers, what it may use."""
+    """A function to run: its handler, the streams of its triggers, what it may use.
+
+    Attributes:
+        sources: by the stream's name, the ARN of the registered consumer that it reads the stream as.
+    """
 
     handler: Handler
     maps: tuple[StreamMap, ...]
     timeout_s: int
     memory_mb: int
     environment: Mapping[str, str]
+    sources: Mapping[str, str] = field(default_factory=dict)
 
     def triggers_on(self, stream: StreamMap) -> list[int]:
         """Which of its triggers read a stream."""
@@ -73,6 +78,7 @@ def worker_spec(
         environment=dict(plan.environment),
         init_in_invocation=init_in_invocation,
         every_batch=every_batch,
+        sources=tuple(plan.sources.get(each.name, "") for each in plan.maps) if plan.sources else (),
     )
 
 

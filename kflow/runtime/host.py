@@ -7,6 +7,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import closing
 from typing import Any, Self
 
 from kflow.broker import wire
@@ -22,6 +23,7 @@ from kflow.runtime import descriptors, environment, lifeline, loader, starting, 
 from kflow.runtime.connection import Connection
 from kflow.runtime.control import Control
 from kflow.runtime.drain import listed
+from kflow.runtime.endpoint import Endpoint
 from kflow.runtime.feed import HandlerSummary, Listener, ReadyInfo, Summary
 from kflow.runtime.ingest import Ingest
 from kflow.runtime.loop import Loop
@@ -78,16 +80,22 @@ def run(
             region=settings.region,
             account=settings.account,
         )
-        closed_port = environment.ClosedPort()
-        variables = environment.safe_environment(
-            os.environ, data_dir=folder.path, region=settings.region, endpoint=closed_port.url
-        )
-        found = loader.load(*paths, environment=variables) if paths else loader.Loaded()
-        plugins = PluginManager.load(list(settings.plugins), base=settings.project)
-        starting.clean_run_dir(folder.run_dir)
-        survivors = lifeline.end_survivors(folder.run_dir)
-        with _Running(settings, folder, found, plugins, variables, listener, drain=drain) as running:
-            return running.serve(begin, survivors, timeout_s, on_ready)
+        loop = Loop()
+        # Before handlers are loaded, for their environment names its port. Whoever connects waits until all is ready.
+        with closing(loop), closing(Endpoint(settings, folder, loop)) as endpoint:
+            variables = environment.worker_environment(
+                os.environ,
+                data_dir=folder.path,
+                region=settings.region,
+                reach=environment.reach(settings, endpoint.plain_url),
+                credentials=settings.credentials,
+            )
+            found = loader.load(*paths, environment=variables) if paths else loader.Loaded()
+            plugins = PluginManager.load(list(settings.plugins), base=settings.project)
+            starting.clean_run_dir(folder.run_dir)
+            survivors = lifeline.end_survivors(folder.run_dir)
+            with _Running(settings, folder, found, plugins, variables, listener, endpoint, drain=drain) as running:
+                return running.serve(begin, survivors, timeout_s, on_ready)
     finally:
         guard.release()
 
@@ -114,6 +122,7 @@ class _Running:
         plugins: PluginManager,
         variables: dict[str, str],
         listener: Listener,
+        endpoint: Endpoint,
         *,
         drain: bool,
     ) -> None:
@@ -123,8 +132,9 @@ class _Running:
         self.plugins = plugins
         self.variables = variables
         self.listener = listener
+        self.endpoint = endpoint
         self.draining = drain
-        self.loop = Loop()
+        self.loop = endpoint.loop
         self.signals = Signals()
 
     def __enter__(self) -> Self:
@@ -156,7 +166,8 @@ class _Running:
             loop=self.loop,
             on_append=self.node.on_append,
             on_control=self._control,
-            hello=wire.own_hello(folder.id),
+            on_call=self.endpoint.call,
+            hello=wire.own_hello(folder.id, is_guarded=self.settings.enforce_limits or bool(self.settings.faults)),
             failed=lambda text: self.node.notice("error", text),
         )
         self.control = Control(self.node, self.ingest)
@@ -177,6 +188,7 @@ class _Running:
         started = starting.set_up(self.store, self.found.handlers, self.settings, time.monotonic())
         node.functions.update(started.functions)
         node.add(started.leases, started.ends, started.closed)
+        self.endpoint.start(node, self.ingest, self.control)
         ends = {lease.id: node.readable_end(lease)[0] for lease in started.leases}
         self.signals.install(node)
         sys.setswitchinterval(SWITCH_S)
@@ -185,11 +197,20 @@ class _Running:
         node.start()
         self.metrics.start(node.table, node.feed)
         info = ReadyInfo(
-            seconds=time.monotonic() - begin, data_dir=str(self.folder.path), handlers=tuple(started.infos)
+            seconds=time.monotonic() - begin,
+            data_dir=str(self.folder.path),
+            handlers=tuple(started.infos),
+            endpoint=self.endpoint.url,
         )
         node.feed.publish(lambda: self.listener.ready(info))
         for warning in self.found.warnings:
             node.notice("warning", warning)
+        if self.settings.credentials == "inherit" and self.found.handlers:
+            node.notice(
+                "warning",
+                "credentials = 'inherit': handlers see the AWS credentials of this shell, and their calls go to AWS, "
+                "but for those to Kinesis",
+            )
         if self.older_layout is not None:
             node.notice(
                 "info",
@@ -227,7 +248,6 @@ class _Running:
         self.writer.release()
         if not failure[0]:
             self.epochs.ended()
-        self.loop.close()
 
     def _control(self, connection: Connection, request: int, message: dict[str, Any]) -> Any:
         return self.control.handle(connection, request, message)

@@ -17,11 +17,11 @@ from pathlib import Path
 from kflow.broker import wire
 from kflow.broker.log import Log
 from kflow.broker.streammap import StreamMap
-from kflow.errors import ResourceNotFound, StorageError
+from kflow.errors import ResourceNotFound, StorageError, UsageError
 from kflow.runtime.appender import Appender
 from kflow.runtime.backlog import Backlog
 from kflow.runtime.commits import Commits
-from kflow.runtime.connection import Connection, OnAppend, OnControl
+from kflow.runtime.connection import Connection, OnAppend, OnCall, OnControl
 from kflow.runtime.loop import Loop
 
 __all__ = ["Connection", "Ingest"]
@@ -30,6 +30,11 @@ log = logging.getLogger(__name__)
 
 WATCH_S = 2.0
 """The socket's path is looked at this often: whoever cleaned it away gets a new one."""
+
+
+def _no_services(connection: Connection, request: int, call: wire.Call) -> None:
+    del connection, request
+    raise UsageError(f"this runtime serves no {call.service}")
 
 
 class Ingest:
@@ -44,6 +49,8 @@ class Ingest:
         on_control: called for each control request with the connection, the request's number and the request; returns
             the answer, or None to answer later by `Connection.answer`; raises `KflowError` to refuse.
         hello: what the node says first.
+        on_call: called for each call of an AWS operation; answers by `Connection.answer_call`, now or later; raises
+            `KflowError` to refuse.
         failed: told of a sync that failed, for people; it is logged in any case.
     """
 
@@ -55,6 +62,7 @@ class Ingest:
         on_append: OnAppend,
         on_control: OnControl,
         hello: wire.Hello,
+        on_call: OnCall = _no_services,
         failed: Callable[[str], None] = lambda text: None,  # noqa: ARG005  # `sync` has logged it
     ) -> None:
         self.loop = loop
@@ -64,6 +72,7 @@ class Ingest:
         self.hello = hello
         self.on_append = on_append
         self.on_control = on_control
+        self.on_call = on_call
         self.connections: set[Connection] = set()
         self.producers: dict[int, Connection] = {}
         self.store = store

@@ -73,10 +73,18 @@ class Environment:
             self._handler.form,
             stream=stream,
             shard=shard,
-            arn=arn.stream_arn(spec.region, spec.account, stream.name),
+            arn=self._source(stream.name),
             region=spec.region,
             role=arn.role_arn(spec.account, spec.handler.name),
         )
+
+    def _source(self, stream: str) -> str:
+        """The event source ARN of a stream: the registered consumer's, where it is read as one."""
+        spec = self._spec
+        for trigger, source in zip(spec.handler.triggers, spec.sources, strict=False):
+            if source and arn.stream_name(trigger.stream) == stream:
+                return source
+        return arn.stream_arn(spec.region, spec.account, stream)
 
     def enter(self, reader: ShardReader | None) -> None:
         """From here on this shard is read."""

@@ -34,6 +34,7 @@ class WorkerSpec(msgspec.Struct, frozen=True, array_like=True, tag=5):
         environment: variables to set for the handler.
         init_in_invocation: an import that took longer than its own limit runs under the function's timeout.
         every_batch: tell of each batch by itself: a plugin counts them.
+        sources: by trigger, the event source ARN; empty where it is the stream's.
     """
 
     worker: int
@@ -50,6 +51,7 @@ class WorkerSpec(msgspec.Struct, frozen=True, array_like=True, tag=5):
     environment: dict[str, str]
     init_in_invocation: bool = False
     every_batch: bool = False
+    sources: tuple[str, ...] = ()
 
 
 class DeathNote(msgspec.Struct, frozen=True, array_like=True):

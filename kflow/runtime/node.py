@@ -76,6 +76,10 @@ class Node:
         self.drain: DrainWatch | None = None
         self.code = 0
         self.reason = ""
+        self.endpoint = ""
+        """URL of the endpoint; empty where there is none."""
+        self.before_end: Callable[[Callable[[], None]], None] = lambda end: end()
+        """Called once, when all workers have gone: the node ends when what it was given is called."""
         self.upkeep = Upkeep(store, loop, lambda text: self.notice("error", text))
         self._listener = listener
         self._plugins = plugins
@@ -87,20 +91,27 @@ class Node:
         self._appended: list[OnAppend] = []
         self._timer: Timer | None = None
         self._plans = False
+        self._is_ending = False
         self._last_lease = 0
         self._over_memory: set[str] = set()
 
     # ------------------------------------------------------------------ life
 
     def start(self) -> None:
-        """Start the feed, the zygote and the timers; leases are granted from the next `dispatch` on."""
+        """Start the feed, the zygote and the timers; leases are granted from the next `dispatch` on.
+
+        Without functions there is no zygote: nobody would ask it for a worker.
+        """
         self.feed.start()
-        self.supervisor.start()
+        if self.functions:
+            self.supervisor.start()
         self.upkeep.start()
 
     def request_stop(self, reason: str, *, kill: bool = False) -> None:
         """Stop: politely first, so that running attempts end and are stored; a second time, or with `kill`, at once."""
         self.reason = reason
+        if self._is_ending:
+            self.loop.stop()
         if self.table.stopping or kill:
             self.supervisor.kill_all()
         self.table.stopping = True
@@ -136,8 +147,9 @@ class Node:
         self.feed.close()
 
     def _finish_if_done(self) -> None:
-        if self.table.stopping and not self.supervisor.handles:
-            self.loop.stop()
+        if self.table.stopping and not self.supervisor.handles and not self._is_ending:
+            self._is_ending = True
+            self.before_end(self.loop.stop)
 
     # ------------------------------------------------------------------ appends
 
@@ -208,6 +220,46 @@ class Node:
         if self.drain is not None:
             self.drain.check(self.table)
         self.dispatch()
+
+    def stream_gone(self, stream: StreamMap) -> list[str]:
+        """A stream is about to be deleted: nothing of it is granted any more, and who holds a lease returns it.
+
+        What a handler is in the middle of ends as it ends; its outcome is kept nowhere.
+
+        Returns:
+            The functions that read it.
+        """
+        readers = sorted(name for name, plan in self.functions.items() if plan.triggers_on(stream))
+        now = time.monotonic()
+        for action in self.table.remove_stream(stream.id):
+            self._carry_out(action, now)
+        if self.drain is not None:
+            self.drain.check(self.table)
+        self.dispatch()
+        return readers
+
+    def stream_born(self, stream: StreamMap) -> list[str]:
+        """A home stream was made: functions that name it, and whose stream of that name is gone, read it from now on.
+
+        From its beginning, whatever their starting position: they were there before it.
+
+        Returns:
+            Those functions.
+        """
+        text = streammap.encode(stream)
+        readers = []
+        for name, plan in list(self.functions.items()):
+            for trigger, each in enumerate(plan.maps):
+                if each.name != stream.name or each.id == stream.id:
+                    continue
+                self.functions[name] = self.functions[name].with_map(trigger, stream)
+                for handle in self.supervisor.handles.values():
+                    if handle.function == name:
+                        self.supervisor.send(handle, messages.Map(trigger, text))
+                if plan.handler.triggers[trigger].enabled:
+                    readers.append(Reader(plan.handler, trigger))
+        self._children.born(stream, stream.shards, tuple(readers))
+        return sorted({reader.handler.name for reader in readers})
 
     def _close_shard(self, stream: StreamMap, index: int, now: float) -> None:
         try:

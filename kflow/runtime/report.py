@@ -49,6 +49,7 @@ def node_report(node: Node, uptime_s: float, now: float) -> dict[str, Any]:
         "stopping": table.stopping,
         "draining": node.drain is not None,
         "data_dir": str(node.folder.path),
+        "endpoint": node.endpoint,
         "fsync": node.folder.fsync,
         "max_workers": table.max_workers,
         "reads": [
@@ -56,6 +57,9 @@ def node_report(node: Node, uptime_s: float, now: float) -> dict[str, Any]:
             for name, plan in node.functions.items()
             for trigger, stream in zip(plan.handler.triggers, plan.maps, strict=True)
             if trigger.enabled
+        ],
+        "consumers": [
+            [name, stream, source] for name, plan in node.functions.items() for stream, source in plan.sources.items()
         ],
         "leases": [
             _lease(node, lease, now)

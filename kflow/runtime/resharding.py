@@ -13,10 +13,9 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol, TypeVar
 
-from kflow.broker import resharding
-from kflow.broker.folder import DataFolder
 from kflow.broker.log import Log
 from kflow.broker.resharding import Plan, Reshard
+from kflow.broker.reshardplan import Planner
 from kflow.broker.sequence import shard_id
 from kflow.broker.streammap import StreamMap
 from kflow.errors import KflowError, ResourceInUse
@@ -25,7 +24,6 @@ from kflow.runtime.errands import Errands, attempt, guarded
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
-Planner = Callable[[StreamMap], Plan]
 Told = Callable[[dict[str, Any] | KflowError], None]
 Changed = Callable[[StreamMap, StreamMap], None]
 
@@ -70,11 +68,11 @@ class Resharding:
         self._changed = changed
         self._updating: set[int] = set()
 
-    def change(self, name: str, planner: Planner, told: Told) -> None:
+    def change(self, stream: StreamMap, planner: Planner, told: Told) -> None:
         """Change the shards of a stream, when the errands before this one are done.
 
         Args:
-            name: of the stream.
+            stream: a map of it.
             planner: makes the plan out of the map as it is then; raises what AWS refuses with.
             told: called on the loop with what was done, or why it was not.
 
@@ -85,9 +83,9 @@ class Resharding:
         Source: recorded: SplitShard while UPDATING; chosen: the answer comes when it is done, not at once.
         """
         folder = self._log.folder
-        stream = folder.map(name)
         if stream.id in self._updating:
-            raise ResourceInUse(f"Stream {name} under account {folder.account} not ACTIVE, instead in state UPDATING")
+            account, _ = folder.place_of(stream)
+            raise ResourceInUse(f"Stream {stream.name} under account {account} not ACTIVE, instead in state UPDATING")
         self._updating.add(stream.id)
 
         def begin(over: Callable[[], None]) -> None:
@@ -96,7 +94,7 @@ class Resharding:
                 told(result)
                 over()
 
-            plan = attempt(lambda: planner(folder.map(name)))
+            plan = attempt(lambda: planner(folder.current(stream)))
             if isinstance(plan, KflowError):
                 end(plan)
             else:
@@ -146,28 +144,6 @@ class _Change:
 
     def _abandon(self, error: KflowError) -> None:
         self._submit(guarded(self._reshard.abandon), lambda _: self._end(error))
-
-
-def planner(folder: DataFolder, kind: str, name: str, arguments: dict[str, Any]) -> Planner:
-    """What makes the plan of a request; the form of shard ids is checked here, before the stream is looked up.
-
-    Args:
-        folder: whose account and region refusals name.
-        kind: `split`, `merge` or `scale`.
-        name: of the stream.
-        arguments: `shard` and `at` (decimal text, None for the middle); `shard` and `adjacent`; `shards`.
-
-    Raises:
-        ResourceNotFound: no shard id has this form.
-    """
-    account, region = folder.account, folder.region
-    if kind == "scale":
-        return lambda stream: resharding.scale(stream, arguments["shards"], account=account, region=region)
-    shard = resharding.parsed(arguments["shard"], name, account)
-    if kind == "merge":
-        adjacent = resharding.parsed(arguments["adjacent"], name, account)
-        return lambda stream: resharding.merge(stream, shard, adjacent, account=account)
-    return lambda stream: resharding.split(stream, shard, arguments.get("at"), account=account, region=region)
 
 
 def summary(plan: Plan) -> dict[str, Any]:

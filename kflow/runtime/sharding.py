@@ -8,10 +8,11 @@ import msgspec
 
 from kflow.broker.folder import DataFolder
 from kflow.broker.resharding import carry_out
+from kflow.broker.reshardplan import planner
 from kflow.broker.wire import call
 from kflow.broker.writing import writing
 from kflow.errors import NoNode
-from kflow.runtime.resharding import planner, summary
+from kflow.runtime.resharding import summary
 
 _CALL_SECONDS = 120.0
 """A parent on a slow disk is waited for; nobody but its own producers waits with it."""
@@ -76,7 +77,7 @@ def _change(folder: DataFolder, kind: str, name: str, arguments: dict[str, Any])
     try:
         answer = call(folder.path, kind, _CALL_SECONDS, name=name, **arguments)
     except NoNode:
-        plan_for = planner(folder, kind, name, arguments)
+        plan_for = planner((folder.account, folder.region), kind, name, arguments)
         with writing(folder) as log:
             plan = plan_for(folder.map(name))
             carry_out(log, plan)

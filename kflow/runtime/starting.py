@@ -12,15 +12,15 @@ from typing import Annotated
 
 import msgspec
 
-from kflow import arn
+from kflow import arn, limits
 from kflow.broker.folder import DataFolder
 from kflow.broker.log import Log
 from kflow.broker.reader import ShardReader
-from kflow.broker.streammap import StreamMap
+from kflow.broker.streammap import StreamMap, StreamMode
 from kflow.clock import utc_text_ms
 from kflow.declarations import Handler, StartingPosition, StreamTrigger
 from kflow.errors import ResourceNotFound
-from kflow.runtime import consumers
+from kflow.runtime import consumers, registering
 from kflow.runtime.feed import HandlerInfo
 from kflow.runtime.functions import FunctionPlan
 from kflow.runtime.lease import Lease
@@ -96,12 +96,15 @@ def set_up(store: Log, handlers: Sequence[Handler], settings: Settings, now_s: f
     fresh: set[str] = set()
     for handler in handlers:
         maps: list[StreamMap] = []
+        sources: dict[str, str] = {}
         for index, trigger in enumerate(handler.triggers):
             name = arn.stream_name(trigger.stream)
             stream, created = _ensure(store, name, settings)
             if created:
                 fresh.add(name)
             maps.append(stream)
+            if trigger.consumer is not None:
+                sources[stream.name] = _register(store, stream, trigger.consumer, settings)
             started.infos.append(
                 HandlerInfo(
                     name=handler.name,
@@ -128,6 +131,7 @@ def set_up(store: Log, handlers: Sequence[Handler], settings: Settings, now_s: f
             timeout_s=handler.options.timeout or chosen.timeout or DEFAULT_TIMEOUT_S,
             memory_mb=handler.options.memory_size or chosen.memory_size or DEFAULT_MEMORY_MB,
             environment={**(chosen.environment or {}), **(handler.options.environment or {})},
+            sources=sources,
         )
     for number, lease in enumerate(started.leases, 1):
         lease.id = number
@@ -151,13 +155,29 @@ def _ensure(store: Log, name: str, settings: Settings) -> tuple[StreamMap, bool]
         return store.folder.map(name), False
     except ResourceNotFound:
         wanted = settings.stream(name)
+        mode = StreamMode(wanted.mode)
         stream = store.create_stream(
             name,
-            wanted.shards,
+            limits.ON_DEMAND_SHARDS if mode is StreamMode.ON_DEMAND else wanted.shards,
             retention_hours=wanted.retention_hours,
             max_record_bytes=wanted.max_record_size_in_kib * 1024,
+            mode=mode,
         )
         return stream, True
+
+
+def _register(store: Log, stream: StreamMap, name: str, settings: Settings) -> str:
+    source, is_new = registering.consumer_arn(
+        store.folder,
+        stream,
+        name,
+        region=settings.region,
+        account=settings.account,
+        now_ms=store.now().epoch_ms,
+    )
+    if is_new:
+        log.info("consumer registered stream=%s consumer=%s", stream.name, name)
+    return source
 
 
 def describe(trigger: StreamTrigger) -> str:
@@ -186,6 +206,8 @@ def describe(trigger: StreamTrigger) -> str:
     if options.starting_position is not StartingPosition.TRIM_HORIZON:
         since_ms = options.starting_position_ms
         words.append(options.starting_position.value if since_ms is None else f"from {utc_text_ms(since_ms)}")
+    if trigger.consumer is not None:
+        words.append(f"consumer {trigger.consumer}")
     if not trigger.enabled:
         words.append("disabled")
     return ", ".join(words)

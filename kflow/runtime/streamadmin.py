@@ -1,6 +1,7 @@
-"""The node's administration of streams: made, deleted, emptied, split, merged, scaled, while producers append.
+"""The node's administration of streams: made, changed, deleted, emptied, split, merged, scaled, while producers append.
 
-All file work is done by threads, one errand after the other; each request is answered when its errand is over.
+All file work is done by threads, one errand after the other; each request is answered when its errand is over. A stream
+is named by its name, where it is at home, or by its id.
 """
 
 from __future__ import annotations
@@ -8,14 +9,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol, TypeVar
 
+import msgspec
+
 from kflow import limits
+from kflow.broker.attributes import Attributes
 from kflow.broker.forgetting import forget
+from kflow.broker.reshardplan import planner
 from kflow.broker.sequence import shard_id
-from kflow.broker.streammap import StreamMap
+from kflow.broker.streammap import StreamMap, StreamMode
 from kflow.errors import KflowError, UsageError
 from kflow.runtime.errands import Errands, guarded
 from kflow.runtime.node import Node
-from kflow.runtime.resharding import Holding, Resharding, planner
+from kflow.runtime.resharding import Holding, Resharding
 
 T = TypeVar("T")
 Answer = Callable[[Any], None]
@@ -49,17 +54,20 @@ class StreamAdmin:
     Args:
         node: what runs.
         streams: what appends.
-        moved: told of each stream whose map has changed, or that is gone.
+        moved: told of each new map of a stream, also of its first; and of the last one, marked deleted, once it is
+            gone.
     """
 
     def __init__(self, node: Node, streams: Streams, moved: Callable[[StreamMap], None]) -> None:
         self._node = node
+        self._folder = node.folder
         self._streams = streams
         self._moved = moved
         self._errands = Errands()
         self._resharding = Resharding(node.log, streams.appender, node.upkeep, self._errands, self._map_changed)
         self.operations: dict[str, Callable[..., None]] = {
             "create_stream": self.create,
+            "alter_stream": self.alter,
             "delete_stream": self.delete,
             "reset": self.reset,
             "split": self.split,
@@ -75,63 +83,129 @@ class StreamAdmin:
         shards: int,
         retention_hours: int = limits.RETENTION_HOURS,
         max_record_bytes: int = limits.RECORD_BYTES,
+        mode: str = StreamMode.PROVISIONED,
+        account: str = "",
+        region: str = "",
+        attributes: dict[str, Any] | None = None,
     ) -> None:
-        """Create a stream. Handlers that name it run from the next start on."""
+        """Create a stream. Handlers whose stream of that name was deleted read it; others, from the next start on."""
 
         def work() -> StreamMap:
             return self._node.log.create_stream(
-                name, shards, retention_hours=retention_hours, max_record_bytes=max_record_bytes
+                name,
+                shards,
+                retention_hours=retention_hours,
+                max_record_bytes=max_record_bytes,
+                mode=StreamMode(mode),
+                account=account,
+                region=region,
+                attributes=None if attributes is None else msgspec.convert(attributes, Attributes),
             )
 
         def told(made: StreamMap | KflowError) -> None:
             if isinstance(made, StreamMap):
+                self._born(made)
                 answer({"name": made.name, "id": f"{made.id:016x}", "shards": len(made.shards)})
             else:
                 answer(made)
 
         self._errands.add(lambda over: self._do(work, told, over))
 
-    def delete(self, answer: Answer, *, name: str) -> None:
-        """Delete a stream that no running handler reads, once no append to it is under way."""
-        self._refuse_if_read(self._node.folder.map(name), "delete")
-        store = self._node.log
+    def alter(
+        self, answer: Answer, *, name: str = "", stream_id: int | None = None, changes: dict[str, int | str]
+    ) -> None:
+        """Change `retention_hours`, `max_record_bytes` or `mode` of a stream."""
+        stream = self._named(name, stream_id)
+        given: dict[str, Any] = dict(changes)
+        if "mode" in given:
+            given["mode"] = StreamMode(given["mode"])
+        before = stream
+
+        def work() -> StreamMap:
+            nonlocal before
+            before = self._folder.current(stream)
+            return self._node.log.alter_stream(before, **given)
+
+        def told(new: StreamMap | KflowError) -> None:
+            if isinstance(new, StreamMap):
+                self._map_changed(before, new)
+                answer({"name": new.name, "generation": new.generation})
+            else:
+                answer(new)
+
+        self._errands.add(lambda over: self._do(work, told, over))
+
+    def delete(
+        self, answer: Answer, *, name: str = "", stream_id: int | None = None, although_read: bool = False
+    ) -> None:
+        """Delete a stream, once no append to it is under way.
+
+        Args:
+            answer: told.
+            name: of the stream.
+            stream_id: or its id.
+            although_read: whether running handlers may read it: they read nothing of it from then on, until one of that
+                name is made.
+        """
+        stream = self._named(name, stream_id)
+        if not although_read:
+            self._refuse_if_read(stream, "delete")
         self._errands.add(
             lambda over: self._remove(
                 "delete",
-                lambda: [self._node.folder.map(name)],
-                lambda each: store.delete_stream(each.name, unlink=False),
+                lambda: [self._folder.current(stream)],
+                lambda each: self._node.log.delete(each, unlink=False),
                 answer,
                 over,
+                although_read=although_read,
             )
         )
 
     def reset(self, answer: Answer, *, stream: str | None = None) -> None:
-        """Empty streams that no running handler reads, once no append to them is under way."""
-        folder, store = self._node.folder, self._node.log
+        """Empty a stream, or all of all places, that no running handler reads, once no append is under way."""
+        folder, store = self._folder, self._node.log
 
         def chosen() -> list[StreamMap]:
-            return folder.maps() if stream is None else [folder.map(stream)]
+            return folder.live_maps() if stream is None else [folder.map(stream)]
 
         for each in chosen():
             self._refuse_if_read(each, "reset")
-        self._errands.add(
-            lambda over: self._remove("reset", chosen, lambda each: store.reset_stream(each.name), answer, over)
-        )
+        self._errands.add(lambda over: self._remove("reset", chosen, store.reset, answer, over))
 
-    def split(self, answer: Answer, *, name: str, shard: str, at: str | None = None) -> None:
+    def split(
+        self, answer: Answer, *, shard: str, at: str | None = None, name: str = "", stream_id: int | None = None
+    ) -> None:
         """Split a shard in two. Source: documented: SplitShard."""
-        self._change(answer, "split", name, {"shard": shard, "at": at})
+        self._change(answer, "split", name, stream_id, {"shard": shard, "at": at})
 
-    def merge(self, answer: Answer, *, name: str, shard: str, adjacent: str) -> None:
+    def merge(self, answer: Answer, *, shard: str, adjacent: str, name: str = "", stream_id: int | None = None) -> None:
         """Merge two neighbours. Source: documented: MergeShards."""
-        self._change(answer, "merge", name, {"shard": shard, "adjacent": adjacent})
+        self._change(answer, "merge", name, stream_id, {"shard": shard, "adjacent": adjacent})
 
-    def scale(self, answer: Answer, *, name: str, shards: int) -> None:
+    def scale(self, answer: Answer, *, shards: int, name: str = "", stream_id: int | None = None) -> None:
         """Have another number of open shards. Source: documented: UpdateShardCount."""
-        self._change(answer, "scale", name, {"shards": shards})
+        self._change(answer, "scale", name, stream_id, {"shards": shards})
 
-    def _change(self, answer: Answer, kind: str, name: str, arguments: dict[str, Any]) -> None:
-        self._resharding.change(name, planner(self._node.folder, kind, name, arguments), answer)
+    def _named(self, name: str, stream_id: int | None) -> StreamMap:
+        return self._folder.map(name) if stream_id is None else self._folder.map_by_id(stream_id)
+
+    def _change(self, answer: Answer, kind: str, name: str, stream_id: int | None, arguments: dict[str, Any]) -> None:
+        folder = self._folder
+        if stream_id is None:  # the form of shard ids first
+            plan = planner((folder.account, folder.region), kind, name, arguments)
+            self._resharding.change(folder.map(name), plan, answer)
+        else:
+            stream = folder.map_by_id(stream_id)
+            plan = planner(folder.place_of(stream), kind, stream.name, arguments)
+            self._resharding.change(stream, plan, answer)
+
+    def _born(self, made: StreamMap) -> None:
+        """A stream is there: whoever waits for one of its name gets it."""
+        self._streams.learn(made)
+        self._moved(made)
+        readers = self._node.stream_born(made) if made.is_home else []
+        if readers:
+            self._node.notice("info", f"stream {made.name} was created anew: {', '.join(readers)} from its beginning")
 
     def _map_changed(self, old: StreamMap, new: StreamMap) -> None:
         """Readers first: then no record of a child can be there before they know of it."""
@@ -148,31 +222,47 @@ class StreamAdmin:
         self,
         what: str,
         chosen: Callable[[], list[StreamMap]],
-        remove: Callable[[StreamMap], object],
+        remove: Callable[[StreamMap], StreamMap],
         answer: Answer,
         over: Callable[[], None],
+        *,
+        although_read: bool = False,
     ) -> None:
         """Let go of streams, remove them, and what belongs to them; answer, and only then give the space back."""
         node = self._node
         try:
             streams = chosen()
-            for each in streams:
+            for each in streams if not although_read else ():
                 self._refuse_if_read(each, what)
         except KflowError as error:
             answer(error)
             over()
             return
         left = len(streams)
+        made: list[StreamMap] = []
+        for each in streams:
+            readers = node.stream_gone(each)
+            if readers:
+                node.notice(
+                    "warning",
+                    f"stream {each.name} is deleted, and {', '.join(readers)} read it: nothing is read until one of "
+                    "that name is created",
+                )
 
         def work() -> None:
             for each in streams:
-                remove(each)
+                new = remove(each)
+                if new.id != each.id:
+                    made.append(new)
                 forget(node.folder, each)
 
         def told(failure: KflowError | None) -> None:
+            for new in made:  # first: what is kept of the old one is the new one's
+                self._born(new)
             for each in streams:
                 self._streams.forget(each.id)
-                self._moved(each)
+                if failure is None:
+                    self._moved(msgspec.structs.replace(each, deleted=True))
             answer({"streams": [each.name for each in streams]} if failure is None else failure)
             self._do(node.log.empty_trash, lambda _: None, over)
 

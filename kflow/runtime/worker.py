@@ -18,7 +18,6 @@ import traceback
 from pathlib import Path
 from typing import NoReturn
 
-from kflow.broker import streammap
 from kflow.broker.folder import DataFolder
 from kflow.broker.parked import ParkedStore
 from kflow.clock import SystemClock
@@ -103,7 +102,7 @@ class Worker:
             if isinstance(message, messages.Grant):
                 self._run(message)
             elif isinstance(message, messages.Map):
-                self._engines.maps[message.trigger] = streammap.decode(message.text)
+                self._engines.learn(message.trigger, message.text)
             elif isinstance(message, messages.Redrive):
                 self._redrive(message)
             if self._environment.broken:

@@ -30,7 +30,7 @@ def convert(setting: Setting, value: Any, spelled: str, origin: str) -> Any:
     A variable or a flag is text that spells its value; in a file, text is text.
     """
     if isinstance(value, str) and not origin.endswith(".toml"):
-        converted = _parsed(setting.type, value)
+        converted = _parsed(setting, value)
     else:
         converted = _typed(setting.type, value)
     fits = converted is not None
@@ -46,8 +46,9 @@ def convert(setting: Setting, value: Any, spelled: str, origin: str) -> Any:
     return converted
 
 
-def _parsed(kind: type, text: str) -> Any:
-    """What `text` spells as a `kind`; None where it spells none."""
+def _parsed(setting: Setting, text: str) -> Any:
+    """What `text` spells as a value of the setting; None where it spells none."""
+    kind = setting.type
     if kind is bool:
         return {"true": True, "1": True, "false": False, "0": False}.get(text.lower())
     if kind in (int, float):
@@ -56,7 +57,7 @@ def _parsed(kind: type, text: str) -> Any:
         except ValueError:
             return None
     if kind is list:
-        return [part.strip() for part in text.split(",") if part.strip()]
+        return [part.strip() for part in text.split(setting.separator) if part.strip()]
     return _typed(kind, text)
 
 

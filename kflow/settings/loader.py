@@ -108,6 +108,7 @@ class _Loader:
                 flag = "--" + name.replace("_", "-")
                 self._set(name, value, flag, self.cwd, spelled=flag)
         self._refuse_strangers()
+        self._check_together()
         return Settings(
             project=project,
             file=found[0] if found else None,
@@ -145,6 +146,10 @@ class _Loader:
             parts = variable.removeprefix(PREFIX).split("__")
             table = parts[0].lower()
             text = environ[variable]
+            if table in self.top and self.top[table].type is dict and len(parts) == 2:
+                texts = {**self.values[table], parts[1]: text}
+                self._set(table, texts, variable, self.cwd, spelled=variable)
+                continue
             if table not in TABLES:
                 self._set("__".join(parts).lower(), text, variable, self.cwd, spelled=variable)
                 continue
@@ -177,6 +182,19 @@ class _Loader:
             raise UsageError(f"unknown setting {spelled}{nearest(name, [*self.top, *TABLES])}")
         self.values[name] = self._placed(setting, convert(setting, value, spelled, origin), base)
         self.origins[name] = origin
+
+    def _check_together(self) -> None:
+        """Refuse values that are right alone and wrong together."""
+        if self.values["tls_key"] is not None and self.values["tls_cert"] is None:
+            raise UsageError("tls_key is of no use without tls_cert: give both, or neither for a self-made certificate")
+        if self.values["auth"] == "strict" and not self.values["access_keys"]:
+            raise UsageError(
+                "auth = 'strict' needs keys to check against: add [tool.kflow.access_keys] with lines like "
+                "AKIAEXAMPLE = 'its secret', or set KFLOW_ACCESS_KEYS__AKIAEXAMPLE"
+            )
+        for name, options in self.tables["streams"].items():
+            if options.get("mode") == "ON_DEMAND" and "shards" in options:
+                raise UsageError(f"streams.{name}: an ON_DEMAND stream takes no `shards`, it begins with 4: drop one")
 
     def _refuse_strangers(self) -> None:
         """Variables that are no settings of ours may be a plugin's own; which those are is only looked up for one."""

@@ -15,6 +15,7 @@ class StreamSettings:
     """`[tool.kflow.streams.NAME]`: how a stream is created where a handler names it and nobody made it."""
 
     shards: int = 1
+    mode: str = "PROVISIONED"
     retention_hours: int = 24
     max_record_size_in_kib: int = 1024
 
@@ -39,6 +40,9 @@ class Settings:
         fsync: pass it to the data folder only where `given("fsync")`, else what is stored with the data counts.
         plugins: module names, or absolute paths.
         handlers: module names, or absolute paths.
+        port: of the endpoint; another may be taken in its place unless `given("port")`.
+        tls_cert: absolute; None: a certificate of our own making.
+        access_keys: secret by access key id; they are shown nowhere.
         streams: by logical name.
         functions: by function name.
         origins: where each value that is no default came from, by dotted name.
@@ -56,6 +60,21 @@ class Settings:
     worker_start: str = "auto"
     preload: tuple[str, ...] = ()
     handlers: tuple[str, ...] = ()
+    port: int = 4566
+    bind: str = "127.0.0.1"
+    tls: bool = False
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+    auth: str = "none"
+    access_keys: Mapping[str, str] = field(default_factory=dict, repr=False)
+    credentials: str = "local"
+    allow_reset: bool = False
+    enforce_limits: bool = False
+    transition_ms: int = 500
+    faults: tuple[str, ...] = ()
+    fault_seed: int = 0
+    http_idle_seconds: int = 75
+    http_connections: int = 0
     streams: Mapping[str, StreamSettings] = field(default_factory=dict)
     functions: Mapping[str, FunctionSettings] = field(default_factory=dict)
     origins: Mapping[str, str] = field(default_factory=dict)
@@ -80,7 +99,10 @@ class Settings:
     def rows(self) -> Iterator[tuple[str, Any, str]]:
         """Each setting as (dotted name, value, origin), for people."""
         for setting in SETTINGS:
-            yield setting.name, getattr(self, setting.name), self.origins.get(setting.name, "default")
+            value = getattr(self, setting.name)
+            if setting.is_secret:
+                value = dict.fromkeys(value, "(secret)")
+            yield setting.name, value, self.origins.get(setting.name, "default")
         for table, entries in (("streams", self.streams), ("functions", self.functions)):
             for entry, values in entries.items():
                 for row in TABLES[table]:

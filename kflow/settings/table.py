@@ -25,6 +25,8 @@ class Setting:
         maximum: largest number, inclusive.
         pattern: regular expression a text must match as a whole.
         example: shown where `pattern` fails.
+        separator: between the texts of a list, in a variable or a flag.
+        is_secret: whether what it holds is kept from output; it has no flag then, for command lines are visible.
     """
 
     name: str
@@ -37,6 +39,8 @@ class Setting:
     maximum: float | None = None
     pattern: str = ""
     example: str = ""
+    is_secret: bool = False
+    separator: str = ","
 
     @property
     def expected(self) -> str:
@@ -107,12 +111,117 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting(name="preload", type=list, default=(), help="Modules the warm process imports before workers fork."),
     Setting(
+        name="port",
+        type=int,
+        default=4566,
+        minimum=0,
+        maximum=65535,
+        help="Port of the endpoint. Unset: the next free one if this is taken; set: this one or none; 0: any.",
+    ),
+    Setting(
+        name="bind",
+        type=str,
+        default="127.0.0.1",
+        pattern=r"[0-9A-Za-z.:_-]+",
+        example="127.0.0.1",
+        help="Address or name the endpoint listens at. Other than loopback: use auth = 'strict'.",
+    ),
+    Setting(name="tls", type=bool, default=False, help="Whether the endpoint speaks TLS as well, on the same port."),
+    Setting(
+        name="tls_cert", type=Path, default=None, help="Certificate (PEM, with its chain). Unset: a self-made one."
+    ),
+    Setting(
+        name="tls_key", type=Path, default=None, help="Private key (PEM) of tls_cert. Unset: it stands in tls_cert."
+    ),
+    Setting(
+        name="auth",
+        type=str,
+        default="none",
+        choices=("none", "strict"),
+        help="Whether signatures of requests are checked: any credentials do, or those of access_keys.",
+    ),
+    Setting(
+        name="access_keys",
+        type=dict,
+        default={},
+        is_secret=True,
+        help="Secret by access key id, for auth = 'strict'.",
+    ),
+    Setting(
+        name="credentials",
+        type=str,
+        default="local",
+        choices=("local", "inherit"),
+        help="What SDKs in handlers see: keys that open nothing, or those of the shell, with which they reach AWS.",
+    ),
+    Setting(
+        name="allow_reset",
+        type=bool,
+        default=False,
+        help="Whether POST /_kflow/reset empties the data, with no question asked.",
+    ),
+    Setting(
+        name="enforce_limits",
+        type=bool,
+        default=False,
+        help="Whether throughput per shard and calls per second are limited as on AWS.",
+    ),
+    Setting(
+        name="transition_ms",
+        type=int,
+        default=500,
+        minimum=0,
+        maximum=600_000,
+        unit="ms",
+        help="How long streams and consumers stay CREATING, UPDATING and DELETING.",
+    ),
+    Setting(
+        name="faults",
+        type=list,
+        default=(),
+        separator=";",
+        help="Faults to inject, for example 'kinesis.PutRecords: 5% ProvisionedThroughputExceeded'.",
+    ),
+    Setting(
+        name="fault_seed",
+        type=int,
+        default=0,
+        minimum=0,
+        maximum=2**63 - 1,
+        help="Which calls the faults meet: the same seed, the same calls.",
+    ),
+    Setting(
+        name="http_idle_seconds",
+        type=int,
+        default=75,
+        minimum=1,
+        maximum=86_400,
+        unit="seconds",
+        help="A connection to the endpoint is closed after this long without a request.",
+    ),
+    Setting(
+        name="http_connections",
+        type=int,
+        default=0,
+        minimum=0,
+        maximum=1_000_000,
+        unit="connections",
+        help="Most connections to the endpoint at a time; 0: as many as descriptors allow.",
+    ),
+    Setting(
         name="handlers", type=list, default=("./functions",), help="Where handlers are: files, folders or modules."
     ),
 )
 
 STREAM_SETTINGS: tuple[Setting, ...] = (
     Setting(name="shards", type=int, default=1, minimum=1, maximum=1000, unit="shards", help="Shards at creation."),
+    Setting(
+        name="mode",
+        type=str,
+        default="PROVISIONED",
+        choices=("PROVISIONED", "ON_DEMAND"),
+        help="Capacity mode at creation; ON_DEMAND begins with 4 shards.",
+    ),
     Setting(
         name="retention_hours",
         type=int,
@@ -145,11 +254,11 @@ TABLES = {"streams": STREAM_SETTINGS, "functions": FUNCTION_SETTINGS}
 NAMES = {"streams": r"[a-zA-Z0-9_.-]{1,128}", "functions": r"[a-zA-Z0-9_-]{1,64}"}
 """What those names must match."""
 
-LATER = frozenset({"port", "enforce_limits", "services", "stages", "credentials"})
+LATER = frozenset({"services", "stages"})
 """Keys of parts that are not built yet: refused by that name, not as unknown."""
 
 LATER_IN = {
-    "streams": frozenset({"mode", "arn"}),
+    "streams": frozenset({"arn"}),
     "functions": frozenset({"role", "layers", "vpc", "reserved_concurrent_executions", "cloudformation"}),
 }
 """The same within the entries of tables."""

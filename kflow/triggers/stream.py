@@ -14,7 +14,7 @@ from typing import Any, Literal, Never, TypeVar
 
 import msgspec
 
-from kflow.arn import stream_name
+from kflow import arn
 from kflow.declarations import (
     ATTRIBUTE,
     Declared,
@@ -67,7 +67,8 @@ def on_stream(
     parked locally, unless `on_failure="drop"`; AWS drops it.
 
     Args:
-        stream: a logical stream name (1 to 128 letters, digits, `_`, `.` and `-`), or a stream's ARN.
+        stream: a logical stream name (1 to 128 letters, digits, `_`, `.` and `-`), a stream's ARN, or a registered
+            consumer's, which stands for both the stream and `consumer`.
         batch_size: records an invocation gets at most, 1 to 10000; an event has 6 MiB at most, base64 and all.
         maximum_batching_window_in_seconds: how long to gather a fuller batch, 0 (what is there goes at once) to 300.
         parallelization_factor: how many batches of one shard run at once, 1 to 10: in order per partition key.
@@ -87,7 +88,9 @@ def on_stream(
             pattern asks for `data`.
         on_failure: None parks what is spent (chosen: nothing is lost on this machine); `drop` keeps nothing, as AWS
             does without a destination. Other destinations are not built yet.
-        consumer: not built yet; None.
+        consumer: name or ARN of a registered consumer (enhanced fan-out), which is registered at the start where it is
+            missing; None for none. The event's `eventSourceARN` is the consumer's ARN then. Locally every function
+            reads the log itself, so nothing else differs.
         enabled: whether the mapping is active.
         function_name: name on Lambda, 1 to 64 letters, digits, `-` and `_`; None is the Python name.
         timeout: seconds an invocation may take, 1 to 900; None leaves it to the settings, then to Lambda's 3.
@@ -105,10 +108,6 @@ def on_stream(
     place, frame = caller(2)
     if unknown:
         raise options.unknown(place, "@on_stream", unknown, _OPTIONS)
-    if consumer is not None:
-        raise UsageError(
-            f"{place}: consumer is not built yet: remove it: the stream is read without a registered consumer"
-        )
     position, position_ms = _starting_position(place, starting_position)
     mapping = MappingOptions(
         batch_size=options.whole(place, "batch_size", batch_size, 1, 10_000),
@@ -147,6 +146,7 @@ def on_stream(
         environment=options.environment(place, environment),
     )
     name = _stream(place, stream)
+    consumer_name = _consumer(place, name, consumer)
     options.flag(place, "enabled", enabled)
     around = frame.f_locals
 
@@ -173,6 +173,7 @@ def on_stream(
                 enabled=enabled,
                 file=place.file,
                 line=place.line,
+                consumer=consumer_name,
             ),
             function_options,
         )
@@ -214,12 +215,7 @@ def _stream(place: Place, stream: object) -> str:
     if not isinstance(stream, str):
         raise UsageError(f"{place}: the stream must be a name or an ARN, not {stream!r}")
     if stream.startswith("arn:"):
-        if "/consumer/" in stream:
-            raise UsageError(
-                f"{place}: the ARN of a consumer (enhanced fan-out) is not built yet: "
-                f"name the stream, {stream_name(stream)}"
-            )
-        if not _ARN.fullmatch(stream):
+        if not _ARN.fullmatch(stream) and arn.consumer_name(stream) is None:
             raise UsageError(
                 f"{place}: {stream!r} is not the ARN of a Kinesis stream: "
                 "arn:aws:kinesis:REGION:ACCOUNT:stream/NAME, or the name alone"
@@ -229,6 +225,28 @@ def _stream(place: Place, stream: object) -> str:
             f"{place}: a stream's name is 1 to 128 of the letters a-z and A-Z, digits, _, . and -, not {stream!r}"
         )
     return stream
+
+
+def _consumer(place: Place, stream: str, value: object) -> str | None:
+    """The name of the registered consumer, out of its name or its ARN, which may stand in place of the stream's."""
+    by_stream = arn.consumer_name(stream)
+    if value is None:
+        return by_stream
+    if not isinstance(value, str):
+        raise UsageError(f"{place}: consumer must be a consumer's name or ARN, not {value!r}")
+    name = arn.consumer_name(value)
+    if name is None and not _NAME.fullmatch(value):
+        raise UsageError(
+            f"{place}: a consumer's name is 1 to 128 of the letters a-z and A-Z, digits, _, . and -, not {value!r}; "
+            "its ARN is arn:aws:kinesis:REGION:ACCOUNT:stream/NAME/consumer/NAME:SECONDS"
+        )
+    if name is not None and arn.stream_name(value) != arn.stream_name(stream):
+        raise UsageError(
+            f"{place}: consumer {value!r} is of the stream {arn.stream_name(value)}, not of {arn.stream_name(stream)}"
+        )
+    if by_stream not in (None, name or value):
+        raise UsageError(f"{place}: the ARN is of the consumer {by_stream}, consumer={value!r} is another: say it once")
+    return name or value
 
 
 def _starting_position(place: Place, value: object) -> tuple[StartingPosition, int | None]:

@@ -6,7 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 Headers = Sequence[tuple[bytes, bytes]]
-"""Of a response; `Content-Length`, `Transfer-Encoding` and `Connection` are the server's own."""
+"""Of a response; `Content-Length`, `Transfer-Encoding`, `Connection` and `Date` are the server's own. Names may be in
+any case; over HTTP/2 they are sent in lower case."""
+
+LOW_BYTES = 64 * 1024
+"""A response stream that has no more than this waiting is ready for more."""
 
 
 class ResponseStream(Protocol):
@@ -14,15 +18,19 @@ class ResponseStream(Protocol):
 
     Attributes:
         buffered: bytes written and not yet taken by the kernel, or by the peer's flow control window.
-        on_drain: called on the loop each time `buffered` has fallen to `web.LOW_BYTES` or below after it was above.
+        on_drain: called on the loop each time `buffered` has fallen to `LOW_BYTES` or below after it was above.
         on_close: called once, on the loop, if the peer goes away before `end`.
         is_closed: whether nothing more can be written.
     """
 
-    buffered: int
     on_drain: Callable[[], object] | None
     on_close: Callable[[], object] | None
     is_closed: bool
+
+    @property
+    def buffered(self) -> int:
+        """Bytes not taken yet."""
+        ...
 
     def write(self, data: bytes) -> None:
         """Queue some bytes; never blocks, dropped where the peer is gone."""

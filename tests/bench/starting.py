@@ -59,7 +59,7 @@ def start(quick: bool) -> Iterator[Figure]:
 @contextmanager
 def _starter(folder: DataFolder, module: str) -> Iterator[Callable[[], float]]:
     """Starts one worker after the other; each call returns how long its first result took, nanoseconds."""
-    variables = environment.safe_environment(
+    variables = environment.worker_environment(
         os.environ, data_dir=folder.path, region=folder.region, reach=environment.Reach(url="http://127.0.0.1:9")
     )
     (handler,) = loader.load(module, environment=variables).handlers

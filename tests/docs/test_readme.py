@@ -45,6 +45,7 @@ VARYING = (
     (re.compile(r"\b\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\b"), "<time>"),
     (re.compile(r"\b49(\d{54}|…\d{3})"), "<sequence number>"),
     (re.compile(r"\b[\d,]+ records/s\b"), "<rate>"),
+    (re.compile(r"\bhttp://127\.0\.0\.1:\d+"), "<url>"),
     (re.compile(r" {2,}"), "  "),
 )
 

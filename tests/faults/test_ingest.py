@@ -11,6 +11,7 @@ import os
 import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -644,6 +645,35 @@ def test_control_requests_are_answered_at_once_or_later_or_refused(node: TestNod
     assert answer == {"error": {"type": "ResourceInUse", "message": "taken"}}
     assert str(wire.error_from_json(answer["error"])) == "taken"
     assert type(wire.error_from_json(answer["error"])) is ResourceInUse
+
+
+def test_calls_of_operations_are_answered_now_or_later_or_refused(node: TestNode) -> None:
+    speaker = Speaker(node, producer=0)
+    call = wire.Call(service="kinesis", operation="PutRecord", parameters={"Data": b"\x00\xff"}, region="eu-west-1")
+    speaker.send(wire.packed_frame(wire.CALL, 3, call))
+    refused = speaker.receive()
+    assert (refused.kind, refused.request) == (wire.CONTROL_ANSWER, 3)
+    assert msgspec.json.decode(refused.payload) == {
+        "error": {"type": "UsageError", "message": "this runtime serves no kinesis"}
+    }
+
+    calls: list[tuple[Connection, int, wire.Call]] = []
+    node.ingest.on_call = lambda *asked: calls.append(asked)
+    speaker.send(wire.packed_frame(wire.CALL, 4, call))
+    eventually(lambda: node.round() or calls)
+    connection, request, heard = calls[0]
+    assert (request, heard) == (4, call)
+    answer = wire.CallAnswer(output={"Data": b"\xff", "At": datetime(2026, 11, 26, tzinfo=UTC)})
+    connection.answer_call(request, answer)
+    received = speaker.receive()
+    assert (received.kind, received.request) == (wire.CALL_ANSWER, 4)
+    assert msgspec.msgpack.decode(received.payload, type=wire.CallAnswer) == answer
+
+
+def test_a_call_that_is_none_costs_its_connection(node: TestNode) -> None:
+    speaker = Speaker(node, producer=0)
+    speaker.send(wire.frame(wire.CALL, 1, b"\xc1"))
+    eventually(lambda: node.round() or not node.ingest.connections)
 
 
 def test_an_operation_that_breaks_is_an_internal_error_and_the_node_goes_on(

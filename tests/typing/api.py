@@ -102,6 +102,13 @@ def produce() -> None:
     with Producer("orders", linger_ms=5) as producer:
         producer.put(b"x", "key")
         producer.flush()
+    with Producer("orders", aggregate=True) as aggregating:
+        aggregating.put(b"x", "key")
+
+
+def take_apart(event: dict[str, object], batch: Batch[Order]) -> None:
+    kflow.deaggregate(event)
+    kflow.deaggregate(batch, hash_range=(0, 2**128 - 1))
 
 
 def read() -> None:

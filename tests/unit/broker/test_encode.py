@@ -236,7 +236,7 @@ def test_other_kinds_of_text_and_bytes_are_taken() -> None:
         (b"\2\0\0\0\1\0\0k1", 1, 0),  # a payload longer than the body
         (b"\1\0\0\0\2\0\0k1", 1, 0),  # a key longer than the body
         (b"\1\0\0\0\1\0\0k1x", 1, 0),  # something left over
-        (b"\1\0\0\0\1\0\0k1", 1, 4),  # an unknown flag
+        (b"\1\0\0\0\1\0\0k1", 1, 8),  # an unknown flag
         (b"\1\0\0\0\1\0\0k1", 1, WIDE_KEYS),
         (b"\1\0\0\0\1\0\0\1k1", 1, HASH_KEYS),  # a hash key that is not there
         (b"\1\0\0\0\1\0\0\2k1" + bytes(16), 1, HASH_KEYS),

@@ -572,11 +572,11 @@ def test_doctor_finds_nothing_wrong_with_a_healthy_folder(run: Run, orders: Data
 
 
 def test_doctor_exits_with_1_where_something_is_wrong(run: Run, tmp_path: Path) -> None:
-    (tmp_path / "kflow.toml").write_text("port = 1\n")
+    (tmp_path / "kflow.toml").write_text("port = -1\n")
     code, out, _ = run("doctor")
     assert code == 1
     assert out.splitlines()[-1] == (
-        "wrong    settings      port in kflow.toml is not built yet in this version of kflow: take it out"
+        "wrong    settings      port in kflow.toml must be a whole number from 0 to 65535, not -1"
     )
 
 

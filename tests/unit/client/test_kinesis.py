@@ -16,10 +16,8 @@ import kflow
 from kflow.broker.checkpoints import slots_path
 from kflow.broker.folder import DataFolder
 from kflow.broker.writing import writing
-from kflow.client import iterators
-from kflow.errors import ExpiredIterator, InvalidArgument, UsageError
+from kflow.errors import UsageError
 from kflow.producing import runtime
-from kflow.records import Position
 
 SHARD_0 = "shardId-000000000000"
 
@@ -196,30 +194,6 @@ def test_a_number_of_another_shard_or_stream_is_refused(client: Any) -> None:
         StartingSequenceNumber=number,
     )
     assert found["Message"].startswith("Invalid StartingSequenceNumber. It encodes shardId-000000000001, while")
-
-
-def test_tokens_expire_after_five_minutes_and_tolerate_quotes() -> None:
-    token = iterators.encode("folder", 7, 3, Position(64, 2), 1_421_889_722_000)
-
-    place = iterators.decode("folder", f'"{token}"', 1_421_890_022_000)
-    assert (place.stream_id, place.shard, place.position) == (7, 3, Position(64, 2))
-    with pytest.raises(ExpiredIterator) as raised:
-        iterators.decode("folder", token, 1_421_890_022_001)
-    assert str(raised.value) == (
-        "Iterator expired. The iterator was created at time Thu Jan 22 01:22:02 UTC 2015 while right now it is "
-        "Thu Jan 22 01:27:02 UTC 2015 which is further in the future than the tolerated delay of 300000 milliseconds."
-    )
-
-
-def test_forged_and_foreign_tokens_are_invalid() -> None:
-    token = iterators.encode("folder", 7, 3, Position(64, 2), 0)
-    forged = ("B" if token[20] == "A" else "A").join((token[:20], token[21:]))
-
-    for bad in (forged, token[:-4], "no token", ""):
-        with pytest.raises(InvalidArgument, match=r"^Invalid ShardIterator\.$"):
-            iterators.decode("folder", bad, 0)
-    with pytest.raises(InvalidArgument):
-        iterators.decode("another folder", token, 0)
 
 
 def test_the_positions_of_consumers_go_with_their_stream(client: Any, folder: DataFolder) -> None:

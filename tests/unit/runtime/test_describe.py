@@ -50,3 +50,8 @@ def test_no_retries_one_filter_and_disabled() -> None:
         "1 filter",
         "disabled",
     ]
+
+
+def test_a_registered_consumer_is_told() -> None:
+    trigger = StreamTrigger(stream="orders", options=MappingOptions(), consumer="fast")
+    assert describe(trigger) == "batch 100, consumer fast"

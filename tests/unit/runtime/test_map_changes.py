@@ -254,3 +254,43 @@ def test_damage_is_put_to_the_writer_once_and_the_lease_goes_on_when_it_has_look
     world.until(lambda: lease.state is LeaseState.READY)
 
     assert table.leases[2].state is LeaseState.READY
+
+
+def test_nothing_of_a_stream_that_goes_is_granted_any_more_and_who_holds_a_lease_returns_it(world: World) -> None:
+    world.put(3)
+    table = world.node.table
+    table.stopping = False
+    (grant,) = table.plan(0.0)[1:]
+    table.stopping = True
+    (place,) = table.places
+    world.node.supervisor.handles[place] = world.node.supervisor.handles.pop(1)
+
+    assert world.node.stream_gone(world.stream) == ["bill"]
+
+    assert world.states() == []
+    held = [(each.id, each.generation) for each in grant.leases]  # type: ignore[union-attr]
+    sent = [world.channel.receive(wait=True) for _ in held]
+    assert [(each.lease, each.generation) for (each,) in sent] == held
+    world.node.supervisor.handles[1] = world.node.supervisor.handles.pop(place)
+
+
+def test_a_stream_made_anew_is_read_from_its_beginning_by_who_read_the_old_one(world: World) -> None:
+    world.node.stream_gone(world.stream)
+    world.log.delete_stream("orders")
+    new = world.stream = world.log.create_stream("orders", 2)
+
+    assert world.node.stream_born(new) == ["bill"]
+
+    world.put(1)
+    world.until(lambda: len(world.node.table.leases) == 4)
+    assert {lease.stream_id for lease in world.node.table.leases.values()} == {new.id}
+    (message,) = world.channel.receive(wait=True)
+    assert message == Map(0, streammap.encode(new))
+    slots = SlotFile.open(world.folder.path, "bill", new.id, files=world.folder.files)
+    assert slots.load(0, 0).checkpoint == Position(0, 0)
+    slots.close()
+
+
+def test_a_stream_that_nobody_names_is_read_by_nobody(world: World) -> None:
+    assert world.node.stream_born(world.log.create_stream("other", 1)) == []
+    assert len(world.node.table.leases) == 2

@@ -104,3 +104,18 @@ def test_a_drain_of_nothing_stops_at_once(made: tuple[Node, Heard]) -> None:
     node.loop.run()  # would never return
 
     assert node.reason == "drained"
+
+
+def test_the_end_waits_for_what_must_end_first_and_a_second_request_does_not(made: tuple[Node, Heard]) -> None:
+    node, _ = made
+    node.table.leases.clear()
+    ends: list[object] = []
+    node.before_end = ends.append
+
+    node.request_stop("Ctrl-C")
+    node.dispatch()
+    assert len(ends) == 1
+
+    node.request_stop("Ctrl-C again")
+    assert len(ends) == 1
+    node.loop.run()  # would never return

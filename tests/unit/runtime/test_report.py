@@ -60,10 +60,13 @@ def test_what_waits_for_news_is_left_out_unless_it_is_in_trouble() -> None:
         table.leases[number] = Lease(number, "bill", 1, number, 0, settled_at=0.0, state=state)
     table.leases[9] = Lease(9, "bill", 1, 9, 0, settled_at=0.0, state=LeaseState.NEWS, trouble="the disk is full")
     trigger = SimpleNamespace(enabled=True)
-    plan = SimpleNamespace(maps=[SimpleNamespace(name="orders")], handler=SimpleNamespace(triggers=[trigger]))
+    plan = SimpleNamespace(
+        maps=[SimpleNamespace(name="orders")], handler=SimpleNamespace(triggers=[trigger]), sources={"orders": "arn:x"}
+    )
     node = SimpleNamespace(
         table=table,
         options=SimpleNamespace(epoch=1),
+        endpoint="http://127.0.0.1:4566",
         drain=None,
         folder=SimpleNamespace(path="data", fsync="none"),
         feed=SimpleNamespace(dropped=0),
@@ -75,6 +78,8 @@ def test_what_waits_for_news_is_left_out_unless_it_is_in_trouble() -> None:
 
     assert [each["state"] for each in found["leases"]] == ["parents", "due", "ready", "running", "news"]
     assert found["leases"][-1]["detail"] == "the disk is full"
+    assert found["consumers"] == [["bill", "orders", "arn:x"]]
+    assert found["endpoint"] == "http://127.0.0.1:4566"
     assert found["reads"] == [["bill", "orders"]]
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from kflow.broker.folder import DataFolder
+from kflow.broker.reshardplan import planner
 from kflow.broker.streammap import StreamMap
 from kflow.errors import (
     InternalError,
@@ -22,7 +23,7 @@ from kflow.errors import (
     StorageFull,
 )
 from kflow.runtime.errands import Errands, guarded
-from kflow.runtime.resharding import Resharding, planner, summary
+from kflow.runtime.resharding import Resharding, summary
 from tests.storing import FaultyFiles, Store
 
 
@@ -77,7 +78,8 @@ class Node:
         self.did.append(f"changed to {new.generation}")
 
     def change(self, kind: str, name: str = "orders", **arguments: Any) -> None:
-        self.resharding.change(name, planner(self.folder, kind, name, arguments), self.told.append)
+        plan = planner((self.folder.account, self.folder.region), kind, name, arguments)
+        self.resharding.change(self.folder.map(name), plan, self.told.append)
 
 
 @pytest.fixture
@@ -219,7 +221,7 @@ def test_a_request_that_makes_no_sense_is_answered_and_holds_nothing_up(node: No
 
 def test_the_summary_names_what_stays_open_and_leaves_out_what_lies_between(node: Node) -> None:
     stream = node.store.log.create_stream("four", 4)
-    plan = planner(node.folder, "scale", "four", {"shards": 3})(stream)
+    plan = planner(("123456789012", "us-east-1"), "scale", "four", {"shards": 3})(stream)
     told = summary(plan)
     assert told["open_shards"] == 3
     assert [each[-2:] for each in told["closed"]] == ["00", "01", "02", "03"]

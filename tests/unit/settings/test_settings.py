@@ -150,9 +150,19 @@ def test_without_files_no_project_is_looked_for(tmp_path: Path) -> None:
             'fsync = "intervall"',
             "fsync in kflow.toml must be one of none, interval, always, not 'intervall'; did you mean `interval`?",
         ),
+        ("port = 65536", "port in kflow.toml must be a whole number from 0 to 65535, not 65536"),
+        ('bind = "a b"', "bind in kflow.toml must be text like '127.0.0.1', not 'a b'"),
+        ('auth = "strikt"', "auth in kflow.toml must be one of none, strict, not 'strikt'; did you mean `strict`?"),
         (
-            "port = 4566",
-            "port in kflow.toml is not built yet in this version of kflow: take it out",
+            'auth = "strict"',
+            (
+                "auth = 'strict' needs keys to check against: add [tool.kflow.access_keys] with lines like "
+                "AKIAEXAMPLE = 'its secret', or set KFLOW_ACCESS_KEYS__AKIAEXAMPLE"
+            ),
+        ),
+        (
+            'tls_key = "a.pem"',
+            "tls_key is of no use without tls_cert: give both, or neither for a self-made certificate",
         ),
         (
             "[stages.prod]",
@@ -171,8 +181,8 @@ def test_without_files_no_project_is_looked_for(tmp_path: Path) -> None:
             "streams.orders.shards in kflow.toml must be a whole number from 1 to 1000 shards, not 1001",
         ),
         (
-            '[streams.orders]\nmode = "ON_DEMAND"',
-            "streams.orders.mode in kflow.toml is not built yet in this version of kflow: take it out",
+            '[streams.orders]\nmode = "ON_DEMAND"\nshards = 2',
+            "streams.orders: an ON_DEMAND stream takes no `shards`, it begins with 4: drop one",
         ),
         (
             "[functions.bill]\ntimeout = 901",
@@ -234,6 +244,15 @@ def test_rows_name_every_setting_with_its_origin(tmp_path: Path) -> None:
     assert ("max_workers", 2, "kflow.toml") in rows
     assert ("fsync", "interval", "default") in rows
     assert ("streams.orders.shards", 3, "kflow.toml") in rows
+
+
+def test_secrets_come_from_a_file_and_from_variables_and_are_shown_nowhere(tmp_path: Path) -> None:
+    project(tmp_path, "[access_keys]\nAKIA0 = 'zero'\n")
+    settings = load(tmp_path, environ={"KFLOW_ACCESS_KEYS__AKIA1": "one"})
+    assert settings.access_keys == {"AKIA0": "zero", "AKIA1": "one"}
+    shown = {name: (value, origin) for name, value, origin in settings.rows()}
+    assert shown["access_keys"] == ({"AKIA0": "(secret)", "AKIA1": "(secret)"}, "KFLOW_ACCESS_KEYS__AKIA1")
+    assert "zero" not in repr(settings)
 
 
 def test_settings_cross_processes(tmp_path: Path) -> None:

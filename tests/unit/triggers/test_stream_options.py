@@ -86,6 +86,55 @@ def test_every_option_arrives_in_the_declaration():
     )
 
 
+CONSUMER = "arn:aws:kinesis:eu-west-1:123456789012:stream/orders/consumer/fast:1700000000"
+
+
+@pytest.mark.parametrize(
+    ("stream", "consumer"),
+    [
+        ("orders", "fast"),
+        ("orders", CONSUMER),
+        ("arn:aws:kinesis:eu-west-1:123456789012:stream/orders", "fast"),
+        (CONSUMER, None),
+        (CONSUMER, "fast"),
+        (CONSUMER, CONSUMER),
+    ],
+)
+def test_a_registered_consumer_is_named_by_its_name_or_its_arn(stream, consumer):
+    @on_stream(stream, consumer=consumer)
+    def bill(event, context):
+        pass
+
+    (mark,) = declared(bill)
+    assert mark.trigger.stream == stream
+    assert mark.trigger.consumer == "fast"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("'orders', consumer=7", "consumer must be a consumer's name or ARN, not 7"),
+        (
+            "'orders', consumer='my fast one'",
+            (
+                "a consumer's name is 1 to 128 of the letters a-z and A-Z, digits, _, . and -, not 'my fast one'; "
+                "its ARN is arn:aws:kinesis:REGION:ACCOUNT:stream/NAME/consumer/NAME:SECONDS"
+            ),
+        ),
+        (
+            f"'clicks', consumer='{CONSUMER}'",
+            f"consumer '{CONSUMER}' is of the stream orders, not of clicks",
+        ),
+        (
+            f"'{CONSUMER}', consumer='slow'",
+            "the ARN is of the consumer fast, consumer='slow' is another: say it once",
+        ),
+    ],
+)
+def test_a_wrong_consumer_is_refused(tmp_path, monkeypatch, arguments, message):
+    assert refusal(tmp_path, monkeypatch, f"@on_stream({arguments})") == f"app.py:3: {message}"
+
+
 def test_a_tumbling_window_arrives_in_the_declaration():
     @on_stream("orders", tumbling_window_in_seconds=900)
     def bill(batch: Batch):
@@ -272,10 +321,6 @@ def test_an_unknown_option_is_refused_with_the_nearest_name(tmp_path, monkeypatc
             )
             for where in ("sqs:dead", "sns:alerts", "s3:graveyard", "arn:aws:sqs:us-east-1:123456789012:dead")
         ),
-        (
-            "consumer='fast'",
-            "consumer is not built yet: remove it: the stream is read without a registered consumer",
-        ),
     ],
 )
 def test_an_option_of_a_later_part_is_refused_as_not_built_yet(tmp_path, monkeypatch, arguments, message):
@@ -299,8 +344,11 @@ def test_an_option_of_a_later_part_is_refused_as_not_built_yet(tmp_path, monkeyp
             ),
         ),
         (
-            "'arn:aws:kinesis:us-east-1:123456789012:stream/orders/consumer/fast:1'",
-            "the ARN of a consumer (enhanced fan-out) is not built yet: name the stream, orders",
+            "'arn:aws:kinesis:us-east-1:123456789012:stream/orders/consumer/fast'",
+            (
+                "'arn:aws:kinesis:us-east-1:123456789012:stream/orders/consumer/fast' is not the ARN of a Kinesis "
+                "stream: arn:aws:kinesis:REGION:ACCOUNT:stream/NAME, or the name alone"
+            ),
         ),
     ],
 )

@@ -1,0 +1,63 @@
+"""AWS's JSON protocol, in CBOR."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from kflow.aws import cbor
+from kflow.aws.cbor_output import CborOutput
+from kflow.aws.dispatch import Bound
+from kflow.aws.errors import SerializationFailed
+from kflow.aws.eventstream import Vocabulary
+from kflow.aws.shapes import Operation
+from kflow.aws.vocabulary import vocabulary
+
+
+class CborWire:
+    """A `kflow.aws.wires.Wire`."""
+
+    name = "cbor"
+    content_type = b"application/x-amz-cbor-1.1"
+
+    def __init__(self) -> None:
+        self._output = CborOutput()
+        self._vocabularies: dict[str, Vocabulary] = {}
+        self.write = self._output.bytes_of
+        self.write_plain = cbor.mapping
+
+    def plain(self, body: bytes) -> dict[str, Any]:
+        """See `Wire`."""
+        try:
+            value = cbor.decode(body)
+        except cbor.CborError as error:
+            raise SerializationFailed from error
+        if not isinstance(value, dict):
+            raise SerializationFailed
+        return value
+
+    def quick(self, bound: Bound, body: bytes) -> Any:
+        """See `Wire`."""
+        try:
+            value = cbor.decode(body)
+        except cbor.CborError:
+            return None
+        return bound.binary_input.quick(value)
+
+    def exact(self, bound: Bound, value: Mapping[str, Any]) -> Any:
+        """See `Wire`."""
+        return bound.binary_input.exact(value)
+
+    def vocabulary(self, operation: Operation) -> Vocabulary:
+        """See `Wire`."""
+        made = self._vocabularies.get(operation.name)
+        if made is None:
+            made = self._vocabularies[operation.name] = vocabulary(
+                operation,
+                self.write,
+                self.write_plain,
+                content_type=self.content_type.decode(),
+                event_content_type="application/cbor",
+                has_initial_response=True,
+            )
+        return made

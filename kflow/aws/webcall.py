@@ -1,0 +1,122 @@
+"""A call that came over HTTP, and how it is answered."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+from kflow.aws.calls import Context, EventStream, Output
+from kflow.aws.errors import InternalFailure
+from kflow.aws.eventstream import CONTENT_TYPE, Events, Vocabulary
+from kflow.aws.formats import Format, Response
+from kflow.aws.shapes import Operation
+from kflow.aws.wires import Wire, error_body
+from kflow.errors import AwsError, KflowError
+from kflow.web.exchange import Exchange, Headers
+
+logger = logging.getLogger(__name__)
+
+
+class Writer(Protocol):
+    """Turns outputs and errors into responses."""
+
+    def serialise(self, operation: Operation, output: Output, request_id: str) -> Response:
+        """A success."""
+        ...
+
+    def error(self, operation: Operation | None, error: AwsError, request_id: str) -> Response:
+        """A failure."""
+        ...
+
+    def vocabulary(self, operation: Operation) -> Vocabulary:
+        """How the events of its answer are written."""
+        ...
+
+
+class WireWriter:
+    """Of AWS's JSON protocol, in one of its encodings."""
+
+    def __init__(self, wire: Wire) -> None:
+        self._write = wire.write
+        self._wire = wire
+        self._head = ((b"Content-Type", wire.content_type),)
+        self._empty: Mapping[str, Any] = {}
+        self.vocabulary = wire.vocabulary
+
+    def serialise(self, operation: Operation, output: Output, request_id: str) -> Response:  # noqa: ARG002 # as `Writer`
+        """See `Writer`. Without an output shape the body is empty."""
+        shape = operation.output
+        body = b"" if shape is None else self._write(shape, self._empty if output is None else output)
+        return Response(operation.http_status, self._head, body)
+
+    def error(self, operation: Operation | None, error: AwsError, request_id: str) -> Response:  # noqa: ARG002 # as above
+        """See `Writer`."""
+        return Response(error.http_status, self._head, error_body(self._wire, error))
+
+
+class WebCall:
+    """`kflow.aws.calls.Call` over an exchange."""
+
+    __slots__ = ("_exchange", "_head", "_is_answered", "_operation", "_writer", "context")
+
+    def __init__(
+        self, exchange: Exchange, context: Context, operation: Operation, writer: Writer | Format, head: Headers
+    ) -> None:
+        self.context = context
+        self._exchange = exchange
+        self._operation = operation
+        self._writer = writer
+        self._head = head
+        self._is_answered = False
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether nobody waits for the answer any more."""
+        return self._is_answered or self._exchange.is_closed
+
+    @property
+    def on_close(self) -> Callable[[], object] | None:
+        """Called once if the peer goes away before the answer."""
+        return self._exchange.on_close
+
+    @on_close.setter
+    def on_close(self, call: Callable[[], object] | None) -> None:
+        self._exchange.on_close = call
+
+    def answer(self, output: Output) -> None:
+        """It worked."""
+        if self._ends():
+            try:
+                response = self._writer.serialise(self._operation, output, self.context.request_id)
+            except Exception as error:  # noqa: BLE001 # whatever a method returns, the caller gets an answer
+                self._fail(error)
+            else:
+                self._exchange.respond(response.status, [*self._head, *response.headers], response.body)
+
+    def refuse(self, error: KflowError) -> None:
+        """It did not work."""
+        if self._ends():
+            self._fail(error)
+
+    def stream(self) -> EventStream:
+        """It worked, and events follow."""
+        vocabulary = self._writer.vocabulary(self._operation)
+        self._is_answered = True
+        head = [*self._head, (b"Content-Type", CONTENT_TYPE.encode())]
+        return Events(self._exchange.stream(self._operation.http_status, head), vocabulary)
+
+    def _fail(self, error: Exception) -> None:
+        if not isinstance(error, AwsError):
+            operation = f"{self._operation.model.service}.{self._operation.name}"
+            logger.error("a call failed operation=%s", operation, exc_info=error)
+            error = InternalFailure()
+        response = self._writer.error(self._operation, error, self.context.request_id)
+        self._exchange.respond(response.status, [*self._head, *response.headers], response.body)
+
+    def _ends(self) -> bool:
+        if self._is_answered:
+            logger.error("a call was answered twice operation=%s", self._operation.name)
+            return False
+        self._is_answered = True
+        return True

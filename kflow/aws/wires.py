@@ -1,0 +1,100 @@
+"""The two encodings of AWS's JSON protocol: JSON itself, and the CBOR that Java's SDK and the KPL speak."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from kflow.aws.dispatch import Bound
+from kflow.aws.errors import InternalFailure, SerializationFailed
+from kflow.aws.eventstream import Vocabulary
+from kflow.aws.json_input import plain
+from kflow.aws.json_output import JsonOutput, encode
+from kflow.aws.shapes import Operation, Structure
+from kflow.aws.vocabulary import vocabulary
+from kflow.errors import AwsError
+
+
+class Wire(Protocol):
+    """An encoding. Belongs to the loop.
+
+    Attributes:
+        name: `json` or `cbor`, as in `Context.protocol`.
+        content_type: of requests and answers.
+    """
+
+    name: str
+    content_type: bytes
+
+    def quick(self, bound: Bound, body: bytes) -> Any:
+        """The input as a struct; None: it takes `plain` and `exact` to say what it is, or what is wrong with it."""
+        ...
+
+    def plain(self, body: bytes) -> dict[str, Any]:
+        """The body's members, whatever they are. `SerializationFailed`, without a text: it is no object."""
+        ...
+
+    def exact(self, bound: Bound, value: Mapping[str, Any]) -> Any:
+        """The input as a struct, of what `plain` gave. `SerializationFailed` or `ValidationFailed`: it is none."""
+        ...
+
+    def write(self, shape: Structure, value: Mapping[str, Any]) -> bytes:
+        """A structure."""
+        ...
+
+    def write_plain(self, value: Mapping[str, Any]) -> bytes:
+        """Strings by name."""
+        ...
+
+    def vocabulary(self, operation: Operation) -> Vocabulary:
+        """How the events of an operation's answer are written."""
+        ...
+
+
+class JsonWire:
+    """JSON 1.0 or 1.1."""
+
+    name = "json"
+
+    def __init__(self, version: str) -> None:
+        self.content_type = f"application/x-amz-json-{version}".encode()
+        self._output = JsonOutput()
+        self._vocabularies: dict[str, Vocabulary] = {}
+        self.write = self._output.bytes_of
+        self.plain = plain
+        self.write_plain = encode
+
+    def quick(self, bound: Bound, body: bytes) -> Any:
+        """See `Wire`."""
+        return bound.json_input.quick(body)
+
+    def exact(self, bound: Bound, value: Mapping[str, Any]) -> Any:
+        """See `Wire`."""
+        return bound.json_input.exact(value)
+
+    def vocabulary(self, operation: Operation) -> Vocabulary:
+        """See `Wire`."""
+        made = self._vocabularies.get(operation.name)
+        if made is None:
+            made = self._vocabularies[operation.name] = vocabulary(
+                operation,
+                self.write,
+                self.write_plain,
+                content_type=self.content_type.decode(),
+                event_content_type="application/json",
+                has_initial_response=True,
+            )
+        return made
+
+
+def error_body(wire: Wire, error: AwsError) -> bytes:
+    """A failure: `__type`, and a message where there is one. What failed inside is not told to the caller.
+
+    Source: recorded: kinesalite's test-suite against AWS: `Message` where something could not be converted, else
+    `message`.
+    """
+    text = str(error)
+    if isinstance(error, InternalFailure) or not text:
+        return wire.write_plain({"__type": error.code})
+    key = "Message" if isinstance(error, SerializationFailed) else "message"
+    return wire.write_plain({"__type": error.code, key: text})

@@ -1,0 +1,231 @@
+"""The ledger of a record queue: how far it has come in each shard, and what was received and is not settled.
+
+    never received --receive--> a row: in flight until `visible_ms`, then to be received again
+    a row --acknowledge--> gone        --too many receives--> dead        --retention--> gone
+
+A row holds the record's position in the log, never its data. What lies before a shard's position and has no row was
+acknowledged, or has expired. SQLite in a file of its own, one transaction a turn: a kill leaves the turn done or not
+done. With `always` a turn is durable when it ends; else a loss of power may take back the last turns, and their records
+are received again.
+
+A ledger has one process, which locks the file, and is used by one thread at a time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from kflow.broker.files import Files, storage_error
+from kflow.errors import Damaged, StorageError, StorageFull
+from kflow.records import Position
+
+_VERSION: Final = 1
+_CACHE_KIB: Final = 512
+_SCHEMA: Final = """
+CREATE TABLE IF NOT EXISTS cursors (shard INTEGER PRIMARY KEY, at INTEGER NOT NULL, record INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS records (
+    shard INTEGER NOT NULL, counter INTEGER NOT NULL, at INTEGER NOT NULL, record INTEGER NOT NULL,
+    arrival_ms INTEGER NOT NULL, receives INTEGER NOT NULL, first_ms INTEGER NOT NULL, visible_ms INTEGER NOT NULL,
+    receipt INTEGER NOT NULL, dead INTEGER NOT NULL, PRIMARY KEY (shard, counter)
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS by_visible ON records (dead, visible_ms);
+CREATE INDEX IF NOT EXISTS by_arrival ON records (arrival_ms);
+"""
+_SUFFIXES: Final = ("", "-wal", "-shm", "-journal")
+
+
+class Row(NamedTuple):
+    """A record that was received and is not settled.
+
+    Attributes:
+        shard: index of its shard.
+        counter: of the record in its shard.
+        at: logical offset of its block.
+        record: which one of the block.
+        arrival_ms: arrival, milliseconds since the epoch.
+        receives: how often it was received since it was new or restored.
+        first_ms: when it was first received.
+        visible_ms: from when on it may be received again.
+        receipt: a number that only its last delivery has.
+        dead: 1 for a dead letter, else 0.
+    """
+
+    shard: int
+    counter: int
+    at: int
+    record: int
+    arrival_ms: int
+    receives: int
+    first_ms: int
+    visible_ms: int
+    receipt: int
+    dead: int
+
+
+class Ledger:
+    """One queue's.
+
+    Raises:
+        StorageError: it cannot be opened.
+        Damaged: it is not a ledger any more.
+    """
+
+    def __init__(self, path: str, *, fsync: str, create: bool = False) -> None:
+        import sqlite3  # weight: 5 ms that only queues pay
+
+        self._path = path
+        self._broken = sqlite3.Error
+        with self._said("open"):
+            uri = f"{Path(path).as_uri()}?mode={'rwc' if create else 'rw'}"  # one that is lost is not made up
+            self._sql = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False, timeout=10)
+            try:
+                for pragma in (
+                    "locking_mode = EXCLUSIVE",  # nobody else reads it, and no file holds what would be shared
+                    "journal_mode = WAL",
+                    f"synchronous = {'FULL' if fsync == 'always' else 'NORMAL'}",
+                    f"cache_size = -{_CACHE_KIB}",
+                ):
+                    self._sql.execute(f"PRAGMA {pragma}").fetchall()
+                (version,) = self._sql.execute("PRAGMA user_version").fetchone()
+                if version not in (0, _VERSION):
+                    raise StorageError(f"{path} was written by another version of kflow: delete the queue, or upgrade")
+                if version == 0:
+                    self._sql.executescript(f"BEGIN IMMEDIATE;{_SCHEMA}PRAGMA user_version = {_VERSION};COMMIT")
+                (self.count,) = self._sql.execute("SELECT count(*) FROM records").fetchone()
+            except BaseException:
+                self._sql.close()
+                raise
+
+    count: int
+    """How many rows there are."""
+
+    @contextlib.contextmanager
+    def turn(self) -> Iterator[None]:
+        """All that is done within is kept as a whole, or not at all.
+
+        Raises:
+            StorageFull: there is no room; nothing was kept.
+            StorageError: it cannot be written; nothing was kept.
+        """
+        with self._said("write"):
+            count = self.count
+            self._sql.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+                self._sql.execute("COMMIT")
+            except BaseException:
+                self.count = count
+                if self._sql.in_transaction:
+                    self._sql.execute("ROLLBACK")
+                raise
+
+    def cursors(self) -> dict[int, Position]:
+        """Where the next record that is new lies, by shard; a shard without one begins at its beginning."""
+        return {shard: Position(at, record) for shard, at, record in self._sql.execute("SELECT * FROM cursors")}
+
+    def move(self, shard: int, position: Position) -> None:
+        """Set where the next record of a shard lies that is new."""
+        self._sql.execute("INSERT OR REPLACE INTO cursors VALUES (?, ?, ?)", (shard, *position))
+
+    def add(self, rows: Sequence[Row]) -> None:
+        """Add rows of records that had none."""
+        self._sql.executemany("INSERT INTO records VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
+        self.count += len(rows)
+
+    def change(self, rows: Sequence[Row]) -> None:
+        """Replace rows."""
+        self._sql.executemany("REPLACE INTO records VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
+
+    def drop(self, row: Row) -> None:
+        """Remove a row: nobody receives its record again."""
+        self._sql.execute("DELETE FROM records WHERE shard = ? AND counter = ?", row[:2])
+        self.count -= 1
+
+    def find(self, shard: int, counter: int) -> Row | None:
+        """The row of a record."""
+        found = self._sql.execute("SELECT * FROM records WHERE shard = ? AND counter = ?", (shard, counter)).fetchone()
+        return None if found is None else Row._make(found)
+
+    def visible(self, now_ms: int, limit: int, *, dead: bool) -> list[Row]:
+        """Rows that may be received again, the longest waiting first."""
+        found = self._sql.execute(
+            "SELECT * FROM records WHERE dead = ? AND visible_ms <= ? ORDER BY visible_ms LIMIT ?",
+            (dead, now_ms, limit),
+        )
+        return list(map(Row._make, found))
+
+    def next_visible_ms(self, now_ms: int) -> int | None:
+        """When the next row that is in flight may be received again; None where there is none."""
+        found = [
+            self._sql.execute(
+                "SELECT min(visible_ms) FROM records WHERE dead = ? AND visible_ms > ?", (dead, now_ms)
+            ).fetchone()[0]
+            for dead in (0, 1)
+        ]
+        return min((each for each in found if each is not None), default=None)
+
+    def in_flight(self, now_ms: int) -> int:
+        """How many rows may not be received yet. Counts them: look at `count` first."""
+        return sum(
+            self._sql.execute(
+                "SELECT count(*) FROM records WHERE dead = ? AND visible_ms > ?", (dead, now_ms)
+            ).fetchone()[0]
+            for dead in (0, 1)
+        )
+
+    def bury(self, since_ms: int, now_ms: int, receives: int) -> None:
+        """Make dead letters of rows whose time in flight ended from `since_ms` to now, after so many receives."""
+        self._sql.execute(
+            "UPDATE records SET dead = 1 WHERE dead = 0 AND visible_ms BETWEEN ? AND ? AND receives >= ?",
+            (since_ms, now_ms, receives),
+        )
+
+    def expire(self, before_ms: int) -> None:
+        """Remove the rows of records that arrived before a time."""
+        self.count -= self._sql.execute("DELETE FROM records WHERE arrival_ms < ?", (before_ms,)).rowcount
+
+    def close(self) -> None:
+        """Close the file; what was kept is kept."""
+        self._sql.close()
+
+    @contextlib.contextmanager
+    def _said(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except self._broken as error:
+            text = f"cannot {what} the ledger {self._path}: {error}"
+            name = getattr(error, "sqlite_errorname", "")
+            if name.startswith("SQLITE_FULL"):
+                raise StorageFull(f"{text}; free some space and try again") from error
+            if name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):
+                raise Damaged(f"{text}; the stream is not touched: delete the queue and create it again") from error
+            raise StorageError(text) from error
+
+
+def ledgers(folder: str, files: Files) -> set[str]:
+    """The names of all ledgers in a folder, less `.db`."""
+    try:
+        return {name.partition(".db")[0] for name in files.listdir(folder) if ".db" in name}
+    except FileNotFoundError:
+        return set()
+    except OSError as error:
+        raise storage_error(error, f"list {folder}") from error
+
+
+def ledger_path(folder: str, name: str) -> str:
+    """Where the ledger of that name lies."""
+    return os.path.join(folder, f"{name}.db")
+
+
+def remove(folder: str, name: str, files: Files) -> None:
+    """Remove a ledger that is closed, however much of it is there.
+
+    Raises:
+        OSError: it cannot be removed.
+    """
+    for suffix in reversed(_SUFFIXES):
+        files.discard(ledger_path(folder, name) + suffix)

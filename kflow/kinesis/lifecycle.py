@@ -1,0 +1,279 @@
+"""Streams come, go, and change their shards: visible in between, as on AWS, for a time that is a setting.
+
+    create --> CREATING --time--> ACTIVE --split, merge, scale--> UPDATING --time--> resharded --> ACTIVE
+                                    |                                |
+                                    +--------- delete ---------------+--> DELETING --time--> gone
+
+What is to happen is kept before it is answered, so that a start finishes what a kill interrupted. Where no time is set,
+it has happened when the answer comes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import msgspec
+
+from kflow import limits
+from kflow.aws.calls import Place
+from kflow.broker import reshardplan
+from kflow.broker.attributes import Attributes, Pending
+from kflow.broker.sequence import shard_id, shard_index
+from kflow.broker.streammap import StreamMode
+from kflow.errors import InvalidArgument, KflowError, LimitExceeded, ResourceInUse, ValidationFailed
+from kflow.kinesis import quotas, tags
+from kflow.kinesis.accounts import Accounts
+from kflow.kinesis.host import Host
+from kflow.kinesis.keeping import Done
+from kflow.kinesis.registry import Registry, Status, Stream
+from kflow.kinesis.states import in_state, require_active, within_a_day
+
+
+class NewStream(NamedTuple):
+    """What CreateStream asks for; None where it does not say.
+
+    Attributes:
+        name: of the stream.
+        shards: how many; on-demand streams begin with four.
+        mode: capacity mode.
+        tags: by key.
+        warm_mibps: warm throughput.
+        max_record_kib: largest record.
+        distribution: `AUTO` or `USER_PARTITION_KEY`.
+    """
+
+    name: str
+    shards: int | None = None
+    mode: StreamMode = StreamMode.PROVISIONED
+    tags: Mapping[str, str] | None = None
+    warm_mibps: int | None = None
+    max_record_kib: int | None = None
+    distribution: str | None = None
+
+
+class Lifecycle:
+    """Belongs to the loop's thread.
+
+    Args:
+        host: makes and deletes streams, tells the time.
+        registry: the streams.
+        accounts: who may have warm throughput.
+    """
+
+    def __init__(self, host: Host, registry: Registry, accounts: Accounts) -> None:
+        self._host = host
+        self._registry = registry
+        self._accounts = accounts
+
+    def resume(self) -> None:
+        """At the start: finish what was under way when the last node ended."""
+        for stream in list(self._registry.everywhere()):
+            pending = stream.attributes.pending
+            if pending is None:
+                continue
+            if _has_happened(stream, pending):
+                self._registry.change(stream, self._failed(stream, pending), pending=None)
+            else:
+                self._arm(stream, pending)
+
+    # ------------------------------------------------------------------ create
+
+    def create(self, place: Place, wanted: NewStream, told: Done) -> None:
+        """Make a stream; `told` when it is there, CREATING.
+
+        Raises:
+            ResourceInUse: there is one of that name, in whatever state.
+            InvalidArgument, ValidationFailed, LimitExceeded: what AWS refuses.
+
+        Source: documented: CreateStream; chosen: an on-demand stream takes no ShardCount; some texts.
+        """
+        registry, name, now_ms = self._registry, wanted.name, self._host.now_ms()
+        if registry.expects(place, name) or any(each.name == name for each in registry.streams(place)):
+            raise ResourceInUse(f"Stream {name} under account {place.account} already exists.")
+        shards = self._shards_of(place, wanted, now_ms)
+        kept = tags.added(f"stream {name}", place.account, {}, wanted.tags or {})
+        quotas.check_creation(registry, place, wanted.mode, shards, now_ms)
+        attributes = Attributes(
+            created_ms=now_ms,
+            active_ms=now_ms + self._transition_ms,
+            tags=kept,
+            warm_mibps=wanted.warm_mibps,
+            distribution=wanted.distribution or "USER_PARTITION_KEY",
+        )
+        home = place == registry.home
+        registry.expect(place, name, attributes)
+
+        def made(answer: Any) -> None:
+            registry.give_up(place, name)
+            told(answer if isinstance(answer, KflowError) else None)
+
+        self._host.administrate(
+            made,
+            "create_stream",
+            name=name,
+            shards=shards,
+            max_record_bytes=(wanted.max_record_kib or limits.RECORD_BYTES // limits.KIB) * limits.KIB,
+            mode=str(wanted.mode),
+            account="" if home else place.account,
+            region="" if home else place.region,
+            attributes=msgspec.to_builtins(attributes),
+        )
+
+    def _shards_of(self, place: Place, wanted: NewStream, now_ms: int) -> int:
+        if wanted.mode is StreamMode.ON_DEMAND:
+            if wanted.shards is not None:
+                raise InvalidArgument("ShardCount is only for streams in PROVISIONED mode.")
+            if wanted.warm_mibps is not None:
+                self._accounts.require_commitment(place, wanted.warm_mibps, now_ms)
+            return limits.ON_DEMAND_SHARDS
+        if wanted.warm_mibps is not None:
+            raise InvalidArgument("WarmThroughputMiBps is only for streams in ON_DEMAND mode.")
+        if wanted.distribution == "AUTO":
+            raise InvalidArgument("RecordDistributionStrategy AUTO is only for streams in ON_DEMAND mode.")
+        if wanted.shards is None:
+            raise ValidationFailed(
+                "1 validation error detected: Value null at 'shardCount' failed to satisfy constraint: "
+                "Member must not be null"
+            )
+        return wanted.shards
+
+    # ------------------------------------------------------------------ delete
+
+    def delete(self, stream: Stream, *, enforce: bool, told: Done) -> None:
+        """Begin to delete a stream; `told` when it is DELETING for certain.
+
+        Args:
+            stream: which.
+            enforce: whether registered consumers go with it.
+            told: told.
+
+        Raises:
+            ResourceInUse: it is being made or deleted, or has consumers or queues.
+
+        Source: documented: DeleteStream; chosen: the texts.
+        """
+        now_ms = self._host.now_ms()
+        status = stream.status(now_ms)
+        if status not in (Status.ACTIVE, Status.UPDATING):
+            raise in_state(stream, status)
+        where = f"Stream {stream.name} under account {stream.account}"
+        consumers = stream.consumers(now_ms)
+        if consumers and not enforce:
+            names = ", ".join(each.name for each in consumers)
+            raise ResourceInUse(
+                f"{where} has registered consumers: {names}. Deregister them, or set EnforceConsumerDeletion."
+            )
+        queues = self._registry.queues_on(stream.id)
+        if queues:
+            raise ResourceInUse(f"{where} has {queues} queues: delete them with DeleteQueue first.")
+        self._begin(stream, "delete", {}, told)
+
+    # ------------------------------------------------------------------ shards
+
+    def split(self, stream: Stream, shard: int, at: str, told: Done) -> None:
+        """Begin to split a shard; `told` when the stream is UPDATING for certain.
+
+        Raises:
+            ResourceInUse, ResourceNotFound, LimitExceeded, InvalidArgument, ValidationFailed: in AWS's order.
+        """
+        require_active(stream, self._host.now_ms())
+        reshardplan.split(stream.map, shard, at, account=stream.account, region=stream.place.region)
+        quotas.check_shards(self._registry, stream.place, 1)
+        self._begin(stream, "split", {"shard": shard_id(shard), "at": at}, told)
+
+    def merge(self, stream: Stream, shard: int, adjacent: int, told: Done) -> None:
+        """Begin to merge two shards; `told` as in `split`.
+
+        Raises:
+            ResourceInUse, ResourceNotFound, InvalidArgument, ValidationFailed: in AWS's order.
+        """
+        require_active(stream, self._host.now_ms())
+        reshardplan.merge(stream.map, shard, adjacent, account=stream.account)
+        self._begin(stream, "merge", {"shard": shard_id(shard), "adjacent": shard_id(adjacent)}, told)
+
+    def scale(self, stream: Stream, target: int, told: Done) -> None:
+        """Begin to scale to another number of shards; `told` as in `split`.
+
+        Raises:
+            ResourceInUse, LimitExceeded, InvalidArgument, ValidationFailed: in AWS's order.
+        """
+        now_ms = self._host.now_ms()
+        require_active(stream, now_ms)
+        reshardplan.scale(stream.map, target, account=stream.account, region=stream.place.region)
+        quotas.check_shards(self._registry, stream.place, target - len(stream.map.open_shards))
+        recent = within_a_day(stream.attributes.scalings_ms, now_ms)
+        if len(recent) >= limits.SCALINGS:
+            raise LimitExceeded(
+                f"UpdateShardCount can be called {limits.SCALINGS} times in 24 hours for a stream: "
+                f"{stream.name} under account {stream.account}."
+            )
+        self._begin(stream, "scale", {"shards": target}, told, scalings_ms=(*recent, now_ms))
+
+    # ------------------------------------------------------------------ what is to happen
+
+    @property
+    def _transition_ms(self) -> int:
+        return round(self._host.transition_s * 1000)
+
+    def _begin(self, stream: Stream, kind: str, arguments: Mapping[str, str | int], told: Done, **changes: Any) -> None:
+        pending = Pending(
+            kind=kind,
+            due_ms=self._host.now_ms() + self._transition_ms,
+            arguments=dict(arguments),
+        )
+
+        def kept(failure: KflowError | None) -> None:
+            if failure is not None:
+                told(failure)
+            elif self._transition_ms:
+                self._arm(stream, pending)
+                told(None)
+            else:
+                self._happen(stream, pending, told)
+
+        self._registry.change(stream, kept, pending=pending, **changes)
+
+    def _arm(self, stream: Stream, pending: Pending) -> None:
+        delay_s = max(0, pending.due_ms - self._host.now_ms()) / 1000
+        # No longer than it would be from now on: a clock that was set back must not leave it for hours.
+        self._host.call_later(
+            min(delay_s, self._host.transition_s), lambda: self._happen(stream, pending, self._failed(stream, pending))
+        )
+
+    def _failed(self, stream: Stream, pending: Pending) -> Done:
+        def told(failure: KflowError | None) -> None:
+            if failure is not None:
+                text = f"stream {stream.name}: cannot {pending.kind} as was asked for: {failure}"
+                self._host.notice("error", text)
+
+        return told
+
+    def _happen(self, stream: Stream, pending: Pending, told: Done) -> None:
+        if stream.is_gone or stream.attributes.pending != pending:  # a deletion has taken its place
+            told(None)
+            return
+
+        def done(result: Any) -> None:
+            failure = result if isinstance(result, KflowError) else None
+            if stream.is_gone or stream.attributes.pending != pending:
+                told(failure)
+                return
+            self._registry.change(stream, _either(failure, told), pending=None)
+
+        more: dict[str, Any] = {"although_read": True} if pending.kind == "delete" else dict(pending.arguments)
+        operation = "delete_stream" if pending.kind == "delete" else pending.kind
+        self._host.administrate(done, operation, stream_id=stream.id, **more)
+
+
+def _has_happened(stream: Stream, pending: Pending) -> bool:
+    """Whether the shards were changed, and only that was not noted any more."""
+    kind, arguments = pending.kind, pending.arguments
+    if kind == "scale":
+        return len(stream.map.open_shards) == arguments["shards"]
+    return kind != "delete" and not stream.map.shards[shard_index(str(arguments["shard"]))].is_open
+
+
+def _either(failure: KflowError | None, told: Done) -> Callable[[KflowError | None], object]:
+    """Tell the first failure of two."""
+    return lambda later: told(failure or later)

@@ -1,0 +1,187 @@
+"""The AWS services of a node: made once, over its log and its loop, and called by whoever has a door to them."""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+from kflow.aws import models
+from kflow.aws.calls import Context, Place
+from kflow.aws.dispatch import Before, Dispatcher
+from kflow.aws.shapes import Model
+from kflow.broker.streammap import StreamMap
+from kflow.errors import AwsError, KflowError, ResourceNotFound
+from kflow.kinesis.registry import Registry
+from kflow.runtime import registering
+from kflow.runtime.calling import Calling
+from kflow.runtime.control import Control
+from kflow.runtime.ingest import Ingest
+from kflow.runtime.kinesis_host import KinesisHost, guarded
+from kflow.runtime.node import Node
+from kflow.runtime.pages import StreamRow
+from kflow.runtime.puts import Puts
+from kflow.services.kinesis.parts import Parts
+from kflow.services.kinesis.service import Kinesis
+from kflow.settings import Settings
+
+if TYPE_CHECKING:
+    from kflow.runtime.faults import Faults
+
+log = logging.getLogger(__name__)
+
+SERVICES: Final = ("kinesis",)
+_HINTS: Final = 1000
+"""Streams that are elsewhere are told of so many times: a client that asks for ever new names must not fill the log."""
+
+
+class Services:
+    """All of them. Belongs to the loop's thread.
+
+    Attributes:
+        dispatcher: calls their operations.
+        home: the place of callers that name none.
+        registry: the streams of all places.
+        host: the node, as the engines see it.
+        calling: answers this machine's own clients.
+    """
+
+    def __init__(self, settings: Settings, node: Node, ingest: Ingest, control: Control) -> None:
+        folder = node.folder
+        self.home = Place(settings.account, settings.region)
+        self._hinted: set[tuple[Place, str]] = set()
+        self.host = KinesisHost(
+            node,
+            control.admin,
+            put=Puts(ingest).put,
+            transition_ms=settings.transition_ms,
+            streams=folder.live_maps(),
+        )
+        self.registry = Registry(self.host)
+        self.registry.missed = self._missed
+        self.registry.load()
+        control.watch_streams(guarded(self._moved))
+        self.models = {name: models.load(name, cache=folder.path / "models") for name in SERVICES}
+        faults = _faults(settings, self.models)
+        self.kinesis = Kinesis(
+            Parts(
+                host=self.host,
+                registry=self.registry,
+                enforce_limits=settings.enforce_limits,
+                entry_faults=lambda count: None if faults is None else faults.entries("kinesis", "PutRecords", count),
+            )
+        )
+        self.dispatcher = Dispatcher(
+            [self.kinesis], self.models, call_later=node.loop.call_later, before=_before(faults, self.models)
+        )
+        self.calling = Calling(self.dispatcher, self.home)
+        self._node = node
+
+    def streams(self) -> Sequence[StreamRow]:
+        """All streams of all places, as people are shown them."""
+        now_ms = self.host.now_ms()
+        rows = (
+            StreamRow(
+                stream.name,
+                stream.place.region,
+                stream.place.account,
+                stream.status(now_ms),
+                len(stream.map.open_shards),
+            )
+            for stream in self.registry.everywhere()
+        )
+        return sorted(rows)
+
+    def reset(self, then: Callable[[KflowError | None], object]) -> None:
+        """Remove everything of all places; streams that running handlers read are made anew, empty.
+
+        Args:
+            then: told, on the loop, when that is done, or of the first stream that could not be removed.
+        """
+        reads = {stream.id for plan in self._node.functions.values() for stream in plan.maps}
+        left = deque(self.host.streams())
+
+        def step(result: Any = None) -> None:
+            if isinstance(result, KflowError) and not isinstance(result, ResourceNotFound):
+                then(result)
+            elif not left:
+                then(None)
+            else:
+                stream = left.popleft()
+                self.host.administrate(
+                    lambda answer: anew(stream, answer), "delete_stream", stream_id=stream.id, although_read=True
+                )
+
+        def anew(stream: StreamMap, answer: Any) -> None:
+            if isinstance(answer, KflowError) or stream.id not in reads:
+                step(answer)
+                return
+            self.host.administrate(
+                step,
+                "create_stream",
+                name=stream.name,
+                shards=len(stream.open_shards),
+                retention_hours=stream.retention_hours,
+                max_record_bytes=stream.max_record_bytes,
+                mode=stream.mode,
+            )
+
+        self.kinesis.queues.clear(step)
+
+    def stop(self, then: Callable[[], object]) -> None:
+        """End what answers for as long as it is let; call back when nothing is open any more."""
+        self.kinesis.end_subscriptions()
+        self.kinesis.queues.close(then)
+
+    def _moved(self, stream: StreamMap) -> None:
+        """The engines first, then the readers of its shards."""
+        is_new = self.registry.by_id(stream.id) is None
+        self.host.learn(stream)
+        self.registry.moved(stream)
+        if is_new and stream.is_home:
+            registering.register_again(self.registry, stream, self._node.functions.values(), self.host.notice)
+        self.host.tell(stream)
+
+    def _missed(self, place: Place, name: str) -> None:
+        """Somebody asked for a stream that is not in this place: perhaps for one that is in another."""
+        if (place, name) in self._hinted or len(self._hinted) >= _HINTS:
+            return
+        others = self.registry.elsewhere(name, place)
+        if others:
+            self._hinted.add((place, name))
+            where = ", ".join(f"{other.region} of account {other.account}" for other in others)
+            self.host.notice(
+                "warning",
+                f"stream {name} was asked for in {place.region} of account {place.account}, and is in {where}: "
+                "the client's region or access key decides where it looks",
+            )
+
+
+def _faults(settings: Settings, known: Mapping[str, Model]) -> Faults | None:
+    """The rules of the settings; None where there are none.
+
+    Raises:
+        UsageError: one cannot be read, or names an operation that there is not.
+    """
+    if not settings.faults:
+        return None
+    from kflow.runtime.faults import Faults
+
+    faults = Faults(settings.faults, settings.fault_seed)
+    for name, model in known.items():
+        faults.check(name, model.operation_names)
+    return faults
+
+
+def _before(faults: Faults | None, known: Mapping[str, Model]) -> Before | None:
+    """What is asked before each call: what goes wrong on purpose. None: nothing."""
+    if faults is None:
+        return None
+
+    def ask(service: str, operation: str, context: Context) -> AwsError | float | None:
+        del context
+        found = known[service].operation(operation)
+        return faults.meet(service, operation, () if found is None else found.errors)
+
+    return ask

@@ -1,0 +1,267 @@
+"""The control plane is killed at every file call it makes: what was acknowledged happens, what was begun ends."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kflow.broker import inspection
+from kflow.broker.files import Files
+from tests.controlling import ARN, Desk
+from tests.deadline import eventually
+from tests.served import Served, served
+
+KEY = "alias/aws/kinesis"
+
+
+class Killed(BaseException):
+    """The process ends here."""
+
+
+class MortalFiles(Files):
+    """File calls that change something, of which only so many are made before the process ends.
+
+    Attributes:
+        left: how many; None for no end.
+    """
+
+    def __init__(self) -> None:
+        self.left: int | None = None
+
+    def _live(self) -> None:
+        if self.left is not None:
+            if not self.left:
+                raise Killed
+            self.left -= 1
+
+    def open(self, path, flags, mode=0o777):
+        if flags & os.O_CREAT:
+            self._live()
+        return os.open(path, flags, mode)
+
+    def pwrite(self, fd, content, offset):
+        self._live()
+        return os.pwrite(fd, content, offset)
+
+    def replace(self, source, target):
+        self._live()
+        os.replace(source, target)
+
+    def rename(self, source, target):
+        self._live()
+        os.rename(source, target)
+
+    def unlink(self, path):
+        self._live()
+        os.unlink(path)
+
+    def rmdir(self, path):
+        self._live()
+        os.rmdir(path)
+
+    def mkdir(self, path, mode=0o777):
+        self._live()
+        os.mkdir(path, mode)
+
+
+Look = Callable[[Desk], Any]
+
+
+def shards(desk: Desk) -> int:
+    return int(summary(desk)["OpenShardCount"])
+
+
+def summary(desk: Desk) -> dict[str, Any]:
+    return dict(desk.call("DescribeStreamSummary", StreamName="orders")["StreamDescriptionSummary"])
+
+
+def names(desk: Desk) -> list[str]:
+    return list(desk.call("ListStreams")["StreamNames"])
+
+
+def consumers(desk: Desk) -> list[tuple[str, str]]:
+    found = desk.call("ListStreamConsumers", StreamARN=ARN)["Consumers"]
+    return [(each["ConsumerName"], each["ConsumerStatus"]) for each in found]
+
+
+def tags(desk: Desk) -> list[dict[str, str]]:
+    return list(desk.call("ListTagsForStream", StreamName="orders")["Tags"])
+
+
+CASES: list[tuple[str, dict[str, Any], Look, Any, Any]] = [
+    ("CreateStream", {"StreamName": "other", "ShardCount": 2}, names, ["orders"], ["orders", "other"]),
+    ("DeleteStream", {"StreamName": "orders"}, names, ["orders"], []),
+    ("SplitShard", {"StreamName": "orders", "ShardToSplit": "0", "NewStartingHashKey": "5"}, shards, 2, 3),
+    ("MergeShards", {"StreamName": "orders", "ShardToMerge": "0", "AdjacentShardToMerge": "1"}, shards, 2, 1),
+    (
+        "UpdateShardCount",
+        {"StreamName": "orders", "TargetShardCount": 3, "ScalingType": "UNIFORM_SCALING"},
+        shards,
+        2,
+        3,
+    ),
+    (
+        "IncreaseStreamRetentionPeriod",
+        {"StreamName": "orders", "RetentionPeriodHours": 48},
+        lambda desk: summary(desk)["RetentionPeriodHours"],
+        24,
+        48,
+    ),
+    (
+        "UpdateMaxRecordSize",
+        {"StreamARN": ARN, "MaxRecordSizeInKiB": 2048},
+        lambda desk: summary(desk)["MaxRecordSizeInKiB"],
+        1024,
+        2048,
+    ),
+    (
+        "UpdateStreamMode",
+        {"StreamARN": ARN, "StreamModeDetails": {"StreamMode": "ON_DEMAND"}},
+        lambda desk: summary(desk)["StreamModeDetails"]["StreamMode"],
+        "PROVISIONED",
+        "ON_DEMAND",
+    ),
+    ("AddTagsToStream", {"StreamName": "orders", "Tags": {"a": "b"}}, tags, [], [{"Key": "a", "Value": "b"}]),
+    (
+        "RegisterStreamConsumer",
+        {"StreamARN": ARN, "ConsumerName": "fast"},
+        consumers,
+        [],
+        [("fast", "ACTIVE")],
+    ),
+    (
+        "StartStreamEncryption",
+        {"StreamName": "orders", "EncryptionType": "KMS", "KeyId": KEY},
+        lambda desk: summary(desk).get("KeyId"),
+        None,
+        KEY,
+    ),
+    (
+        "UpdateAccountSettings",
+        {"MinimumThroughputBillingCommitment": {"Status": "ENABLED"}},
+        lambda desk: desk.call("DescribeAccountSettings")["MinimumThroughputBillingCommitment"]["Status"],
+        "DISABLED",
+        "ENABLED",
+    ),
+]
+
+
+@pytest.mark.parametrize(("operation", "given", "look", "before", "after"), CASES, ids=[case[0] for case in CASES])
+def test_a_kill_at_any_file_call_loses_nothing_that_was_acknowledged(
+    tmp_path: Path, operation: str, given: dict[str, Any], look: Look, before: Any, after: Any
+) -> None:
+    for calls in itertools.count():
+        files = MortalFiles()
+        desk = Desk(tmp_path / str(calls), files=files)
+        desk.stream(ShardCount=2)
+        assert look(desk) == before
+        files.left = calls
+        answers: list[Any] = []
+        died = False
+        try:
+            answers = desk.begin(operation, **given)
+            desk.host.work()
+            desk.settle()
+        except Killed:
+            died = True
+        acknowledged = bool(answers) and not isinstance(answers[0], Exception)
+        files.left = None
+        desk.restart()
+        desk.settle()
+        found = look(desk)
+        assert found in ((after,) if acknowledged else (before, after)), (calls, found)
+        if names(desk):
+            assert desk.status(names(desk)[0]) == "ACTIVE"
+        assert list(inspection.faults(desk.folder)) == []
+        if not died:
+            assert acknowledged
+            break
+        if found == before:
+            desk.call(operation, **given)
+            desk.settle()
+            assert look(desk) == after
+    assert calls >= 2
+
+
+def test_kills_in_a_row_while_a_stream_goes_leave_nothing_of_it(tmp_path: Path) -> None:
+    files = MortalFiles()
+    desk = Desk(tmp_path, files=files)
+    desk.stream(ShardCount=2)
+    desk.call("RegisterStreamConsumer", StreamARN=ARN, ConsumerName="fast")
+    desk.call("DeleteStream", StreamName="orders", EnforceConsumerDeletion=True)
+    for _ in range(60):
+        files.left = 1
+        try:
+            desk.restart()
+            desk.settle()
+        except Killed:
+            continue
+        break
+    files.left = None
+    desk.restart()
+    desk.settle()
+    assert names(desk) == []
+    assert list((tmp_path / "streams").glob("orders*")) == []
+
+
+def test_a_stream_that_was_creating_when_the_clock_was_set_back_is_active(tmp_path: Path) -> None:
+    desk = Desk(tmp_path)
+    desk.call("CreateStream", StreamName="orders", ShardCount=1)
+    desk.clock.epoch_ms -= 3_600_000
+    desk.restart()
+    assert desk.status() == "ACTIVE"
+
+
+def test_a_split_that_was_under_way_when_the_clock_was_set_back_ends(tmp_path: Path) -> None:
+    desk = Desk(tmp_path)
+    desk.stream()
+    desk.call("SplitShard", StreamName="orders", ShardToSplit="0", NewStartingHashKey="5")
+    desk.clock.epoch_ms -= 3_600_000
+    desk.restart()
+    assert desk.status() == "UPDATING"
+    desk.settle()
+    assert (desk.status(), shards(desk)) == ("ACTIVE", 2)
+
+
+# ---------------------------------------------------------------------- with real processes
+
+
+@pytest.fixture
+def endpoint(tmp_path: Path) -> Iterator[Served]:
+    with served(tmp_path, KFLOW_TRANSITION_MS="300") as made:
+        yield made
+
+
+def state(client: Any) -> tuple[str, int]:
+    found = client.describe_stream_summary(StreamName="orders")["StreamDescriptionSummary"]
+    return found["StreamStatus"], found["OpenShardCount"]
+
+
+def test_what_was_asked_of_a_killed_process_is_done_by_the_next_one(endpoint: Served) -> None:
+    kinesis = endpoint.client()
+    kinesis.create_stream(StreamName="orders", ShardCount=2, Tags={"a": "b"})
+    endpoint.kill()
+    endpoint.start()
+    kinesis = endpoint.client()
+    eventually(lambda: state(kinesis) == ("ACTIVE", 2), what="the stream to be active")
+
+    kinesis.split_shard(StreamName="orders", ShardToSplit="0", NewStartingHashKey="5")
+    endpoint.kill()
+    endpoint.start()
+    kinesis = endpoint.client()
+    eventually(lambda: state(kinesis) == ("ACTIVE", 3), what="the split to be done")
+
+    arn = kinesis.describe_stream_summary(StreamName="orders")["StreamDescriptionSummary"]["StreamARN"]
+    made = kinesis.register_stream_consumer(StreamARN=arn, ConsumerName="fast")["Consumer"]
+    kinesis.delete_stream(StreamName="orders", EnforceConsumerDeletion=True)
+    endpoint.kill()
+    endpoint.start()
+    kinesis = endpoint.client()
+    assert made["ConsumerCreationTimestamp"] > datetime(2020, 1, 1, tzinfo=UTC)
+    eventually(lambda: kinesis.list_streams()["StreamNames"] == [], what="the stream to be gone")
