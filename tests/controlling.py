@@ -184,6 +184,8 @@ class Desk:
         place: of the calls to come.
     """
 
+    host_type = ControlHost
+
     def __init__(self, path: Path, *, transition_ms: int = TRANSITION_MS, files: Files = FILES, **parts: Any) -> None:
         self.clock = ManualClock()
         self.path = path
@@ -198,7 +200,7 @@ class Desk:
         self.folder = DataFolder.open(self.path, create=True, fsync="none", files=self._files)
         self.log = Log(self.folder, clock=self.clock)
         self.log.recover_all(threads=1)
-        self.host = ControlHost(self.log, self.clock, self._transition_ms)
+        self.host = self.host_type(self.log, self.clock, self._transition_ms)
         self.registry = Registry(self.host)
         self.registry.load()
         self.host.moved = self.registry.moved

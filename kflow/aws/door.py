@@ -52,6 +52,7 @@ class Door:
         formats: Sequence[Format] = (),
         authenticate: Authenticate | None = None,
         own: Handler | None = None,
+        stranger: Callable[[str], str] | None = None,
     ) -> None:
         """Open it over these services.
 
@@ -62,12 +63,15 @@ class Door:
             formats: the protocols besides JSON and CBOR.
             authenticate: None: any credentials do, and none too.
             own: answers the paths under `/_kflow/`.
+            stranger: told of a service that a request is signed for and that is not here; says what to answer.
         """
         self._dispatcher = dispatcher
         self._callers = Callers(home)
         self._guard = guard or Guard()
         self._authenticate = authenticate
         self._own = own
+        self._stranger = stranger
+        self._signing_names = {model.signing_name for model in dispatcher.models.values()}
         self._ids = RequestIds()
         self._targets: dict[str, Bound] = {}
         self._prefixes = {model.target_prefix: name for name, model in dispatcher.models.items() if model.target_prefix}
@@ -142,7 +146,7 @@ class Door:
         """AWS's JSON protocol, whatever the encoding: the checks in AWS's order."""
         headers, body = exchange.headers, exchange.body
         if exchange.method != "POST":
-            _respond_xml(exchange, head, AccessRefused(_UNNAMED))
+            _respond_xml(exchange, head, AccessRefused(self._strange(exchange) or _UNNAMED))
             return
         target = headers.get("x-amz-target", "")
         bound = self._targets.get(target) or self._find(target)
@@ -152,7 +156,7 @@ class Door:
             content_type = content_type.partition(";")[0].strip().lower()
             wire = self._wires.get(content_type)
         if not body:
-            kind: AwsError = UnknownOperation() if bound is None else SerializationFailed()
+            kind: AwsError = UnknownOperation(self._strange(exchange)) if bound is None else SerializationFailed()
             self._refuse(exchange, head, wire if isinstance(wire, JsonWire) else self._cbor, kind)
             return
         if wire is None or (bound is not None and not self._speaks(bound, wire)):
@@ -167,7 +171,7 @@ class Door:
                 self._refuse(exchange, head, wire, error)
                 return
             if bound is None:
-                self._refuse(exchange, head, wire, UnknownOperation())
+                self._refuse(exchange, head, wire, UnknownOperation(self._strange(exchange)))
                 return
         assert bound is not None
         caller = self._callers.of(headers, exchange.target)
@@ -189,6 +193,11 @@ class Door:
         )
         call = WebCall(exchange, context, bound.operation, self._writers[accepted], head)
         self._dispatcher.run(bound, call, given)
+
+    def _strange(self, exchange: Exchange) -> str:
+        """What to say to a request that is signed for a service which is not here; empty where it is for one of us."""
+        name = self._callers.of(exchange.headers, exchange.target).signing_name
+        return "" if self._stranger is None or not name or name in self._signing_names else self._stranger(name)
 
     def _find(self, target: str) -> Bound | None:
         prefix, _, name = target.rpartition(".")
@@ -219,7 +228,7 @@ class Door:
             body = f'{{"Output":{{"__type":"{_CORAL}{code}"}},"Version":"1.0"}}'
             exchange.respond(status, head, body.encode())
         elif bound is None:
-            _respond_xml(exchange, head, AccessRefused(_UNNAMED))
+            _respond_xml(exchange, head, AccessRefused(self._strange(exchange) or _UNNAMED))
         else:
             exchange.respond(404, head, b"<UnknownOperationException/>\n")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Mapping, Sequence
-from itertools import repeat
+from itertools import islice, repeat
 from typing import Any
 
 from kflow.aws.calls import Output
@@ -70,14 +70,20 @@ def _read(shape: Shape, value: Any) -> Any:
 def _rows(shape: Structure, columns: Columns) -> list[dict[str, Any]]:
     names = tuple(columns.members)
     values = [_column(shape.members[name].shape, columns.members[name]) for name in names]
-    rows = zip(range(columns.count), *values, strict=False)
-    return [{name: value for name, value in zip(names, row[1:], strict=True) if value is not None} for row in rows]
+    rows = zip(*values, strict=False)  # constants go on for ever
+    return [dict(zip(names, row, strict=True)) for row in islice(rows, columns.count)]
 
 
 def _column(shape: Shape, column: Sequence[Any] | Constant) -> Any:
     if isinstance(column, Constant):
         return repeat(_read(shape, column.value))
-    return [None if value is None else _time(value) for value in column] if shape.kind == "timestamp" else column
+    return _times(column) if shape.kind == "timestamp" else column
+
+
+def _times(column: Sequence[Any]) -> list[dt.datetime]:
+    """The records of a block arrived at the same time."""
+    known = {value: _time(value) for value in set(column)}
+    return [known[value] for value in column]
 
 
 def _time(value: Any) -> dt.datetime:

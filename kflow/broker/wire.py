@@ -362,6 +362,16 @@ class Link:
             return False
         return found.st_ino == self._inode and found.st_dev == self._device
 
+    def is_alive(self) -> bool:
+        """Whether the peer has neither closed the connection nor said something that nobody asked for."""
+        try:
+            self._socket.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return not self._buffer
+        except OSError:
+            return False
+        return False
+
     def exchange_one(self, message: bytes) -> tuple[int, int, int, int, int] | None:
         """Send the frame of one block, with nothing else under way, and take its answer if it is as it should be.
 

@@ -91,7 +91,8 @@ class LoneHost:
 
     Attributes:
         registry: told of maps; set once it is made.
-        turns: what is to be called, in order of time.
+        turns: what is to be called now.
+        later: what is to be called when its time has come, by whoever waits for it.
         watches: who wants to know of news.
     """
 
@@ -126,6 +127,15 @@ class LoneHost:
             turn = self.turns.popleft()
             if not turn.is_cancelled:
                 turn.call()
+
+    def promote(self) -> bool:
+        """Have called what has become due; whether there is any."""
+        now_s = time.monotonic()
+        kept = [turn for turn in self.later if not turn.is_cancelled]
+        due = sorted((turn for turn in kept if turn.due_s <= now_s), key=lambda turn: turn.due_s)
+        self.later = [turn for turn in kept if turn.due_s > now_s]
+        self.turns.extend(due)
+        return bool(due)
 
     # ------------------------------------------------------------------ Host
 
@@ -191,6 +201,11 @@ class LoneHost:
         else:
             self._streams[stream.id] = stream
         self.registry.moved(stream)
+
+    def lost(self, stream_id: int) -> None:
+        """Somebody else has deleted a stream."""
+        self._streams.pop(stream_id, None)
+        self.registry.forget(stream_id)
 
     def _create(
         self,
@@ -264,8 +279,8 @@ class Alone:
         context = Context(place=self.host.registry.home, request_id=str(uuid.uuid4()))
         self._dispatcher.invoke(context, "kinesis", operation, parameters, done, events=events)
         self.host.run()
-        if events is None:
-            self._kinesis.queues.close(lambda: None)  # who waits for records is answered with none
-            self.host.run()
+        self._kinesis.queues.close(lambda: None)  # who waits for records is answered with none
+        self.host.run()
+        if answer is not None:
             self._kinesis.parts.reading.close()
         return answer

@@ -9,9 +9,9 @@ from typing import Any, NoReturn
 from kflow.errors import AwsError, KflowError
 
 
-def metadata(status: int = 200) -> dict[str, Any]:
-    """`ResponseMetadata` of a response."""
-    request_id = str(uuid.uuid4())
+def metadata(status: int = 200, request_id: str = "") -> dict[str, Any]:
+    """`ResponseMetadata` of a response; a new id where the call has none."""
+    request_id = request_id or str(uuid.uuid4())
     return {
         "RequestId": request_id,
         "HTTPStatusCode": status,
@@ -48,11 +48,11 @@ def raise_as_client_error(error: KflowError, operation: str) -> NoReturn:
     raise error_class(code)(response, operation) from error
 
 
-def raise_invalid(problems: list[str]) -> NoReturn:
-    """Raise botocore's `ParamValidationError`."""
-    from botocore.exceptions import ParamValidationError
+def raise_event_error(code: str, message: str, operation: str) -> NoReturn:
+    """Raise what boto3 raises for an error within a stream of events."""
+    from botocore.exceptions import EventStreamError
 
-    raise ParamValidationError(report="\n".join(problems))
+    raise EventStreamError({"Error": {"Message": message, "Code": code}}, operation)
 
 
 class Exceptions:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 import weakref
 from collections import deque
 from pathlib import Path
@@ -24,8 +23,9 @@ class Links:
 
     def __init__(self) -> None:
         self._idle: deque[tuple[Link, Path]] = deque()
-        self._lock = threading.Lock()
         self._known: tuple[_Identity, bool] | None = None
+        self._path: str | None = None
+        self._folder: DataFolder | None = None
         _ALL.add(self)
 
     def call(self, folder: DataFolder, call: wire.Call) -> wire.CallAnswer:
@@ -37,18 +37,14 @@ class Links:
             OSError: the connection was lost: perhaps it was performed, perhaps not.
         """
         path = folder.socket_path
-        while True:
-            link = self._take(path)
-            if link is None:
-                break
-            try:
-                return self._ask(link, path, call)
-            except TimeoutError:
-                raise
-            except OSError:  # the node it led to is gone, as the first write or read says: there may be another
-                if link.is_asked:
-                    raise
-        return self._ask(self.connect(folder), path, call)
+        link = self._take(path) or self.connect(folder)
+        try:
+            answer = link.call(1, call)
+        except BaseException:
+            link.close()
+            raise
+        self._idle.append((link, path))
+        return answer
 
     def connect(self, folder: DataFolder) -> Link:
         """A new connection.
@@ -62,9 +58,14 @@ class Links:
 
     def is_guarded(self, folder: DataFolder) -> bool:
         """Whether a node runs that limits, delays or refuses calls on purpose. Costs one look at its socket."""
-        path = folder.socket_path
+        path = self._path
+        if path is None or self._folder is not folder:
+            where = folder.socket_path
+            path = str(where)
+            # Elsewhere than in `run/` the next node may have it in another place.
+            self._path, self._folder = path if where.parent.name == "run" else None, folder
         try:
-            found = os.stat(path)
+            found = os.stat(path)  # noqa: PTH116  # before each put: a `Path` costs as much again
         except OSError:
             return False
         identity = (found.st_dev, found.st_ino, found.st_mtime_ns)
@@ -76,7 +77,7 @@ class Links:
                 return False
             assert link.hello is not None
             known = self._known = (identity, link.hello.is_guarded)
-            self._idle.append((link, path))
+            self._idle.append((link, folder.socket_path))
         return known[1]
 
     def close(self) -> None:
@@ -89,7 +90,6 @@ class Links:
 
     def forget(self) -> None:
         """In a forked child: the parent's connections are not ours."""
-        self._lock = threading.Lock()
         self.close()
         self._known = None
 
@@ -99,18 +99,9 @@ class Links:
                 link, where = self._idle.pop()
             except IndexError:
                 return None
-            if where == path and link.is_intact() and link.is_quiet():
+            if where == path and link.is_intact() and link.is_alive():
                 return link
             link.close()
-
-    def _ask(self, link: Link, path: Path, call: wire.Call) -> wire.CallAnswer:
-        try:
-            answer = link.call(1, call)
-        except BaseException:
-            link.close()
-            raise
-        self._idle.append((link, path))
-        return answer
 
 
 _ALL: weakref.WeakSet[Links] = weakref.WeakSet()

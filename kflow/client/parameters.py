@@ -1,107 +1,125 @@
-"""Which parameters each operation takes; checked as botocore checks them, before anything is done."""
+"""Parameters as boto3 takes them, made plain: blobs are bytes, timestamps datetimes; checked by the model.
+
+What fits is never shown to botocore. What does not is: its own validator says what is wrong, in its own words, or that
+nothing is.
+"""
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Mapping
 from typing import Any
 
-from kflow.client.faults import raise_invalid
-from kflow.errors import InvalidArgument
+from kflow.aws.shapes import ListOf, MapOf, Operation, Shape, Structure
 
-_NAMED = ("StreamName", "StreamARN", "StreamId")
-TAKES: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
-    "PutRecord": (("Data",), (*_NAMED, "PartitionKey", "ExplicitHashKey", "SequenceNumberForOrdering")),
-    "PutRecords": (("Records",), _NAMED),
-    "GetShardIterator": (("ShardId", "ShardIteratorType"), (*_NAMED, "StartingSequenceNumber", "Timestamp")),
-    "GetRecords": (("ShardIterator",), ("Limit", "StreamARN", "StreamId")),
-    "ListShards": (
-        (),
-        (*_NAMED, "NextToken", "ExclusiveStartShardId", "MaxResults", "StreamCreationTimestamp", "ShardFilter"),
-    ),
-    "DescribeStream": ((), (*_NAMED, "Limit", "ExclusiveStartShardId")),
-    "DescribeStreamSummary": ((), _NAMED),
-    "ListStreams": ((), ("Limit", "ExclusiveStartStreamName", "NextToken")),
-    "CreateStream": (("StreamName",), ("ShardCount", "StreamModeDetails", "MaxRecordSizeInKiB")),
-    "DeleteStream": ((), (*_NAMED, "EnforceConsumerDeletion")),
-}
-"""Operation: required and optional parameters. Source: the service model; those left out are not built."""
-
-_TYPES: Mapping[str, tuple[type, ...]] = {
-    "Records": (list, tuple),
-    "Limit": (int,),
-    "MaxResults": (int,),
-    "ShardCount": (int,),
-    "MaxRecordSizeInKiB": (int,),
-    "EnforceConsumerDeletion": (bool,),
-    "StreamModeDetails": (dict,),
-    "ShardFilter": (dict,),
-}
-_UNCHECKED = frozenset({"Data", "Timestamp", "StreamCreationTimestamp"})
+_NUMBERS = {"integer": (int,), "long": (int,), "short": (int,), "float": (float, int), "double": (float, int)}
 
 
-def check(operation: str, given: Mapping[str, Any]) -> None:
-    """Refuse missing, unknown and mistyped parameters.
+class _Unfit(Exception):  # never leaves this module
+    """Botocore must look at it."""
+
+
+def plain(operation: Operation, parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameters of a call.
 
     Raises:
         ParamValidationError: botocore's, with its text.
     """
-    required, optional = TAKES[operation]
-    problems = [f'Missing required parameter in input: "{name}"' for name in required if name not in given]
-    for name, value in given.items():
-        if name not in required and name not in optional:
-            known = ", ".join((*required, *optional))
-            problems.append(f'Unknown parameter in input: "{name}", must be one of: {known}')
-        elif name not in _UNCHECKED:
-            kinds = _TYPES.get(name, (str,))
-            if not isinstance(value, kinds) or (bool not in kinds and isinstance(value, bool)):
-                wanted = ", ".join(str(kind) for kind in kinds)
-                problems.append(
-                    f"Invalid type for parameter {name}, value: {value}, type: {type(value)}, valid types: {wanted}"
-                )
-    if problems:
-        raise_invalid(problems)
+    shape = operation.input
+    if shape is None:
+        if parameters:
+            _have_validated(operation, parameters)
+        return {}
+    try:
+        made: dict[str, Any] = _plain(shape, parameters)
+    except _Unfit:
+        _have_validated(operation, parameters)
+        made = _loose(shape, parameters)
+    return made
 
 
-def check_record(index: int, record: object) -> None:
-    """Refuse an entry of PutRecords that is none."""
-    path = f"Records[{index}]"
-    if not isinstance(record, dict):
-        raise_invalid(
-            [f"Invalid type for parameter {path}, value: {record}, type: {type(record)}, valid types: {dict}"]
-        )
-    problems = [] if "Data" in record else [f'Missing required parameter in {path}: "Data"']
-    known = ("Data", "ExplicitHashKey", "PartitionKey")
-    problems += [
-        f'Unknown parameter in {path}: "{name}", must be one of: {", ".join(known)}'
-        for name in record
-        if name not in known
-    ]
-    if problems:
-        raise_invalid(problems)
+def _plain(shape: Shape, value: Any) -> Any:  # one for each kind
+    kind = shape.kind
+    if isinstance(shape, Structure):
+        if type(value) is not dict:
+            raise _Unfit
+        members = shape.members
+        if not members.keys() >= value.keys() or not value.keys() >= set(shape.required):
+            raise _Unfit
+        return {name: _plain(members[name].shape, part) for name, part in value.items()}
+    if isinstance(shape, ListOf):
+        if not isinstance(value, list | tuple) or len(value) < (shape.minimum or 0):
+            raise _Unfit
+        inner = shape.element.shape
+        return [_plain(inner, part) for part in value]
+    if isinstance(shape, MapOf):
+        if type(value) is not dict:
+            raise _Unfit
+        key, inner = shape.key.shape, shape.value.shape
+        return {_plain(key, name): _plain(inner, part) for name, part in value.items()}
+    if kind == "string":
+        if isinstance(value, str) and len(value) >= (shape.minimum or 0):
+            return value
+    elif kind == "blob":
+        return _blob(value)
+    elif kind == "timestamp":
+        return _moment(value)
+    elif kind == "boolean":
+        if isinstance(value, bool):
+            return value
+    elif isinstance(value, _NUMBERS.get(kind, ())) and not isinstance(value, bool) and _is_enough(shape, value):
+        return value
+    raise _Unfit
 
 
-def blob(value: Any, path: str) -> bytes:
-    """A `Data` parameter as bytes: bytes, bytearray, text, or a file-like object."""
-    if hasattr(value, "read"):
-        value = value.read()
+def _is_enough(shape: Shape, value: float) -> bool:
+    return shape.minimum is None or value >= shape.minimum
+
+
+def _blob(value: Any) -> bytes:
+    if isinstance(value, bytes):
+        return value
     if isinstance(value, str):
         return value.encode()
-    if not isinstance(value, bytes | bytearray):
-        kinds = f"{bytes}, {bytearray}, file-like object"
-        raise_invalid([f"Invalid type for parameter {path}, value: {value}, type: {type(value)}, valid types: {kinds}"])
-    return bytes(value)
+    if isinstance(value, bytearray):
+        return bytes(value)
+    if hasattr(value, "read"):
+        return _blob(value.read())
+    raise _Unfit
 
 
-def hash_key(text: str | None) -> int | None:
-    """An `ExplicitHashKey` as an integer; its range is checked where records are routed.
+def _moment(value: Any) -> dt.datetime | float:
+    """An aware datetime; numbers are seconds since the epoch."""
+    if isinstance(value, dt.datetime):
+        return value if value.tzinfo is not None else value.astimezone()
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    raise _Unfit
 
-    Raises:
-        InvalidArgument: not a decimal number.
-    """
-    if text is None:
-        return None
-    if not (text.isascii() and text.isdigit()):
-        raise InvalidArgument(
-            f"Invalid ExplicitHashKey. ExplicitHashKey must be in the range: [0, 2^128-1]. Specified value was {text}"
-        )
-    return int(text)
+
+def _loose(shape: Shape, value: Any) -> Any:
+    """What botocore's validator found nothing wrong with: as its serialiser would send it."""
+    if isinstance(shape, Structure):
+        return {name: _loose(shape.members[name].shape, part) for name, part in value.items()}
+    if isinstance(shape, ListOf):
+        return [_loose(shape.element.shape, part) for part in value]
+    if isinstance(shape, MapOf):
+        return {name: _loose(shape.value.shape, part) for name, part in value.items()}
+    if shape.kind == "timestamp":
+        from botocore.utils import parse_to_aware_datetime
+
+        moment: dt.datetime = parse_to_aware_datetime(value)
+        return moment
+    return _blob(value) if shape.kind == "blob" else value
+
+
+def _have_validated(operation: Operation, parameters: Mapping[str, Any]) -> None:
+    from botocore.exceptions import ParamValidationError
+    from botocore.validate import ParamValidator
+
+    from kflow.client.sdk import service_model
+
+    shape = service_model().operation_model(operation.name).input_shape
+    report = ParamValidator().validate(dict(parameters), shape)
+    if report.has_errors():
+        raise ParamValidationError(report=report.generate_report())

@@ -74,6 +74,15 @@ def home(path: str) -> Home:
     return found
 
 
+def current_home(path: str) -> Home:
+    """The same, of what lies at the path by now: a folder may have been replaced by another."""
+    where = home(path)
+    if not _is_current(where.folder):
+        _homes.pop(path, None)
+        where = home(path)
+    return where
+
+
 def put_one(path: str, name: str, data: bytes, key: str, hash_key: int | None) -> Placed:
     """Put one record and wait until it is stored.
 

@@ -68,6 +68,7 @@ class Endpoint:
             guard=Guard(None if settings.bind in _EVERYWHERE else (settings.bind,)),
             authenticate=_authenticate(settings),
             own=Pages(self._facts(services)),
+            stranger=services.stranger,
         )
         node.endpoint = self.url
         node.before_end = self.stop

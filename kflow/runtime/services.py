@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
@@ -33,7 +34,8 @@ log = logging.getLogger(__name__)
 
 SERVICES: Final = ("kinesis",)
 _HINTS: Final = 1000
-"""Streams that are elsewhere are told of so many times: a client that asks for ever new names must not fill the log."""
+"""So many streams that are elsewhere, and strange services, are told of: who invents names must not fill the log."""
+_NAME: Final = re.compile(r"[a-z0-9-]{1,40}")
 
 
 class Services:
@@ -50,6 +52,7 @@ class Services:
     def __init__(self, settings: Settings, node: Node, ingest: Ingest, control: Control) -> None:
         folder = node.folder
         self.home = Place(settings.account, settings.region)
+        self._strangers: set[str] = set()
         self._hinted: set[tuple[Place, str]] = set()
         self.host = KinesisHost(
             node,
@@ -133,6 +136,20 @@ class Services:
         """End what answers for as long as it is let; call back when nothing is open any more."""
         self.kinesis.end_subscriptions()
         self.kinesis.queues.close(then)
+
+    def stranger(self, name: str) -> str:
+        """Somebody calls a service that is not here: people are told once; returns what the caller is told."""
+        known = ", ".join(SERVICES)
+        if not _NAME.fullmatch(name):  # it is the caller's text, and goes to a terminal
+            return f"this endpoint speaks {known} only"
+        if name not in self._strangers and len(self._strangers) < _HINTS:
+            self._strangers.add(name)
+            self.host.notice(
+                "warning",
+                f"a call of {name} came to the endpoint, and was refused: kflow speaks {known} only; give that client "
+                "an endpoint of its own (endpoint_url)",
+            )
+        return f"kflow has no {name}: this endpoint speaks {known} only"
 
     def _moved(self, stream: StreamMap) -> None:
         """The engines first, then the readers of its shards."""

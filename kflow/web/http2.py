@@ -77,6 +77,7 @@ class Http2:
         self._is_due = False
         self._is_paused = False
         self._is_leaving = False  # a GOAWAY was sent or received
+        self._is_peers_turn = False  # to close: it knows of the GOAWAY, and its answers are complete or on their way
         self._is_finished = False
         self._is_busy = False  # within `receive`: what is queued is sent at its end
         self._h2.initiate_connection()
@@ -130,7 +131,12 @@ class Http2:
             elif stream is not None and stream.is_ended and age_s > options.write_s:
                 log.info("a peer opens no window for its answer, the stream is reset")
                 self.reset(exchange, ErrorCodes.CANCEL)
-        if not self._streams and now - self._rested > options.idle_s:
+        rested_s = now - self._rested
+        if self._streams or self.wire.buffered:
+            return
+        if self._is_peers_turn and rested_s > options.sweep_s + options.linger_s:
+            self.wire.abort()
+        elif rested_s > options.idle_s:
             self._leave(ErrorCodes.NO_ERROR)
 
     @property
@@ -177,7 +183,7 @@ class Http2:
         data = self._h2.data_to_send()
         if data:
             self.wire.send(data)
-        if self._is_leaving and not self._streams:
+        if self._is_leaving and not self._streams and not self._is_peers_turn:
             self._finish()
         elif self._wanting and ahead >= HIGH_BYTES and self.wire.buffered <= LOW_BYTES:
             self._go_on_later()  # all that was taken at once: `drained` is not called
@@ -249,7 +255,7 @@ class Http2:
                 return False
         if prefix.goaway_size:
             del rest[: prefix.goaway_size]
-            self._is_leaving = True
+            self._is_leaving = self._is_peers_turn = True
         elif prefix.is_overlong:
             self._break(ErrorCodes.FRAME_SIZE_ERROR)
             return False
@@ -440,10 +446,14 @@ class Http2:
                 self.hub.call(stream.on_close)
 
     def _leave(self, error: ErrorCodes) -> None:
-        """Take no further stream, and finish once none is left."""
+        """Take no further stream; where none is left, finish, else let the peer close.
+
+        Node.js destroys its streams as soon as a connection ends, with what of their answers was not read yet.
+        """
         if self._is_leaving:
             return
         self._is_leaving = True
+        self._is_peers_turn = bool(self._streams)
         data = self._h2.data_to_send()
         self.wire.send((data or b"") + goaway(self._last_stream_id, error))
         self.push()

@@ -38,13 +38,8 @@ def endpoint(tmp_path: Path) -> Iterator[Served]:
         yield made
 
 
-def put(client: Any, data: bytes) -> bool:
-    try:
-        client.put_record(StreamName="orders", Data=data, PartitionKey="k")
-    except ClientError as error:
-        assert error.response["Error"]["Code"] == "ResourceNotFoundException"
-        return False
-    return True
+def put(client: Any, data: bytes) -> None:
+    client.put_record(StreamName="orders", Data=data, PartitionKey="k")
 
 
 def datas(shop: Project) -> list[str]:
@@ -54,26 +49,27 @@ def datas(shop: Project) -> list[str]:
 def test_a_stream_is_deleted_under_its_handler_which_reads_the_next_one_of_that_name(tmp_path: Path) -> None:
     with running(tmp_path) as (shop, endpoint):
         kinesis = endpoint.client()
-        assert put(kinesis, b"first")
+        put(kinesis, b"first")
         shop.wait_for(lambda: datas(shop) == ["first"], what="the handler to see the first record")
 
         kinesis.delete_stream(StreamName="orders")
-        assert not put(kinesis, b"lost")
+        with pytest.raises(ClientError, match="Stream orders under account 123456789012 not found"):
+            put(kinesis, b"lost")
         eventually(
             lambda: any("stream orders is deleted, and bill read it" in text for text in endpoint.notices()),
             what="people to be told",
         )
         kinesis.create_stream(StreamName="orders", ShardCount=2)
-        assert put(kinesis, b"second")
+        put(kinesis, b"second")
         shop.wait_for(lambda: datas(shop) == ["first", "second"], what="the handler to see the second record")
-        assert put(kinesis, b"third")
+        put(kinesis, b"third")
         shop.wait_for(lambda: datas(shop) == ["first", "second", "third"], what="the handler to go on")
         assert any("stream orders was created anew: bill from its beginning" in text for text in endpoint.notices())
 
         endpoint.stop()
         endpoint.start()
         kinesis = endpoint.client()
-        assert put(kinesis, b"fourth")
+        put(kinesis, b"fourth")
         shop.wait_for(lambda: datas(shop)[3:] == ["fourth"], what="the next runtime to go on where this one stood")
 
 
@@ -101,7 +97,7 @@ def test_handlers_go_on_over_splits_merges_and_scalings_by_the_endpoint(tmp_path
 
 
 def test_a_stream_that_a_handler_names_is_made_in_the_mode_of_the_settings(tmp_path: Path) -> None:
-    with running(tmp_path, streams={}) as (shop, endpoint):
+    with running(tmp_path) as (shop, endpoint):
         del shop
         assert (
             endpoint.client().describe_stream_summary(StreamName="orders")["StreamDescriptionSummary"]["OpenShardCount"]

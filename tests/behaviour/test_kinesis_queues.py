@@ -7,6 +7,7 @@ import json
 import signal
 import threading
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -149,6 +150,55 @@ def test_queues_are_described_listed_updated_and_deleted(endpoint: Served) -> No
     with pytest.raises(ClientError, match="ResourceNotFoundException"):
         kinesis.receive_queue_records(QueueARN=queue)
     kinesis.delete_stream(StreamName="orders")
+
+
+def test_a_queue_begins_at_a_time_stamp(endpoint: Served) -> None:
+    kinesis = endpoint.client()
+    stream = stream_arn(kinesis)
+    put(kinesis, b"one", b"two")
+    begin = datetime(2020, 1, 1, tzinfo=UTC)
+    position = {"Type": "AT_TIMESTAMP", "Timestamp": begin}
+    made = kinesis.create_queue(
+        QueueName="jobs", StreamConfigurationList=[{"StreamARN": stream, "StartingPosition": position}]
+    )["QueueDescription"]
+    assert made["StreamConfigurationList"][0]["StartingPosition"] == {"Type": "AT_TIMESTAMP", "Timestamp": begin}
+    assert drained(kinesis, made["QueueARN"], 2) == {b"one", b"two"}
+
+
+def test_queues_of_two_regions_do_not_meet(endpoint: Served) -> None:
+    here, there = endpoint.client(), endpoint.client(region="eu-west-1")
+    queues = {client: created(client, stream_arn(client)) for client in (here, there)}
+    for client, queue in queues.items():
+        assert [each["QueueARN"] for each in client.list_queues()["QueueSummaries"]] == [queue]
+    put(there, b"there")
+    assert here.receive_queue_records(QueueARN=queues[here], WaitTimeSeconds=1)["QueueRecords"] == []
+    assert drained(there, queues[there], 1) == {b"there"}
+    foreign = [{"StreamARN": queues[there].rpartition("queue/")[0] + "stream/orders"}]
+    with pytest.raises(ClientError, match="InvalidArgumentException"):
+        here.create_queue(QueueName="more", StreamConfigurationList=foreign)
+
+
+def test_queues_have_tags_and_a_policy(endpoint: Served) -> None:
+    kinesis = endpoint.client()
+    queue = created(kinesis, stream_arn(kinesis))
+    kinesis.tag_resource(ResourceARN=queue, Tags={"team": "blue", "stage": "dev"})
+    kinesis.untag_resource(ResourceARN=queue, TagKeys=["stage"])
+    assert kinesis.list_tags_for_resource(ResourceARN=queue)["Tags"] == [{"Key": "team", "Value": "blue"}]
+    kinesis.put_resource_policy(ResourceARN=queue, Policy='{"Version": "2012-10-17"}')
+    assert kinesis.get_resource_policy(ResourceARN=queue)["Policy"] == '{"Version": "2012-10-17"}'
+
+
+def test_input_that_breaks_the_model_is_refused_in_its_words(endpoint: Served) -> None:
+    kinesis = endpoint.client()
+    queue = created(kinesis, stream_arn(kinesis))
+    with pytest.raises(ClientError) as caught:
+        kinesis.receive_queue_records(QueueARN=queue, Limit=11, WaitTimeSeconds=21)
+    assert caught.value.response["Error"] == {
+        "Code": "ValidationException",
+        "Message": "2 validation errors detected: Value '11' at 'limit' failed to satisfy constraint: Member must have "
+        "value less than or equal to 10; Value '21' at 'waitTimeSeconds' failed to satisfy constraint: Member must "
+        "have value less than or equal to 20",
+    }
 
 
 def test_provisioned_streams_have_no_queues(endpoint: Served) -> None:

@@ -147,6 +147,24 @@ def test_accounts_and_regions_are_apart_and_a_stream_that_is_elsewhere_is_said_i
     assert len([text for text in endpoint.notices() if text.startswith(wanted)]) == 1
 
 
+@pytest.mark.parametrize(
+    ("service", "operation"),
+    [("dynamodb", "list_tables"), ("firehose", "list_delivery_streams"), ("s3", "list_buckets")],
+)
+def test_a_service_that_is_not_spoken_is_refused_by_name_and_said_in_the_log(
+    endpoint: Served, service: str, operation: str
+) -> None:
+    client = endpoint.client(service=service)
+    for _ in range(2):
+        with pytest.raises(ClientError) as caught:
+            getattr(client, operation)()
+        if service != "s3":  # whose SDK looks for an error of another form
+            assert f"kflow has no {service}: this endpoint speaks kinesis only" in str(caught.value)
+    wanted = f"a call of {service} came to the endpoint, and was refused: kflow speaks kinesis only"
+    told = eventually(lambda: [text for text in endpoint.notices() if text.startswith(wanted)], what="the notice")
+    assert len(told) == 1
+
+
 # ---------------------------------------------------------------------- its own pages
 
 
@@ -320,6 +338,34 @@ def test_a_handler_reaches_the_endpoint_of_its_own_runtime(site: Project) -> Non
 
 
 # ---------------------------------------------------------------------- its end
+
+
+def test_a_handler_that_runs_at_the_end_still_reaches_the_endpoint(site: Project) -> None:
+    site.handler(
+        f"""
+        import boto3, os, time
+        from kflow import Record, on_stream
+
+        @on_stream("orders", timeout=60)
+        def forward(record: Record):
+            note(what="begun")
+            while not os.path.exists({str(site.folder / "go")!r}):
+                time.sleep(0.01)
+            boto3.client("kinesis").put_record(StreamName="billed", Data=b"late", PartitionKey="k")
+        """
+    )
+    site.run("streams", "create", "billed")
+    process = site.start()
+    site.run("put", "orders", "one")
+    site.wait_for(lambda: site.seen(what="begun"), "the handler to run")
+
+    process.send_signal(signal.SIGINT)
+    site.wait_for(lambda: site.json("status")["runtime"]["stopping"], "the runtime to stop")
+    (site.folder / "go").touch()
+
+    assert process.wait(60) == 130
+    tail = site.run("tail", "billed", "--from", "trim_horizon", "--no-follow", "--json").stdout
+    assert [json.loads(line)["data"] for line in tail.splitlines()] == ["late"]
 
 
 def raw(endpoint: Served, operation: str, given: dict[str, Any], held_back: int = 0) -> socket.socket:

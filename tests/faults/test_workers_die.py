@@ -318,18 +318,18 @@ def test_an_sdk_call_in_a_handler_never_leaves_the_machine(shop: Project) -> Non
         @on_stream("orders")
         def bill(event, context):
             place = urlsplit(os.environ["AWS_ENDPOINT_URL"])
-            try:
-                socket.create_connection((place.hostname, place.port), timeout=5)
-                note(what="connected")
-            except ConnectionRefusedError:
-                note(what="refused", host=place.hostname)
+            with socket.create_connection((place.hostname, place.port), timeout=5) as connection:
+                connection.sendall(f"GET /_kflow/health HTTP/1.1\\r\\nHost: {place.netloc}\\r\\n\\r\\n".encode())
+                note(where=connection.getpeername()[0], answer=connection.recv(65536).decode())
     """)
     put_numbers(shop, 1)
 
     shop.run("run", "--drain", "--timeout", "50")
 
-    assert [note["host"] for note in shop.seen(what="refused")] == ["127.0.0.1"]
-    assert shop.seen(what="connected") == []
+    (seen,) = shop.seen()
+    assert seen["where"] == "127.0.0.1"
+    assert seen["answer"].startswith("HTTP/1.1 200 ")
+    assert '"kinesis":"running"' in seen["answer"]
 
 
 def test_a_handler_that_puts_into_another_stream_reaches_the_same_runtime(shop: Project) -> None:

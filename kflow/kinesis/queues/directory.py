@@ -27,10 +27,10 @@ from kflow.errors import KflowError, LimitExceeded, ResourceInUse, ResourceNotFo
 from kflow.kinesis import keeping
 from kflow.kinesis.host import Host
 from kflow.kinesis.keeping import Done
-from kflow.kinesis.queues import kept as files
+from kflow.kinesis.queues import facts as files
 from kflow.kinesis.queues.asking import Terms
 from kflow.kinesis.queues.desk import Desk
-from kflow.kinesis.queues.kept import Kept, Rules
+from kflow.kinesis.queues.facts import Facts, Rules
 from kflow.kinesis.queues.reading import LogView
 from kflow.kinesis.queues.turns import Turns
 from kflow.kinesis.registry import Registry, Stream
@@ -55,7 +55,7 @@ class Queue:
 
     __slots__ = ("arn", "desk", "is_gone", "is_made", "place", "state")
 
-    def __init__(self, state: keeping.Kept[Kept], place: Place, *, is_made: bool) -> None:
+    def __init__(self, state: keeping.Kept[Facts], place: Place, *, is_made: bool) -> None:
         self.state = state
         self.place = place
         self.is_made = is_made
@@ -64,23 +64,23 @@ class Queue:
         self.desk: Desk
 
     @property
-    def kept(self) -> Kept:
+    def facts(self) -> Facts:
         """What is kept of it, as it is now."""
         return self.state.value
 
     @property
     def stream_id(self) -> int:
         """Id of its stream."""
-        return int(self.kept.stream_id, 16)
+        return int(self.facts.stream_id, 16)
 
     @property
     def stream_arn(self) -> str:
         """ARN of its stream."""
-        return f"arn:aws:kinesis:{self.place.region}:{self.place.account}:stream/{self.kept.stream_name}"
+        return f"arn:aws:kinesis:{self.place.region}:{self.place.account}:stream/{self.facts.stream_name}"
 
     def status(self, now_ms: int) -> str:
         """Its state."""
-        return self.kept.status(now_ms)
+        return self.facts.status(now_ms)
 
 
 class Directory:
@@ -118,8 +118,8 @@ class Directory:
         for name in recordqueues.ledgers(self._folder, self._files) - self._by_id.keys() - damaged:
             recordqueues.remove(self._folder, name, self._files)
         for queue in list(self._by_id.values()):
-            if queue.kept.gone_ms is not None:
-                self._remove_later(queue)
+            if queue.facts.gone_ms is not None:
+                self._remove_later(queue, lambda: None)
 
     # ------------------------------------------------------------------ finding
 
@@ -151,7 +151,7 @@ class Directory:
     def of(self, place: Place) -> list[Queue]:
         """The queues of a place, by name."""
         found = (each for each in self._by_id.values() if each.place == place and each.is_made)
-        return sorted(found, key=lambda each: each.kept.name)
+        return sorted(found, key=lambda each: each.facts.name)
 
     def on(self, stream_id: int) -> list[Queue]:
         """The queues on a stream."""
@@ -191,7 +191,7 @@ class Directory:
         """
         now_ms = self._host.now_ms()
         place, stream_map = stream.place, stream.map
-        if any(each.place == place and each.kept.name == name for each in self._by_id.values()):
+        if any(each.place == place and each.facts.name == name for each in self._by_id.values()):
             raise ResourceInUse(f"Queue {name} under account {place.account} already exists.")
         moving = sum(
             each.status(now_ms) in ("CREATING", "DELETING")
@@ -205,7 +205,7 @@ class Directory:
             )
         earliest_ms = max(stream.created_ms, now_ms - stream_map.retention_hours * _HOUR_MS)
         begins_ms = now_ms if position == "LATEST" else max(earliest_ms, asked_ms or 0)
-        made = Kept(
+        made = Facts(
             id=uuid.uuid4().hex,
             name=name,
             account=stream_map.account,
@@ -238,14 +238,14 @@ class Directory:
         Args:
             queue: which.
             done: told when it is kept.
-            changes: new values of `Kept`, by name.
+            changes: new values of `Facts`, by name.
 
         Raises:
             ResourceNotFound: it is gone.
         """
         if queue.is_gone:
             raise not_found(queue.arn)
-        queue.state.set(msgspec.structs.replace(queue.kept, **changes), done)
+        queue.state.set(msgspec.structs.replace(queue.facts, **changes), done)
 
     def update(self, queue: Queue, done: Done, rules: Rules) -> None:
         """Change its attributes; new ones hold once it is ACTIVE again.
@@ -257,9 +257,9 @@ class Directory:
         status = queue.status(now_ms)
         if status != "ACTIVE":
             raise ResourceInUse(
-                f"Queue {queue.kept.name} under account {queue.place.account} not ACTIVE, instead in state {status}"
+                f"Queue {queue.facts.name} under account {queue.place.account} not ACTIVE, instead in state {status}"
             )
-        before = queue.kept.holds(now_ms)
+        before = queue.facts.holds(now_ms)
         self.change(queue, done, rules=rules, before=before, updated_ms=now_ms + self._transition_ms)
         self._host.call_later(self._host.transition_s, queue.desk.changed)
 
@@ -268,15 +268,19 @@ class Directory:
 
         Deleting one that is being deleted does nothing. Source: chosen.
         """
-        if queue.kept.gone_ms is not None:
+        if queue.facts.gone_ms is not None:
             done(None)
             return
         now_ms = self._host.now_ms()
 
         def told(failure: KflowError | None) -> None:
-            if failure is None:
-                self._remove_later(queue)
-            done(failure)
+            if failure is not None:
+                done(failure)
+            elif self._transition_ms:
+                self._remove_later(queue, lambda: None)
+                done(None)
+            else:  # where no time is set, it has happened when the answer comes
+                self._remove_later(queue, lambda: done(None))
 
         self.change(queue, told, gone_ms=now_ms + self._transition_ms)
 
@@ -320,13 +324,13 @@ class Directory:
     def _transition_ms(self) -> int:
         return int(self._host.transition_s * 1000)
 
-    def _add(self, kept: Kept, *, is_made: bool) -> Queue:
+    def _add(self, facts: Facts, *, is_made: bool) -> Queue:
         home = self._registry.home
-        place = Place(kept.account or home.account, kept.region or home.region)
-        state = keeping.Kept(kept, self._store, self._host, lambda _: queue.desk.changed())
+        place = Place(facts.account or home.account, facts.region or home.region)
+        state = keeping.Kept(facts, self._store, self._host, lambda _: queue.desk.changed())
         queue = Queue(state, place, is_made=is_made)
-        queue.desk = Desk(self._host, lambda: self._opened(kept.id), lambda: self._terms(queue))
-        self._by_id[kept.id] = queue
+        queue.desk = Desk(self._host, lambda: self._opened(facts.id), lambda: self._terms(queue))
+        self._by_id[facts.id] = queue
         return queue
 
     def _terms(self, queue: Queue) -> Terms:
@@ -334,12 +338,12 @@ class Directory:
         stream = self._registry.by_id(queue.stream_id)
         if stream is None:
             raise ResourceNotFound(
-                f"Stream {queue.kept.stream_name} under account {queue.place.account} not found: "
+                f"Stream {queue.facts.stream_name} under account {queue.place.account} not found: "
                 "it is gone, and its queue delivers nothing any more. Delete the queue."
             )
-        if queue.kept.gone_ms is not None:
+        if queue.facts.gone_ms is not None:
             raise not_found(queue.arn)
-        rules = queue.kept.holds(now_ms)
+        rules = queue.facts.holds(now_ms)
         return Terms(now_ms, stream.map, rules.visibility_s * 1000, rules.max_receives)
 
     def _opened(self, queue_id: str) -> Turns:
@@ -347,36 +351,36 @@ class Directory:
         ledger = Ledger(ledger_path(self._folder, queue_id), fsync=self._host.folder.fsync)
         return Turns(ledger, LogView(self._host.folder))
 
-    def _make(self, kept: Kept, stream: StreamMap) -> None:
+    def _make(self, facts: Facts, stream: StreamMap) -> None:
         """In a thread: everything of a new queue; its file comes last."""
         self._files.make_folder(self._folder, sync=self._sync)
-        path = ledger_path(self._folder, kept.id)
+        path = ledger_path(self._folder, facts.id)
         try:
             view = LogView(self._host.folder)
             ledger = Ledger(path, fsync=self._host.folder.fsync, create=True)
             try:
                 with ledger.turn():
                     for shard in stream.shards:
-                        if kept.position == "LATEST":
+                        if facts.position == "LATEST":
                             ledger.move(shard.index, view.end(stream, shard.index))
-                        elif kept.position == "AT_TIMESTAMP":
-                            ledger.move(shard.index, view.at_time(stream, shard.index, kept.begins_ms))
+                        elif facts.position == "AT_TIMESTAMP":
+                            ledger.move(shard.index, view.at_time(stream, shard.index, facts.begins_ms))
             finally:
                 view.close()
                 ledger.close()  # which syncs it: a ledger that forgot where it begins would deliver everything
-            self._store(kept)
+            self._store(facts)
         except BaseException:
-            recordqueues.remove(self._folder, kept.id, self._files)
+            recordqueues.remove(self._folder, facts.id, self._files)
             raise
 
-    def _store(self, kept: Kept) -> None:
+    def _store(self, facts: Facts) -> None:
         """In a thread."""
-        files.store(self._folder, kept, self._files, sync=self._sync)
+        files.store(self._folder, facts, self._files, sync=self._sync)
 
-    def _remove_later(self, queue: Queue) -> None:
+    def _remove_later(self, queue: Queue, done: Callable[[], object]) -> None:
         queue.desk.close(not_found(queue.arn), lambda: None)
-        left_ms = max(0, (queue.kept.gone_ms or 0) - self._host.now_ms())
-        self._host.call_later(left_ms / 1000, lambda: self._remove(queue, lambda: None))
+        left_ms = max(0, (queue.facts.gone_ms or 0) - self._host.now_ms())
+        self._host.call_later(left_ms / 1000, lambda: self._remove(queue, done))
 
     def _remove(self, queue: Queue, done: Callable[[], object]) -> None:
         """Take it away for good; `done` is called when that is over, well or not."""
@@ -386,26 +390,26 @@ class Directory:
 
         def told(failure: KflowError | None) -> None:
             if failure is not None:
-                self._host.notice("error", f"queue {queue.kept.name} is deleted, and its files are not: {failure}")
-            self._by_id.pop(queue.kept.id, None)
+                self._host.notice("error", f"queue {queue.facts.name} is deleted, and its files are not: {failure}")
+            self._by_id.pop(queue.facts.id, None)
             done()
 
         def work() -> None:
-            files.remove(self._folder, queue.kept.id, self._files, sync=self._sync)
-            recordqueues.remove(self._folder, queue.kept.id, self._files)
+            files.remove(self._folder, queue.facts.id, self._files, sync=self._sync)
+            recordqueues.remove(self._folder, queue.facts.id, self._files)
 
         # The last change of all: when it is over, nothing writes the queue's file any more.
         self.change(
             queue,
             lambda _: queue.desk.close(not_found(queue.arn), lambda: self._host.submit(work, told)),
-            gone_ms=queue.kept.gone_ms or self._host.now_ms(),
+            gone_ms=queue.facts.gone_ms or self._host.now_ms(),
         )
         queue.is_gone = True
 
     def _forget(self, queue: Queue, failure: KflowError) -> None:
         """It was not made after all."""
         queue.is_gone = True
-        self._by_id.pop(queue.kept.id, None)
+        self._by_id.pop(queue.facts.id, None)
         queue.desk.close(failure, lambda: None)
 
     def _stream_changed(self, stream: Stream) -> None:
@@ -414,7 +418,7 @@ class Directory:
             if not stream.is_gone:
                 queue.desk.changed()
             elif not queue.is_gone:
-                text = f"queue {queue.kept.name} goes with its stream {queue.kept.stream_name}, which was deleted"
+                text = f"queue {queue.facts.name} goes with its stream {queue.facts.stream_name}, which was deleted"
                 self._host.notice("warning", text)
                 self._remove(queue, lambda: None)
 

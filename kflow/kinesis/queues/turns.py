@@ -10,6 +10,7 @@ places: neither can starve the other. Runs in a thread, one turn of a queue at a
 
 from __future__ import annotations
 
+import logging
 import random
 from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
@@ -32,6 +33,8 @@ from kflow.kinesis.queues.asking import (
 )
 from kflow.kinesis.queues.reading import Found, LogView
 from kflow.records import Position
+
+log = logging.getLogger(__name__)
 
 _HOUR_MS: Final = 3_600_000
 _RECEIPTS: Final = 63
@@ -68,6 +71,7 @@ class Turns:
         self._drained: set[int] = set()
         self._first = 0  # the shard that is looked at first: each in its turn
         self._new_first = False
+        self._told = ""
         self._max_receives: int | None = None
         self._buried_ms = 0  # up to when it is known which rows are dead letters
 
@@ -159,15 +163,17 @@ class Turns:
         if rows:
             self._new_first = not self._new_first
             places = max(places, limit // 2 if limit > 1 else int(self._new_first))
-        fresh = self._received_new(terms, asked, places) if places else []
+        fresh, failure = self._received_new(terms, asked, places) if places else ([], None)
         budget = limits.GET_RECORDS_BYTES - sum(len(each.data) + len(each.key.encode()) for each in fresh)
         again = rows[: limit - len(fresh)]
         try:
-            return self._received_again(terms, asked, again, limit, budget, is_first=not fresh) + fresh
-        except StorageError:
-            if not fresh:
-                raise
-            return fresh  # what could be read; the others stay visible
+            received = self._received_again(terms, asked, again, limit, budget, is_first=not fresh)
+        except StorageError as error:  # they stay visible
+            self._tell(terms, error)
+            received, failure = [], error
+        if failure is not None and not received and not fresh:
+            raise failure
+        return received + fresh
 
     def _received_again(
         self,
@@ -198,8 +204,12 @@ class Turns:
         self._ledger.change(changed)
         return received
 
-    def _received_new(self, terms: Terms, asked: Receive, places: int) -> list[Received]:
-        """Receive what nobody has received yet, shard after shard; one that cannot be read stops none of the others."""
+    def _received_new(self, terms: Terms, asked: Receive, places: int) -> tuple[list[Received], StorageError | None]:
+        """Receive what nobody has received yet, shard after shard; one that cannot be read stops none of the others.
+
+        Returns:
+            The records, and why a shard could not be read.
+        """
         received: list[Received] = []
         budget = limits.GET_RECORDS_BYTES
         failure: StorageError | None = None
@@ -219,6 +229,7 @@ class Turns:
                 if not found and self._view.is_drained(terms.stream, shard, behind):
                     self._drained.add(shard)
             except StorageError as error:
+                self._tell(terms, error)
                 failure = error
                 continue
             if received and found and found[0].size > budget:
@@ -227,9 +238,13 @@ class Turns:
                 self._move(shard, behind)
             budget -= sum(each.size for each in found)
             received += self._add(terms, asked, shard, found)
-        if failure is not None and not received:
-            raise failure
-        return received
+        return received, failure
+
+    def _tell(self, terms: Terms, error: StorageError) -> None:
+        """Something cannot be read, and clients may never hear of it: others have records for them."""
+        if str(error) != self._told:
+            self._told = str(error)
+            log.warning("queue passes over what it cannot read stream=%s error=%s", terms.stream.name, error)
 
     def _shards(self, stream: StreamMap) -> list[int]:
         """The shards that may have something new, another one first each time."""

@@ -18,7 +18,7 @@ from kflow.kinesis import pages, tags
 from kflow.kinesis.queues import receipts
 from kflow.kinesis.queues.asking import Entry, Receive, Received, Refusal, Reply, Settle, Verb
 from kflow.kinesis.queues.directory import Directory, Queue
-from kflow.kinesis.queues.kept import Kept, Rules
+from kflow.kinesis.queues.facts import Facts, Rules
 from kflow.kinesis.registry import Stream
 from kflow.kinesis.states import require_there
 from kflow.services.kinesis.control import PAGE, Control, answering
@@ -105,17 +105,17 @@ class Queues(Control):
                 )
             wanted = filtered
         found = [queue for queue in self.queues.of(call.context.place) if _is_on(queue, wanted)]
-        found = [queue for queue in found if queue.kept.name > after]
+        found = [queue for queue in found if queue.facts.name > after]
         page = found[: min(given.MaxResults or PAGE, PAGE)]
         output: dict[str, Any] = {"QueueSummaries": [_summary(queue, now_ms) for queue in page]}
         if len(found) > len(page):
-            output["NextToken"] = pages.token(self.parts.seal, _TOKEN, now_ms, page[-1].kept.name, wanted)
+            output["NextToken"] = pages.token(self.parts.seal, _TOKEN, now_ms, page[-1].facts.name, wanted)
         return output
 
     def update_queue(self, call: Call, given: Any) -> Answer:
         """Source: documented: UpdateQueue."""
         queue = self.queues.find(given.QueueARN)
-        rules = _rules(given.QueueAttributes, queue.kept.rules)
+        rules = _rules(given.QueueAttributes, queue.facts.rules)
         told = answering(call, lambda: {"QueueDescription": self._described(queue, "UPDATING")})
         self.queues.update(queue, told, rules)
         return LATER
@@ -180,7 +180,7 @@ class Queues(Control):
     def _settle(self, call: Call, given: Any, verb: Verb, *, dead: bool) -> Later:
         queue = self.queues.serving(given.QueueARN)
         handles = [each.ReceiptHandle for each in given.Entries]
-        said = [receipts.delivery_of(self.parts.seal, queue.kept.id, handle) for handle in handles]
+        said = [receipts.delivery_of(self.parts.seal, queue.facts.id, handle) for handle in handles]
         hide_ms = [each.VisibilityTimeoutSeconds * 1000 if verb is Verb.HIDE else 0 for each in given.Entries]
         entries = [Entry(each, hide) for each, hide in zip(said, hide_ms, strict=True) if each is not None]
 
@@ -229,25 +229,25 @@ class Queues(Control):
             queue: of which.
             status: what to say; None as it is.
         """
-        kept = queue.kept
+        facts = queue.facts
         status = status or queue.status(self.host.now_ms())
         # Documented: while it is CREATING the position is what was asked for, and its effective time after that.
-        at_ms = kept.asked_ms if status == "CREATING" else kept.begins_ms
-        position = {"Type": kept.position, "Timestamp": at_ms}
+        at_ms = facts.asked_ms if status == "CREATING" else facts.begins_ms
+        position = {"Type": facts.position, "Timestamp": at_ms}
         return {
-            "QueueName": kept.name,
+            "QueueName": facts.name,
             "QueueARN": queue.arn,
             "QueueStatus": status,
-            "QueueCreationTimestamp": kept.created_ms,
+            "QueueCreationTimestamp": facts.created_ms,
             "StreamConfigurationList": [{"StreamARN": queue.stream_arn, "StartingPosition": _without_none(position)}],
-            "QueueAttributes": _attributes(kept),
+            "QueueAttributes": _attributes(facts),
         }
 
     def _record(self, queue: Queue, received: Received) -> dict[str, Any]:
         """A `QueueRecord`."""
         delivery = received.delivery
         record = {
-            "ReceiptHandle": receipts.handle(self.parts.seal, queue.kept.id, delivery),
+            "ReceiptHandle": receipts.handle(self.parts.seal, queue.facts.id, delivery),
             "RecordId": receipts.record_id(queue.stream_id, delivery.shard, delivery.counter),
             "PartitionKey": received.key or None,
             "Data": received.data,
@@ -300,8 +300,8 @@ def _rules(given: Any, rules: Rules) -> Rules:
     return Rules(visibility_s=visibility_s, max_receives=max_receives)
 
 
-def _attributes(kept: Kept) -> dict[str, Any]:
-    rules = kept.rules
+def _attributes(facts: Facts) -> dict[str, Any]:
+    rules = facts.rules
     letters: dict[str, Any] = {"TargetType": "NONE"}
     if rules.max_receives is not None:
         letters = {"TargetType": "BUILT_IN", "MaxReceiveCount": rules.max_receives}
@@ -309,19 +309,19 @@ def _attributes(kept: Kept) -> dict[str, Any]:
 
 
 def _summary(queue: Queue, now_ms: int) -> dict[str, Any]:
-    kept = queue.kept
+    facts = queue.facts
     return {
-        "QueueName": kept.name,
+        "QueueName": facts.name,
         "QueueARN": queue.arn,
         "QueueStatus": queue.status(now_ms),
-        "QueueCreationTimestamp": kept.created_ms,
-        "Streams": [{"StreamARN": queue.stream_arn, "StreamCreationTimestamp": kept.stream_created_ms}],
+        "QueueCreationTimestamp": facts.created_ms,
+        "Streams": [{"StreamARN": queue.stream_arn, "StreamCreationTimestamp": facts.stream_created_ms}],
     }
 
 
 def _is_on(queue: Queue, wanted: Sequence[tuple[str, int | None]]) -> bool:
     """Whether a filter lets a queue through: an empty one does, else one entry must."""
-    created_s = queue.kept.stream_created_ms // 1000
+    created_s = queue.facts.stream_created_ms // 1000
     return not wanted or any(
         queue.stream_arn == arn and (created_ms is None or created_ms // 1000 == created_s)
         for arn, created_ms in wanted

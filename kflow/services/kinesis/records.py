@@ -22,7 +22,7 @@ from kflow.errors import (
     ResourceInUse,
     ResourceNotFound,
 )
-from kflow.kinesis import iterators, pages, putchecks, shards
+from kflow.kinesis import answers, iterators, pages, putchecks, shards
 from kflow.kinesis.page import Page, Rows, trim_ms
 from kflow.kinesis.putcalls import Entries, Outcome
 from kflow.kinesis.puts import Puts
@@ -182,15 +182,9 @@ class Records(Base):
         """The answer of GetRecords: with its last page, all rows are known."""
         if self._limits is not None:
             self._limits.have_read(stream.id, shard.index, rows.size, now_ms)
-        answer: dict[str, Any] = {"Records": rows.records()}
-        # By the map as it was before the page was read: what it calls closed has nothing to come.
-        if shard.is_open or page.is_behind:
-            answer["NextShardIterator"] = self._token(stream, shard.index, page.position)
-        is_behind = page.is_behind and rows.last_arrival_ms
-        answer["MillisBehindLatest"] = max(0, now_ms - rows.last_arrival_ms) if is_behind else 0
-        if "NextShardIterator" not in answer:
-            answer["ChildShards"] = shards.child_shards(stream.map, shard.index)
-        return answer
+        return answers.get_records(
+            stream.map, shard, rows, page, now_ms, lambda position: self._token(stream, shard.index, position)
+        )
 
     def _read_error(self, stream: Stream, shard: int, error: KflowError) -> KflowError:
         """Why a shard could not be read: its stream may have gone meanwhile."""

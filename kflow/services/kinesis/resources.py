@@ -211,7 +211,7 @@ class Resources(Control):
             self.queues.change(queue, done, **changes)
 
         return Resource(
-            f"queue {queue.kept.name}", queue.place.account, queue.kept.tags, queue.kept.policy, lambda: None, change
+            f"queue {queue.facts.name}", queue.place.account, queue.facts.tags, queue.facts.policy, lambda: None, change
         )
 
 

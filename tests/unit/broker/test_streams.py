@@ -64,7 +64,7 @@ def test_a_stream_without_a_map_was_never_complete_and_is_removed(tmp_path: Path
 def test_the_older_of_two_of_a_name_is_removed_for_a_reset_died_in_between(tmp_path: Path) -> None:
     store = Store(tmp_path)
     store.put(b"old")
-    made = streams.make(store.folder, store.clock, "orders", 1, 24, 1 << 20)
+    made = streams.make(store.folder, store.clock, streams.Wanted("orders", 1))
     store.log.recover_all()
     assert store.folder.maps() == [made]
     assert not store.folder.stream_dir(store.stream).exists()

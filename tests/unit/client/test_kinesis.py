@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
 import io
 from collections.abc import Iterator
@@ -9,13 +10,15 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import boto3
 import pytest
-from botocore.exceptions import ClientError, ParamValidationError
+from botocore.exceptions import ClientError, OperationNotPageableError, ParamValidationError
 
 import kflow
 from kflow.broker.checkpoints import slots_path
 from kflow.broker.folder import DataFolder
 from kflow.broker.writing import writing
+from kflow.client import kinesis
 from kflow.errors import UsageError
 from kflow.producing import runtime
 
@@ -287,13 +290,16 @@ def test_errors_are_botocores_and_have_their_own_classes(client: Any) -> None:
 @pytest.mark.parametrize(
     ("records", "code", "text"),
     [
-        ([], "ValidationException", "Value at 'records' failed to satisfy constraint"),
         ([{"Data": b"", "PartitionKey": "k"}] * 501, "ValidationException", "less than or equal to 500"),
         ([{"Data": b"x"}], "ValidationException", "Value null at 'records.1.member.partitionKey'"),
-        ([{"Data": b"x", "PartitionKey": ""}], "ValidationException", "records.1.member.partitionKey"),
         ([{"Data": bytes(1_048_577), "PartitionKey": "k"}], "ValidationException", "records.1.member.data"),
         ([{"Data": bytes(1_000_000), "PartitionKey": "k"}] * 11, "InvalidArgumentException", "exceeds 10 MB"),
-        ([{"Data": b"", "PartitionKey": "k", "ExplicitHashKey": "-1"}], "InvalidArgumentException", "value was -1"),
+        ([{"Data": b"", "PartitionKey": "k", "ExplicitHashKey": "-1"}], "ValidationException", "explicitHashKey"),
+        (
+            [{"Data": b"", "PartitionKey": "k", "ExplicitHashKey": str(2**128)}],
+            "InvalidArgumentException",
+            f"value was {2**128}",
+        ),
     ],
 )
 def test_records_that_are_not_acceptable_fail_the_whole_call(
@@ -309,30 +315,65 @@ def test_records_that_are_not_acceptable_fail_the_whole_call(
 def test_parameters_are_checked_as_botocore_does(client: Any) -> None:
     with pytest.raises(ParamValidationError, match='Missing required parameter in input: "Data"') as raised:
         client.put_record(StreamName=7, Foo=1)
-    assert 'Unknown parameter in input: "Foo", must be one of: Data, StreamName' in str(raised.value)
+    assert 'Unknown parameter in input: "Foo", must be one of: StreamName, Data, PartitionKey' in str(raised.value)
     assert "Invalid type for parameter StreamName, value: 7" in str(raised.value)
     with pytest.raises(ParamValidationError, match=r'Missing required parameter in Records\[0\]: "Data"'):
         client.put_records(StreamName="orders", Records=[{"PartitionKey": "k"}])
+    for records in ([], [{"Data": b"x", "PartitionKey": ""}]):
+        with pytest.raises(ParamValidationError, match="valid min length: 1"):
+            client.put_records(StreamName="orders", Records=records)
+    with pytest.raises(ParamValidationError, match='Unknown parameter in input: "Limit"'):
+        client.describe_limits(Limit=1)
     with pytest.raises(ParamValidationError, match="Invalid type for parameter Data, value: 5"):
         client.put_record(StreamName="orders", Data=5, PartitionKey="k")
 
 
 def test_a_name_and_an_arn_must_agree_and_one_must_be_there(client: Any) -> None:
     arn = "arn:aws:kinesis:us-east-1:123456789012:stream/other"
+    client.create_stream(StreamName="other", ShardCount=1)
 
     assert error(client.describe_stream, StreamName="orders", StreamARN=arn)["Code"] == "InvalidArgumentException"
     assert error(client.describe_stream)["Code"] == "InvalidArgumentException"
 
 
 def test_what_is_not_there_is_said_with_what_is(client: Any) -> None:
-    with pytest.raises(AttributeError, match="has no 'split_shard'; it has close, create_stream, delete_stream"):
-        client.split_shard(StreamName="orders")
+    with pytest.raises(AttributeError, match="has no 'generate_presigned_url'; it has acknowledge_dead_letter_queue"):
+        client.generate_presigned_url("put_record")
+    assert copy.copy(client).list_streams()["StreamNames"] == ["orders"]
 
 
-def test_a_mode_that_is_not_built_is_refused(client: Any) -> None:
-    found = error(client.create_stream, StreamName="x", StreamModeDetails={"StreamMode": "ON_DEMAND"})
+def test_the_client_has_all_that_boto3s_has_but_for_what_its_documentation_names(client: Any) -> None:
+    theirs = boto3.client("kinesis", region_name="us-east-1", aws_access_key_id="k", aws_secret_access_key="s")
+    documentation = str(kinesis.__doc__)
 
-    assert "not built yet" in found["Message"]
+    absent = {name for name in dir(theirs) if name[0] != "_"} - set(dir(client))
+    absent |= {f"meta.{name}" for name in dir(theirs.meta) if name[0] != "_" and not hasattr(client.meta, name)}
+    said = documentation.partition("Absent: ")[2].partition(". ")[0].replace("\n", " ").split(", ")
+    assert sorted(said) == sorted(absent)
+    assert client.meta.method_to_api_mapping == theirs.meta.method_to_api_mapping
+    assert sorted(client.waiter_names) == sorted(theirs.waiter_names)
+    assert client.meta.region_name == "us-east-1"
+
+
+def test_pages_and_waiters_are_botocores(client: Any) -> None:
+    client.create_stream(StreamName="many", ShardCount=5)
+    pages = client.get_paginator("describe_stream").paginate(StreamName="many", PaginationConfig={"PageSize": 2})
+    assert [len(page["StreamDescription"]["Shards"]) for page in pages] == [2, 2, 1]
+    assert (client.can_paginate("list_streams"), client.can_paginate("put_record")) == (True, False)
+    with pytest.raises(OperationNotPageableError):
+        client.get_paginator("put_record")
+
+    client.get_waiter("stream_exists").wait(StreamName="many")
+    client.delete_stream(StreamName="many")
+    client.get_waiter("stream_not_exists").wait(StreamName="many")
+    with pytest.raises(ValueError, match="Waiter does not exist: none"):
+        client.get_waiter("none")
+
+
+def test_times_are_taken_as_botocore_takes_them(client: Any) -> None:
+    put(client, b"a")
+    for moment in ("2020-01-01T00:00:00Z", "1577836800", 1577836800, 1577836800.5, datetime(2020, 1, 1)):  # noqa: DTZ001
+        assert read(client, iterator(client, "AT_TIMESTAMP", Timestamp=moment))[0] == [b"a"]
 
 
 def test_only_kinesis_has_a_client(folder: DataFolder) -> None:

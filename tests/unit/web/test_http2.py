@@ -440,7 +440,9 @@ def test_stopping_says_goodbye_and_answers_what_is_under_way():
     assert peer.resets(late) == [7]
     peer.exchanges[0].respond(200, (), b"the last")
     peer.flush()
-    assert (peer.body(first), peer.wire.is_finished) == (b"the last", True)
+    assert (peer.body(first), peer.wire.is_finished) == (b"the last", False)
+    peer.speaker.ended()
+    assert peer.wire.is_aborted
 
 
 def test_stopping_closes_a_connection_that_rests():
@@ -450,7 +452,7 @@ def test_stopping_closes_a_connection_that_rests():
     assert peer.wire.take() == frame(7, struct.pack(">II", 0, 0))
 
 
-def test_a_peer_that_says_goodbye_gets_its_answers():
+def test_a_peer_that_says_goodbye_gets_its_answers_and_closes_when_it_has_read_them():
     peer = Peer()
     stream_id = peer.request(fields())
     peer.speaker.receive(frame(7, struct.pack(">II", 0, 0)))
@@ -458,7 +460,25 @@ def test_a_peer_that_says_goodbye_gets_its_answers():
     peer.exchanges[0].respond(200, (), b"still")
     peer.flush()
     assert peer.body(stream_id) == b"still"
-    assert peer.wire.is_finished
+    assert not peer.wire.is_finished  # Node.js would forget what it has not read
+    peer.speaker.ended()
+    assert peer.wire.is_aborted
+
+
+@pytest.mark.parametrize("says_goodbye", ["peer", "server"])
+def test_a_peer_that_does_not_close_after_a_goodbye_is_closed(says_goodbye):
+    peer = Peer(WebOptions(sweep_s=5, linger_s=5))
+    peer.request(fields())
+    if says_goodbye == "peer":
+        peer.speaker.receive(frame(7, struct.pack(">II", 0, 0)))
+    else:
+        peer.speaker.stop()
+    peer.exchanges[0].respond(200, (), b"the last")
+    peer.wire.take()
+    peer.sweep(peer.speaker, 10)
+    assert not peer.wire.is_aborted
+    peer.sweep(peer.speaker, 1)
+    assert peer.wire.is_aborted
 
 
 def test_pings_are_answered():

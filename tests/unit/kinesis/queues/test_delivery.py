@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import sqlite3
 from pathlib import Path
 
 import msgspec
 import pytest
 
 from kflow import limits
-from kflow.errors import Throttling
+from kflow.broker.block import HEADER_BYTES
+from kflow.broker.segment import SEGMENT_HEADER_BYTES
+from kflow.errors import StorageError, Throttling
 from kflow.kinesis.queues import receipts
+from tests.damaging import flip
 from tests.queueing import World
 
 GONE = "ResourceNotFoundException"
@@ -384,3 +388,107 @@ def test_a_receipt_handle_says_what_it_was_given_to_the_same_folder_alone(world:
     assert receipts.delivery_of(Seal(b"here"), queue_id, text) == delivery
     assert receipts.delivery_of(Seal(b"here"), "cd" * 16, text) is None
     assert receipts.delivery_of(Seal(b"there"), queue_id, text) is None
+
+
+def test_a_last_receive_without_a_timeout_makes_a_dead_letter_at_once(world: World) -> None:
+    queue = world.create(attributes={"DeadLetterConfiguration": {"TargetType": "BUILT_IN", "MaxReceiveCount": 1}})
+    world.put(b"poison")
+    assert datas(world.receive(queue, VisibilityTimeoutSeconds=0)) == [b"poison"]
+    assert world.receive(queue) == []
+    assert datas(world.receive(queue, dead=True)) == [b"poison"]
+
+
+def test_a_clock_that_goes_back_buries_all_the_same(world: World) -> None:
+    queue = world.create(attributes={"DeadLetterConfiguration": {"TargetType": "BUILT_IN", "MaxReceiveCount": 1}})
+    world.put(b"poison")
+    world.receive(queue, VisibilityTimeoutSeconds=3600)
+    world.store.clock.epoch_ms += 1_800_000
+    assert world.receive(queue) == []
+    world.store.clock.epoch_ms -= 1_800_000
+    world.put(b"other")
+    world.receive(queue, VisibilityTimeoutSeconds=0)
+    assert datas(world.receive(queue, dead=True)) == [b"other"]
+
+
+def opened(world: World):
+    (desk,) = [each.desk for each in world.service.queues.of(world.registry.home)]
+    return desk._turns
+
+
+def test_a_turn_that_cannot_be_kept_delivers_the_same_records_the_next_time(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queue = world.create()
+    world.receive(queue)
+    world.put(b"one", b"two")
+
+    def full(rows) -> None:
+        raise sqlite3.OperationalError("disk full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(opened(world)._ledger, "add", full)
+        with pytest.raises(StorageError, match="disk full"):
+            world.receive(queue)
+    assert [(each["Data"], each["ReceiveCount"]) for each in world.receive(queue)] == [(b"one", 1), (b"two", 1)]
+
+
+def test_a_row_whose_record_is_not_in_the_log_any_more_goes(world: World) -> None:
+    queue = world.create()
+    world.put(b"one", b"two")
+    world.receive(queue, VisibilityTimeoutSeconds=0)
+    ledger = opened(world)._ledger
+    with ledger.turn():
+        row = ledger.find(0, 2)
+        ledger.drop(row)
+        ledger.add([row._replace(counter=9)])
+    assert datas(world.receive(queue)) == [b"one"]
+    assert ledger.find(0, 9) is None
+
+
+def test_damage_stops_neither_other_shards_nor_what_lies_behind_it(tmp_path: Path) -> None:
+    world = World(tmp_path / "data", shards=2)
+    queue = world.create()
+    by_shard = {world.store.encoder.shard_of(key): key for key in "abcdef"}
+    world.put(b"lost", key=by_shard[0])
+    world.put(b"behind", key=by_shard[0])
+    world.put(b"elsewhere", key=by_shard[1])
+    (name,) = world.store.segments()
+    flip(world.store.shard_path / name, SEGMENT_HEADER_BYTES + HEADER_BYTES + 8)
+    assert sorted(datas(world.receive(queue))) == [b"behind", b"elsewhere"]
+    world.stop()
+
+
+def test_a_shard_that_cannot_be_read_refuses_only_when_nothing_else_is_there(
+    world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    world.split(0)
+    queue = world.create(attributes={"VisibilityTimeoutSeconds": 0})
+    world.receive(queue)
+    view = opened(world)._view
+    fresh = view.fresh
+
+    def broken(stream, shard, *arguments, **options):
+        if shard == 1:
+            raise StorageError("cannot read shard 1")
+        return fresh(stream, shard, *arguments, **options)
+
+    monkeypatch.setattr(view, "fresh", broken)
+    with pytest.raises(StorageError, match="cannot read shard 1"):
+        world.receive(queue)
+    by_shard = {world.store.encoder.shard_of(key): key for key in "abcdef"}
+    world.put(b"two", key=by_shard[2])
+    assert datas(world.receive(queue)) == [b"two"]
+    (said,) = caplog.messages
+    assert said == "queue passes over what it cannot read stream=orders error=cannot read shard 1"
+
+    def gone(stream, rows):
+        raise StorageError("cannot read it again")
+
+    monkeypatch.setattr(view, "again", gone)
+    world.put(b"three", key=by_shard[2])
+    assert datas(world.receive(queue)) == [b"three"]
+    with pytest.raises(StorageError, match="cannot read it again"):
+        world.receive(queue)
+    monkeypatch.undo()
+    monkeypatch.setattr(view, "fresh", broken)
+    assert datas(world.receive(queue)) == [b"two", b"three"]

@@ -317,7 +317,7 @@ def test_everything_survives_a_restart(tmp_path: Path) -> None:
     world.stop()
     world.start()
     assert described(world, queue) == before
-    assert world.service.queues.find(queue).kept.tags == {"team": "blue"}
+    assert world.service.queues.find(queue).facts.tags == {"team": "blue"}
     assert [each["Data"] for each in world.receive(queue)] == [b"new"]
     assert [each["Data"] for each in world.receive(queue, dead=True)] == [b"dead"]
     assert world.acknowledge(queue, flying) == [None]

@@ -38,7 +38,7 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
     max_receives: int | None = 6
 
 
-class Kept(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Facts(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """All of it; replaced as a whole.
 
     Attributes:
@@ -96,7 +96,7 @@ class Kept(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 class _Stored(msgspec.Struct, frozen=True):
     version: int
-    queue: Kept
+    queue: Facts
 
 
 def path_of(folder: str, queue_id: str) -> str:
@@ -104,15 +104,15 @@ def path_of(folder: str, queue_id: str) -> str:
     return f"{folder}/{queue_id}{_SUFFIX}"
 
 
-def store(folder: str, kept: Kept, files: Files, *, sync: bool) -> None:
+def store(folder: str, facts: Facts, files: Files, *, sync: bool) -> None:
     """Write a queue's file; on return it is durable if `sync`.
 
     Raises:
         StorageError: it could not be written; the old one stands.
     """
-    path = path_of(folder, kept.id)
+    path = path_of(folder, facts.id)
     try:
-        checked.write_twice(path, checked.seal(msgspec.json.encode(_Stored(1, kept))) + b"\n", files, sync=sync)
+        checked.write_twice(path, checked.seal(msgspec.json.encode(_Stored(1, facts))) + b"\n", files, sync=sync)
     except OSError as error:
         raise storage_error(error, f"write {path}") from error
 
@@ -130,7 +130,7 @@ def remove(folder: str, queue_id: str, files: Files, *, sync: bool) -> None:
         files.sync_folder(folder)
 
 
-def load_all(folder: str, files: Files) -> Iterator[tuple[str, Kept | None]]:
+def load_all(folder: str, files: Files) -> Iterator[tuple[str, Facts | None]]:
     """The queues of a folder with their ids, in no order; None for one whose file and twin are both damaged.
 
     Raises:
@@ -156,7 +156,7 @@ def load_all(folder: str, files: Files) -> Iterator[tuple[str, Kept | None]]:
         yield name.removesuffix(_SUFFIX), found
 
 
-def _decoded(text: bytes | None) -> Kept | None:
+def _decoded(text: bytes | None) -> Facts | None:
     content = None if text is None else checked.unseal(text.rstrip(b"\n"))
     if content is None:
         return None
