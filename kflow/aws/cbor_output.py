@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import datetime as dt
 import struct
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from itertools import chain
 from typing import Any, Final
 
 from kflow.aws import cbor
 from kflow.aws.columns import Columns, Constant
 from kflow.aws.shapes import ListOf, MapOf, Shape, Structure
+from kflow.aws.slicing import is_long, slices
 from kflow.aws.structs import milliseconds
 
 Write = Callable[[Any], bytes]
@@ -29,6 +30,23 @@ class CborOutput:
             LookupError, TypeError, ValueError: it is none; a bug of whoever made it.
         """
         return self._structure(shape)(value)
+
+    def sliced(self, shape: Structure, value: Mapping[str, Any]) -> Generator[None, None, bytearray]:
+        """The same, in slices. Raises as `bytes_of`."""
+        given = [(shape.members[name], part) for name, part in value.items() if part is not None]
+        body = bytearray(cbor.head(5, len(given)))
+        for member, part in given:
+            body += cbor.text(member.wire_name)
+            write = self._writer(member.shape)
+            if is_long(part):
+                body += cbor.head(4, part.count if isinstance(part, Columns) else len(part))
+                for some in slices(part):
+                    count = some.count if isinstance(some, Columns) else len(some)
+                    body += memoryview(write(some))[len(cbor.head(4, count)) :]
+                    yield
+            else:
+                body += write(part)
+        return body
 
     def _writer(self, shape: Shape) -> Write:
         if isinstance(shape, Structure):

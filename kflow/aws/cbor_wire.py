@@ -24,6 +24,7 @@ class CborWire:
         self._output = CborOutput()
         self._vocabularies: dict[str, Vocabulary] = {}
         self.write = self._output.bytes_of
+        self.write_sliced = self._output.sliced
         self.write_plain = cbor.mapping
 
     def plain(self, body: bytes) -> dict[str, Any]:

@@ -82,6 +82,7 @@ class Dispatcher:
 
     Attributes:
         models: by service name.
+        call_later: of the loop.
     """
 
     def __init__(
@@ -94,7 +95,7 @@ class Dispatcher:
     ) -> None:
         self._services = {service.service_name: service for service in services}
         self.models = {name: models[name] for name in self._services}
-        self._call_later = call_later
+        self.call_later = call_later
         self._before = before
         self._bound: dict[tuple[str, str], Bound] = {}
         self._local_output = LocalOutput()
@@ -117,7 +118,7 @@ class Dispatcher:
                 call.refuse(verdict)
                 return
             if verdict is not None:
-                self._call_later(verdict, lambda: self._perform(bound, call, given))
+                self.call_later(verdict, lambda: self._perform(bound, call, given))
                 return
         self._perform(bound, call, given)
 
@@ -192,7 +193,7 @@ class Dispatcher:
             if not call.is_closed:
                 call.refuse(failure)
         else:
-            self._call_later(0, lambda: self._slice(bound, call, work))
+            self.call_later(0, lambda: self._slice(bound, call, work))
 
 
 def _broken(bound: Bound, error: Exception) -> InternalFailure:

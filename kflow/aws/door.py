@@ -82,7 +82,7 @@ class Door:
         wires: list[Wire] = [self._json, self._cbor, *map(JsonWire, sorted(versions))]
         for wire in wires:
             self._wires[wire.content_type.decode()] = wire
-        self._writers = {wire: WireWriter(wire) for wire in self._wires.values()}
+        self._writers = {wire: WireWriter(wire, dispatcher.call_later) for wire in self._wires.values()}
         self._formats = [
             (format_, [model for model in dispatcher.models.values() if model.protocol == format_.name])
             for format_ in formats

@@ -18,12 +18,12 @@ class Response(NamedTuple):
     Attributes:
         status: of HTTP.
         headers: with the content type.
-        body: as a whole.
+        body: as a whole; whoever made a `bytearray` does not change it any more.
     """
 
     status: int
     headers: Headers
-    body: bytes
+    body: bytes | bytearray
 
 
 class Format(Protocol):

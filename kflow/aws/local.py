@@ -70,8 +70,10 @@ def _read(shape: Shape, value: Any) -> Any:
 def _rows(shape: Structure, columns: Columns) -> list[dict[str, Any]]:
     names = tuple(columns.members)
     values = [_column(shape.members[name].shape, columns.members[name]) for name in names]
-    rows = zip(*values, strict=False)  # constants go on for ever
-    return [dict(zip(names, row, strict=True)) for row in islice(rows, columns.count)]
+    rows = islice(zip(*values, strict=False), columns.count)  # constants go on for ever
+    if any(isinstance(column, list) and None in column for column in columns.members.values()):
+        return [{name: value for name, value in zip(names, row, strict=True) if value is not None} for row in rows]
+    return [dict(zip(names, row, strict=True)) for row in rows]
 
 
 def _column(shape: Shape, column: Sequence[Any] | Constant) -> Any:
@@ -80,9 +82,9 @@ def _column(shape: Shape, column: Sequence[Any] | Constant) -> Any:
     return _times(column) if shape.kind == "timestamp" else column
 
 
-def _times(column: Sequence[Any]) -> list[dt.datetime]:
+def _times(column: Sequence[Any]) -> list[dt.datetime | None]:
     """The records of a block arrived at the same time."""
-    known = {value: _time(value) for value in set(column)}
+    known = {value: None if value is None else _time(value) for value in set(column)}
     return [known[value] for value in column]
 
 

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from collections.abc import Callable, Generator, Mapping
+from typing import Any, Final, Protocol
 
 from kflow.aws.calls import Context, EventStream, Output
+from kflow.aws.columns import Columns
+from kflow.aws.dispatch import CallLater
 from kflow.aws.errors import InternalFailure
 from kflow.aws.eventstream import CONTENT_TYPE, Events, Vocabulary
 from kflow.aws.formats import Format, Response
-from kflow.aws.shapes import Operation
+from kflow.aws.shapes import Operation, Structure
+from kflow.aws.slicing import is_long
 from kflow.aws.wires import Wire, error_body
 from kflow.errors import AwsError, KflowError
 from kflow.web.exchange import Exchange, Headers
 
 logger = logging.getLogger(__name__)
+
+_LONG: Final = frozenset({Columns, list})
 
 
 class Writer(Protocol):
@@ -35,9 +40,14 @@ class Writer(Protocol):
 
 
 class WireWriter:
-    """Of AWS's JSON protocol, in one of its encodings."""
+    """Of AWS's JSON protocol, in one of its encodings.
 
-    def __init__(self, wire: Wire) -> None:
+    Attributes:
+        call_later: of the loop.
+    """
+
+    def __init__(self, wire: Wire, call_later: CallLater) -> None:
+        self.call_later = call_later
         self._write = wire.write
         self._wire = wire
         self._head = ((b"Content-Type", wire.content_type),)
@@ -48,6 +58,22 @@ class WireWriter:
         """See `Writer`. Without an output shape the body is empty."""
         shape = operation.output
         body = b"" if shape is None else self._write(shape, self._empty if output is None else output)
+        return Response(operation.http_status, self._head, body)
+
+    def sliced(self, operation: Operation, output: Output) -> Generator[None, None, Response] | None:
+        """The same, a slice a step; None where it is short."""
+        shape = operation.output
+        if output is None or shape is None:
+            return None
+        for value in output.values():
+            if type(value) in _LONG and is_long(value):
+                return self._slices(operation, shape, output)
+        return None
+
+    def _slices(
+        self, operation: Operation, shape: Structure, output: Mapping[str, Any]
+    ) -> Generator[None, None, Response]:
+        body = yield from self._wire.write_sliced(shape, output)
         return Response(operation.http_status, self._head, body)
 
     def error(self, operation: Operation | None, error: AwsError, request_id: str) -> Response:  # noqa: ARG002 # as above
@@ -87,12 +113,33 @@ class WebCall:
     def answer(self, output: Output) -> None:
         """It worked."""
         if self._ends():
+            writer = self._writer
             try:
-                response = self._writer.serialise(self._operation, output, self.context.request_id)
+                work = writer.sliced(self._operation, output) if isinstance(writer, WireWriter) else None
+                if work is None:
+                    response = writer.serialise(self._operation, output, self.context.request_id)
             except Exception as error:  # noqa: BLE001 # whatever a method returns, the caller gets an answer
                 self._fail(error)
-            else:
+                return
+            if work is None:
                 self._exchange.respond(response.status, [*self._head, *response.headers], response.body)
+            else:
+                self._go_on(work)
+
+    def _go_on(self, work: Generator[None, None, Response]) -> None:
+        """Write a slice, and the next in a round to come."""
+        if self._exchange.is_closed:
+            return
+        try:
+            next(work)
+        except StopIteration as end:
+            response: Response = end.value
+            self._exchange.respond(response.status, [*self._head, *response.headers], response.body)
+        except Exception as error:  # noqa: BLE001 # as above
+            self._fail(error)
+        else:
+            assert isinstance(self._writer, WireWriter), "others write at once"
+            self._writer.call_later(0, lambda: self._go_on(work))
 
     def refuse(self, error: KflowError) -> None:
         """It did not work."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
 from typing import Any, Protocol
 
 from kflow.aws.dispatch import Bound
@@ -42,6 +42,10 @@ class Wire(Protocol):
         """A structure."""
         ...
 
+    def write_sliced(self, shape: Structure, value: Mapping[str, Any]) -> Generator[None, None, bytearray]:
+        """The same, a slice a step; where a member is long."""
+        ...
+
     def write_plain(self, value: Mapping[str, Any]) -> bytes:
         """Strings by name."""
         ...
@@ -61,6 +65,7 @@ class JsonWire:
         self._output = JsonOutput()
         self._vocabularies: dict[str, Vocabulary] = {}
         self.write = self._output.bytes_of
+        self.write_sliced = self._output.sliced
         self.plain = plain
         self.write_plain = encode
 

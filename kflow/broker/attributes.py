@@ -169,3 +169,12 @@ def store(folder: str | os.PathLike[str], attributes: Attributes, files: Files, 
         checked.write_twice(path, encode(attributes), files, sync=sync)
     except OSError as error:
         raise storage_error(error, f"write {path}") from error
+
+
+def settle(folder: str | os.PathLike[str], files: Files, *, sync: bool) -> None:
+    """At a start: make a file whole that a crash or damage left, where its twin is.
+
+    Raises:
+        OSError: it cannot be read or written.
+    """
+    checked.settle(os.path.join(folder, FILE_NAME), files, sync=sync)

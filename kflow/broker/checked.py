@@ -72,3 +72,30 @@ def read_optional(path: str, files: Files) -> bytes | None:
         return files.read_bytes(path)
     except FileNotFoundError:
         return None
+
+
+def trouble(path: str, files: Files) -> str:
+    """What is wrong with a file and its twin: `` (nothing, or neither is there), `twin`, `file` or `both`.
+
+    The file counts where both are sound: a crash between the two writes leaves the twin as it was before.
+
+    Raises:
+        OSError: one of them cannot be read.
+    """
+    own, twin = read_optional(path, files), read_optional(twin_path(path), files)
+    if own is not None and unseal(own.rstrip(b"\n")) is not None:
+        return "" if own == twin else "twin"
+    if twin is not None and unseal(twin.rstrip(b"\n")) is not None:
+        return "file"
+    return "" if own is None and twin is None else "both"
+
+
+def settle(path: str, files: Files, *, sync: bool) -> None:
+    """Make a file and its twin whole, where one of them is sound. Costs two looks where both are.
+
+    Raises:
+        OSError: it cannot be read or written.
+    """
+    wrong = trouble(path, files)
+    if wrong in ("file", "twin"):
+        write_twice(path, files.read_bytes(path if wrong == "twin" else twin_path(path)), files, sync=sync)

@@ -13,7 +13,18 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple
 
-from kflow.broker import catalogue, checked, checkpoints, damage, mapmending, salvage, soundness, streammap, windows
+from kflow.broker import (
+    attributes,
+    catalogue,
+    checked,
+    checkpoints,
+    damage,
+    mapmending,
+    salvage,
+    soundness,
+    streammap,
+    windows,
+)
 from kflow.broker import segment as segments
 from kflow.broker.ctl import HORIZON, TAIL, Ctl
 from kflow.broker.damage import LostRange
@@ -27,6 +38,7 @@ from kflow.errors import Damaged, StorageError
 
 STREAM_FOLDER: Final = re.compile(r"(.+)\.([0-9a-f]{16})")
 _SLOT_FILE: Final = re.compile(r"([0-9a-f]{16})\.slots")
+_QUEUES: Final = "kinesis-queues"
 _LOOKS: Final = 3
 _PAUSE_S: Final = 0.05
 
@@ -43,6 +55,7 @@ class Kind(enum.IntEnum):
     WINDOW = 7
     PARKED = 8
     CATALOGUE = 9
+    KEPT = 10
 
 
 class Fault(NamedTuple):
@@ -91,6 +104,7 @@ def faults(folder: DataFolder) -> Iterator[Fault]:
                 maps.append(found)
                 for shard in found.shards:
                     yield from _shard(folder, found, shard.index)
+        yield from _kept(folder, maps)
         yield from _slots(folder, {found.id: found for found in maps})
         for each in ParkedStore(folder.path, files).damaged():
             remedy = f"set it aside in {trash(folder)}: its records are in the stream until they expire there"
@@ -146,6 +160,25 @@ def _map(folder: DataFolder, name: str) -> tuple[Fault | None, StreamMap | None]
         text = "its copy is damaged, or older than it"
         return Fault(Kind.MAP, twin, text, "write the copy anew", name, is_harmless=True), found
     return Fault(Kind.MAP, path, text, mapmending.remedy(folder, name), name), None
+
+
+def _kept(folder: DataFolder, maps: Sequence[StreamMap]) -> Iterator[Fault]:
+    """Small files that say what the API was told, and nothing of records."""
+    paths = [(os.path.join(folder.stream_dir(each), attributes.FILE_NAME), each.name) for each in maps]
+    paths.append((os.fspath(folder.path / "accounts.json"), ""))
+    queues = os.fspath(folder.path / _QUEUES)
+    if folder.files.exists(queues):
+        paths += [(f"{queues}/{name}", "") for name in sorted(folder.files.listdir(queues)) if name.endswith(".json")]
+    for path, stream in paths:
+        wrong = checked.trouble(path, folder.files)
+        if wrong == "twin":
+            text = "its copy is damaged, or older than it"
+            yield Fault(Kind.KEPT, checked.twin_path(path), text, "write the copy anew", stream, is_harmless=True)
+        elif wrong:
+            remedy = (
+                "put back its copy" if wrong == "file" else f"set it aside in {trash(folder)}: what it said is lost"
+            )
+            yield Fault(Kind.KEPT, path, "its checksum is wrong", remedy, stream)
 
 
 def _shard(folder: DataFolder, stream: StreamMap, index: int) -> Iterator[Fault]:

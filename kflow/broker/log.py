@@ -18,9 +18,9 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from kflow import limits
+from kflow.broker import attributes as attributefiles
 from kflow.broker import catalogue, opening, streammap, streams
 from kflow.broker.attributes import DEFAULTS, Attributes
-from kflow.broker.attributes import load as attributes_of
 from kflow.broker.ctl import DURABLE, TAIL, Ctl
 from kflow.broker.encode import Part
 from kflow.broker.files import storage_error
@@ -304,6 +304,9 @@ class Log:
         found = self.folder.current(stream)
         hours = changes.get("retention_hours", found.retention_hours)
         streams.check(found.name, 1, hours, changes.get("max_record_bytes", found.max_record_bytes))
+        expired_ms = found.trim_ms(self._clock.now().epoch_ms)
+        if hours > found.retention_hours and expired_ms > found.created_s * 1000:
+            changes["expired_ms"] = expired_ms  # documented: it makes nothing accessible that has expired already
         new = streams.alter(self.folder, found, changes)
         with self._lock:
             for (stream_id, _), shard in self._alive.items():
@@ -365,7 +368,7 @@ class Log:
             StorageError: it could not be written.
         """
         old = self.folder.current(stream)
-        kept = attributes_of(self.folder.stream_dir(old), self._files)
+        kept = attributefiles.load(self.folder.stream_dir(old), self._files)
         wanted = streams.Wanted(
             old.name,
             len(old.open_shards),
@@ -405,6 +408,7 @@ class Log:
             for stream in self.folder.live_maps():
                 path = self.folder.stream_dir(stream) / streammap.FILE_NAME
                 streammap.settle(path, stream, self._files, sync=self.folder.syncs)
+                attributefiles.settle(path.parent, self._files, sync=self.folder.syncs)
                 due += [
                     functools.partial(self.shard, stream, shard.index)
                     for shard in stream.shards

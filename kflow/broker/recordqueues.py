@@ -19,7 +19,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from kflow.broker.files import Files, storage_error
+from kflow.broker.files import Files
 from kflow.errors import Damaged, StorageError, StorageFull
 from kflow.records import Position
 
@@ -204,16 +204,6 @@ class Ledger:
             if name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):
                 raise Damaged(f"{text}; the stream is not touched: delete the queue and create it again") from error
             raise StorageError(text) from error
-
-
-def ledgers(folder: str, files: Files) -> set[str]:
-    """The names of all ledgers in a folder, less `.db`."""
-    try:
-        return {name.partition(".db")[0] for name in files.listdir(folder) if ".db" in name}
-    except FileNotFoundError:
-        return set()
-    except OSError as error:
-        raise storage_error(error, f"list {folder}") from error
 
 
 def ledger_path(folder: str, name: str) -> str:

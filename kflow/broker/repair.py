@@ -231,6 +231,19 @@ def _parked(store: Log, fault: Fault) -> str:
     return f"set aside as {parked.set_aside(fault.number, inspection.trash(folder))}"
 
 
+def _told(store: Log, fault: Fault) -> str:
+    folder = store.folder
+    path = fault.path.removesuffix(checked.twin_path(""))
+    if checked.trouble(path, folder.files) in ("file", "twin"):
+        _keep(folder, fault.path)
+        checked.settle(path, folder.files, sync=folder.syncs)
+        return "the copy is written anew" if fault.is_harmless else "put back from its copy"
+    _keep(folder, path)
+    folder.files.discard(path)
+    checked.discard_twin(path, folder.files)
+    return "set aside"
+
+
 def _catalogue(store: Log, fault: Fault) -> str:
     del fault
     import sqlite3  # weight: only administration needs it
@@ -273,4 +286,5 @@ _REPAIRS: Final[Mapping[Kind, Callable[[Log, Fault], str]]] = {
     Kind.WINDOW: _window,
     Kind.PARKED: _parked,
     Kind.CATALOGUE: _catalogue,
+    Kind.KEPT: _told,
 }

@@ -19,6 +19,7 @@ from kflow.broker.files import Files, Path, storage_error
 from kflow.errors import Damaged
 
 FILE_NAME = "map.json"
+_HOUR_MS = 3_600_000
 _UNSEALED = b'{"name":'
 """How a map of kflow 0.1.0 begins, which had no checksum."""
 
@@ -70,6 +71,8 @@ class StreamMap(msgspec.Struct, frozen=True, kw_only=True):
         shards: by index, open and closed.
         account: of the place that it belongs to, twelve digits; empty for the folder's own.
         region: of that place; empty for the folder's own.
+        expired_ms: what arrived before has expired, though records may be kept for longer since: milliseconds since
+            the epoch.
     """
 
     name: str
@@ -83,6 +86,7 @@ class StreamMap(msgspec.Struct, frozen=True, kw_only=True):
     shards: tuple[ShardInfo, ...] = ()
     account: str = ""
     region: str = ""
+    expired_ms: int = 0
 
     @property
     def is_home(self) -> bool:
@@ -93,6 +97,10 @@ class StreamMap(msgspec.Struct, frozen=True, kw_only=True):
     def folder_name(self) -> str:
         """`<name>.<id as 16 hexadecimal digits>`."""
         return f"{self.name}.{self.id:016x}"
+
+    def trim_ms(self, now_ms: int) -> int:
+        """TRIM_HORIZON: what arrived before is not read any more. Source: documented."""
+        return max(now_ms - self.retention_hours * _HOUR_MS, self.expired_ms)
 
     def knows(self, index: int) -> bool:
         """Whether it names a shard."""
@@ -141,6 +149,7 @@ class _StoredMap(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     shards: tuple[_StoredShard, ...]
     account: str = ""
     region: str = ""
+    expired_ms: int = 0
 
 
 def encode(stream: StreamMap) -> bytes:
@@ -167,6 +176,7 @@ def encode(stream: StreamMap) -> bytes:
         ),
         account=stream.account,
         region=stream.region,
+        expired_ms=stream.expired_ms,
     )
     return checked.seal(msgspec.json.encode(stored)) + b"\n"
 
@@ -206,6 +216,7 @@ def decode(text: bytes) -> StreamMap:
         ),
         account=stored.account,
         region=stored.region,
+        expired_ms=stored.expired_ms,
     )
 
 

@@ -148,7 +148,7 @@ def alter(folder: DataFolder, stream: StreamMap, changes: dict[str, Any]) -> Str
     Args:
         folder: the data folder.
         stream: its map as it is now.
-        changes: `retention_hours`, `max_record_bytes`, `mode`.
+        changes: `retention_hours`, `max_record_bytes`, `mode`, `expired_ms`.
 
     Raises:
         StorageError: it could not be written; the old map stands.

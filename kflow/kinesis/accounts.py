@@ -124,21 +124,24 @@ class Accounts:
             raise storage_error(error, f"write {self._path}") from error
 
     def _load(self) -> dict[str, Commitment]:
-        files = self._host.folder.files
-        for path in (self._path, checked.twin_path(self._path)):
-            try:
-                text = checked.read_optional(path, files)
-            except OSError as error:
-                raise storage_error(error, f"read {path}") from error
-            content = None if text is None else checked.unseal(text.rstrip(b"\n"))
-            if content is not None:
-                try:
-                    return msgspec.json.decode(content, type=_Stored).commitments
-                except msgspec.DecodeError as error:
-                    log.error("settings of accounts not believed file=%s: %s", path, error)  # noqa: TRY400  # enough
-            elif text is not None:
-                log.error("settings of accounts not believed file=%s: its checksum is wrong", path)
-        return {}
+        folder, path = self._host.folder, self._path
+        try:
+            wrong = checked.trouble(path, folder.files)
+            if wrong in ("file", "both"):
+                copy = "its copy counts" if wrong == "file" else "and so is its copy"
+                log.error("settings of accounts not believed, the checksum is wrong, %s file=%s", copy, path)
+            checked.settle(path, folder.files, sync=folder.syncs)
+            text = checked.read_optional(path, folder.files)
+        except OSError as error:
+            raise storage_error(error, f"read {path}") from error
+        content = None if text is None else checked.unseal(text.rstrip(b"\n"))
+        if content is None:
+            return {}
+        try:
+            return msgspec.json.decode(content, type=_Stored).commitments
+        except msgspec.DecodeError as error:
+            log.error("settings of accounts not believed file=%s: %s", path, error)  # noqa: TRY400  # says it all
+            return {}
 
 
 def _key(place: Place) -> str:

@@ -224,7 +224,7 @@ class Alterations:
 def warm_throughput(stream: Stream, now_ms: int) -> dict[str, int]:
     """The warm throughput of an on-demand stream: without one, a MiB a second for each shard, as shards take it."""
     kept = stream.attributes
-    target = kept.warm_mibps if kept.warm_mibps is not None else len(stream.map.open_shards)
+    target = kept.warm_mibps if kept.warm_mibps is not None else stream.open_count
     is_under_way = lasts(kept.updated_ms, now_ms) and kept.warm_before_mibps is not None
     return {"TargetMiBps": target, "CurrentMiBps": kept.warm_before_mibps or 0 if is_under_way else target}
 

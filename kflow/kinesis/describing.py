@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 from kflow import limits
@@ -49,7 +50,9 @@ def stream_page(stream: Stream, *, after: int, limit: int, now_ms: int) -> dict[
     Source: recorded: no shards while CREATING or DELETING.
     """
     is_there = stream.status(now_ms) in (Status.ACTIVE, Status.UPDATING)
-    found = [each for each in shards.listed(stream.map, now_ms) if each.index > after] if is_there else []
+    there = stream.map.shards[after + 1 :] if is_there else ()  # by index, without a gap
+    listed = (each for each in there if each.is_open or not shards.is_expired(each, stream.map, now_ms))
+    found = list(itertools.islice(listed, limit + 1))
     return {
         **_description(stream, now_ms),
         "Shards": [shards.shard(each) for each in found[:limit]],
@@ -62,7 +65,7 @@ def stream_summary(stream: Stream, *, queues: int, is_advantage: bool, now_ms: i
     is_there = stream.status(now_ms) in (Status.ACTIVE, Status.UPDATING)
     described = {
         **_description(stream, now_ms),
-        "OpenShardCount": len(stream.map.open_shards) if is_there else 0,
+        "OpenShardCount": stream.open_count if is_there else 0,
         "ConsumerCount": len(stream.consumers(now_ms)),
         "MaxRecordSizeInKiB": stream.map.max_record_bytes // limits.KIB,
         "ChannelCount": 0,

@@ -89,7 +89,7 @@ class Lifecycle:
         Source: documented: CreateStream; chosen: an on-demand stream takes no ShardCount; some texts.
         """
         registry, name, now_ms = self._registry, wanted.name, self._host.now_ms()
-        if registry.expects(place, name) or any(each.name == name for each in registry.streams(place)):
+        if registry.expects(place, name) or registry.has(place, name):
             raise ResourceInUse(f"Stream {name} under account {place.account} already exists.")
         shards = self._shards_of(place, wanted, now_ms)
         kept = tags.added(f"stream {name}", place.account, {}, wanted.tags or {})
@@ -178,8 +178,9 @@ class Lifecycle:
             ResourceInUse, ResourceNotFound, LimitExceeded, InvalidArgument, ValidationFailed: in AWS's order.
         """
         require_active(stream, self._host.now_ms())
+        if stream.map.mode is StreamMode.PROVISIONED and stream.map.knows(shard):
+            quotas.check_shards(self._registry, stream.place, 1)
         reshardplan.split(stream.map, shard, at, account=stream.account, region=stream.place.region)
-        quotas.check_shards(self._registry, stream.place, 1)
         self._begin(stream, "split", {"shard": shard_id(shard), "at": at}, told)
 
     def merge(self, stream: Stream, shard: int, adjacent: int, told: Done) -> None:
@@ -201,7 +202,7 @@ class Lifecycle:
         now_ms = self._host.now_ms()
         require_active(stream, now_ms)
         reshardplan.scale(stream.map, target, account=stream.account, region=stream.place.region)
-        quotas.check_shards(self._registry, stream.place, target - len(stream.map.open_shards))
+        quotas.check_shards(self._registry, stream.place, target - stream.open_count)
         recent = within_a_day(stream.attributes.scalings_ms, now_ms)
         if len(recent) >= limits.SCALINGS:
             raise LimitExceeded(
@@ -270,7 +271,7 @@ def _has_happened(stream: Stream, pending: Pending) -> bool:
     """Whether the shards were changed, and only that was not noted any more."""
     kind, arguments = pending.kind, pending.arguments
     if kind == "scale":
-        return len(stream.map.open_shards) == arguments["shards"]
+        return stream.open_count == arguments["shards"]
     return kind != "delete" and not stream.map.shards[shard_index(str(arguments["shard"]))].is_open
 
 

@@ -6,7 +6,7 @@ spans, and are made only for who asks.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import count, islice
 from typing import Any, Final, NamedTuple
 
@@ -21,7 +21,6 @@ from kflow.records import Position
 _LEAST_BYTES: Final = 64 * limits.KIB
 _GUESSED_BYTES: Final = 256
 """Of one record, for how much to read at once."""
-_HOUR_MS: Final = 3_600_000
 
 
 class Span(NamedTuple):
@@ -126,7 +125,7 @@ class Page(NamedTuple):
             Position(span.offset, index) for span in self.spans for index in range(span.index, span.index + span.count)
         ]
 
-    def records(self) -> Columns | list[Mapping[str, Any]]:
+    def records(self) -> Columns:
         """As `Record`s of the model."""
         rows = Rows()
         rows.add(self)
@@ -163,8 +162,8 @@ class Rows:
         self._arrivals += page.arrivals()
         self._spans += page.spans
 
-    def records(self) -> Columns | list[Mapping[str, Any]]:
-        """As `Record`s of the model; by column where all have the same members.
+    def records(self) -> Columns:
+        """As `Record`s of the model.
 
         Source: documented: Record; recorded: EncryptionType is left out where encryption is off.
         """
@@ -175,28 +174,20 @@ class Rows:
             "ApproximateArrivalTimestamp": self._arrivals,
             "Data": self.datas,
         }
-        if all(keys) and sealed in (0, len(spans)):
-            members["PartitionKey"] = keys
-            if sealed:
-                members["EncryptionType"] = Constant("KMS")
-            return Columns(len(keys), members)
-        types = ["KMS" if span.flags & KMS else None for span in spans for _ in range(span.count)]
-        found: list[Mapping[str, Any]] = []
-        for number_, arrival, data, key, type_ in zip(
-            self._numbers, self._arrivals, self.datas, keys, types, strict=True
-        ):
-            row = {"SequenceNumber": number_, "ApproximateArrivalTimestamp": arrival, "Data": data}
-            if key:
-                row["PartitionKey"] = key
-            if type_:
-                row["EncryptionType"] = type_
-            found.append(row)
-        return found
+        members["PartitionKey"] = keys if all(keys) else [key or None for key in keys]
+        if sealed == len(spans) and spans:
+            members["EncryptionType"] = Constant("KMS")
+        elif sealed:
+            types: list[str | None] = []
+            for span in spans:
+                types += ["KMS" if span.flags & KMS else None] * span.count
+            members["EncryptionType"] = types
+        return Columns(len(keys), members)
 
 
 def trim_ms(stream: StreamMap, now_ms: int) -> int:
     """TRIM_HORIZON of a stream: records that arrived before are not returned any more. Source: documented."""
-    return now_ms - stream.retention_hours * _HOUR_MS
+    return stream.trim_ms(now_ms)
 
 
 def read_page(

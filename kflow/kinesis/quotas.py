@@ -10,9 +10,10 @@ from typing import Final
 
 from kflow import limits
 from kflow.aws.calls import Place
+from kflow.broker.attributes import lasts
 from kflow.broker.streammap import StreamMode
 from kflow.errors import LimitExceeded
-from kflow.kinesis.registry import Registry, Status, Stream
+from kflow.kinesis.registry import Registry, Stream
 
 SHARDS: Final = 1000
 SHARDS_LARGE: Final = 20_000
@@ -28,7 +29,7 @@ def shard_limit(place: Place) -> int:
 
 def open_shards(streams: Sequence[Stream]) -> int:
     """How many open shards some streams have."""
-    return sum(len(each.map.open_shards) for each in streams)
+    return sum(each.open_count for each in streams)
 
 
 def on_demand(streams: Sequence[Stream]) -> int:
@@ -59,7 +60,7 @@ def check_creation(registry: Registry, place: Place, mode: StreamMode, shards: i
         LimitExceeded: too many are being made, too many are on-demand, or there would be too many shards.
     """
     streams, under_way = registry.streams(place), registry.expected(place)
-    creating = sum(each.status(now_ms) is Status.CREATING for each in streams) + len(under_way)
+    creating = sum(lasts(each.attributes.active_ms, now_ms) for each in streams) + len(under_way)
     if creating >= limits.STREAMS_CREATING:
         raise LimitExceeded(
             "This request would have exceed the limit on the number  of streams that can simultaneously be in CREATING "

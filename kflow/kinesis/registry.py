@@ -5,6 +5,7 @@ Maps are published by whoever reshards (`learn`, `forget`); attributes change he
 
 from __future__ import annotations
 
+import bisect
 import enum
 import logging
 import re
@@ -57,16 +58,22 @@ class Stream:
         place: account and region.
         attributes: as they are now; replaced by `Registry.change` alone.
         is_gone: whether it was deleted.
+        open_count: how many open shards it has.
     """
 
-    __slots__ = ("arn", "attributes", "is_gone", "map", "place")
+    __slots__ = ("arn", "attributes", "is_gone", "map", "open_count", "place")
 
     def __init__(self, stream: StreamMap, place: Place, attributes: Attributes) -> None:
-        self.map = stream
+        self.learn(stream)
         self.place = place
         self.attributes = attributes
         self.is_gone = False
         self.arn = arn.stream_arn(place.region, place.account, stream.name)
+
+    def learn(self, stream: StreamMap) -> None:
+        """Its map was published."""
+        self.map = stream
+        self.open_count = sum(shard.closed is None for shard in stream.shards)
 
     @property
     def name(self) -> str:
@@ -141,6 +148,7 @@ class Registry:
         self._folder = host.folder
         self._by_id: dict[int, Stream] = {}
         self._by_name: dict[Place, dict[str, Stream]] = {}
+        self._names: dict[Place, list[str]] = {}  # in order
         self._expected: dict[tuple[Place, str], Attributes] = {}
         self._kept: dict[int, Kept[Attributes]] = {}  # of streams that were changed
         self._listeners: list[Listener] = []
@@ -176,6 +184,10 @@ class Registry:
         except KeyError:
             self.missed(place, name)
             raise no_stream(name, place.account) from None
+
+    def has(self, place: Place, name: str) -> bool:
+        """Whether there is a stream of a name, in whatever state."""
+        return name in self._by_name.get(place, {})
 
     def named(self, given: Named, place: Place) -> Stream:
         """The stream that an input names: by name in the caller's place, by ARN wherever that says; both must agree.
@@ -232,8 +244,14 @@ class Registry:
 
     def streams(self, place: Place) -> list[Stream]:
         """The streams of a place, by name."""
+        return self.page(place, "", len(self._names.get(place, ())))
+
+    def page(self, place: Place, after: str, count: int) -> list[Stream]:
+        """So many streams of a place, by name, those after a name."""
+        names = self._names.get(place, [])
+        first = bisect.bisect_right(names, after)
         found = self._by_name.get(place, {})
-        return [found[name] for name in sorted(found)]
+        return [found[name] for name in names[first : first + count]]
 
     def everywhere(self) -> Iterable[Stream]:
         """The streams of all places."""
@@ -273,7 +291,7 @@ class Registry:
                 kept = msgspec.structs.replace(before.attributes, pending=None, created_ms=0)
             known = self._add(stream, kept)
         else:
-            known.map = stream
+            known.learn(stream)
         self._tell(known)
 
     def forget(self, stream_id: int) -> None:
@@ -286,6 +304,8 @@ class Registry:
         names = self._by_name[known.place]
         if names.get(known.name) is known:
             del names[known.name]
+            ordered = self._names[known.place]
+            del ordered[bisect.bisect_left(ordered, known.name)]
         self._tell(known)
 
     def moved(self, stream: StreamMap) -> None:
@@ -344,7 +364,10 @@ class Registry:
     def _add(self, found: StreamMap, attributes: Attributes) -> Stream:
         place = self._place(found)
         stream = self._by_id[found.id] = Stream(found, place, attributes)
-        self._by_name.setdefault(place, {})[found.name] = stream
+        names = self._by_name.setdefault(place, {})
+        if found.name not in names:
+            bisect.insort(self._names.setdefault(place, []), found.name)
+        names[found.name] = stream
         return stream
 
 

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, Final
+import functools
+from collections.abc import Sequence
+from typing import Any
 
 from kflow.broker.sequence import number, parse, shard_id, shard_index
 from kflow.broker.streammap import ShardInfo, StreamMap
 from kflow.errors import InvalidArgument, ResourceNotFound
 from kflow.kinesis.registry import Stream
 
-_HOUR_S: Final = 3600
-_Keeps = Callable[[ShardInfo], bool]
 
-
+@functools.lru_cache(maxsize=2048)
 def shard(info: ShardInfo) -> dict[str, Any]:
-    """A `Shard`. An open one has no ending sequence number: consumers take its presence for the end."""
+    """A `Shard`, which is not to be changed: the next who asks gets the same. An open one has no ending sequence number: consumers take its presence for the end."""
     numbers = {"StartingSequenceNumber": str(number(info.created_s, info.index, 0, info.created_s * 1000))}
     if info.closed is not None:
         numbers["EndingSequenceNumber"] = str(info.closed)
@@ -59,14 +58,27 @@ def absent(stream_name: str, account: str, index: int) -> ResourceNotFound:
     return ResourceNotFound(f"Shard {shard_id(index)} in stream {stream_name} under account {account} does not exist")
 
 
-def trim_s(stream: StreamMap, now_ms: int) -> int:
-    """TRIM_HORIZON in seconds since the epoch: creation of the stream, or the retention ago, whatever is later."""
-    return max(stream.created_s, now_ms // 1000 - stream.retention_hours * _HOUR_S)
-
-
 def is_expired(info: ShardInfo, stream: StreamMap, now_ms: int) -> bool:
     """Whether a shard is listed no more: closed, and all of it past the retention. Source: documented: shard states."""
-    return not _ends_after(info, trim_s(stream, now_ms))
+    return not _ends_after(info, stream.trim_ms(now_ms) // 1000)
+
+
+def births(stream: Stream, now_ms: int) -> list[int]:
+    """When each shard began, by the clock, in seconds since the epoch; the first ones with their stream.
+
+    Seconds of creation in sequence numbers do not say it: none is used twice in a folder, so that they run ahead of the
+    clock where streams and shards are made quickly. Children begin the second after their parents' end, as on AWS;
+    those of a shard that was closed by the change that made it may be said to begin some seconds before they did.
+    """
+    found: list[int] = []
+    ends: list[int] = []
+    closed = [None if info.closed is None else parse(info.closed).arrival_s for info in stream.map.shards]
+    began = min([stream.created_ms // 1000, now_ms // 1000, *(end for end in closed if end is not None)])
+    for info, end in zip(stream.map.shards, closed, strict=True):
+        born = max((ends[parent] + 1 for parent in info.parents), default=began)
+        found.append(born)
+        ends.append(born if end is None or end == info.created_s else end)
+    return found
 
 
 def listed(stream: StreamMap, now_ms: int) -> list[ShardInfo]:
@@ -93,7 +105,6 @@ def filtered(
     Source: documented: ShardFilter; chosen: the texts.
     """
     found = listed(stream.map, now_ms)
-    trim = trim_s(stream.map, now_ms)
     if kind in ("AT_TIMESTAMP", "FROM_TIMESTAMP"):
         if epoch_ms is None:
             raise InvalidArgument(f"ShardFilter of type {kind} must have a Timestamp.")
@@ -104,22 +115,26 @@ def filtered(
             )
         moment = epoch_ms // 1000
         if kind == "FROM_TIMESTAMP":
-            return [info for info in found if _ends_after(info, max(moment, trim))]
-        return [info for info in found if info.created_s <= moment and _ends_after(info, moment)]
+            return [info for info in found if _ends_after(info, moment)]
+        return _open_at(stream, found, moment, now_ms)
     if kind == "AFTER_SHARD_ID":
         if given_shard is None:
             raise InvalidArgument("ShardFilter of type AFTER_SHARD_ID must have a ShardId.")
         after = index_of(stream.name, stream.account, given_shard)
         return [info for info in found if info.index > after]
-    keeps: dict[str, _Keeps] = {
-        "AT_TRIM_HORIZON": lambda info: info.created_s <= trim,
-        "AT_LATEST": lambda info: info.is_open,
-    }
-    if kind in keeps:
-        return [info for info in found if keeps[kind](info)]
+    if kind == "AT_TRIM_HORIZON":
+        began = min(births(stream, now_ms))
+        return _open_at(stream, found, max(began, stream.map.trim_ms(now_ms) // 1000), now_ms)
+    if kind == "AT_LATEST":
+        return [info for info in found if info.is_open]
     if kind not in (None, "FROM_TRIM_HORIZON"):
         raise InvalidArgument(f"{kind} is not the Type of a ShardFilter.")
     return found
+
+
+def _open_at(stream: Stream, found: Sequence[ShardInfo], moment_s: int, now_ms: int) -> list[ShardInfo]:
+    born = births(stream, now_ms)
+    return [info for info in found if born[info.index] <= moment_s and _ends_after(info, moment_s)]
 
 
 def _ends_after(info: ShardInfo, moment_s: int) -> bool:

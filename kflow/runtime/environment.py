@@ -86,6 +86,7 @@ def aws_variables(reach: Reach, *, data_dir: Path, region: str) -> dict[str, str
     }
     if reach.ca_bundle:
         variables["AWS_CA_BUNDLE"] = reach.ca_bundle
+        variables["NODE_EXTRA_CA_CERTS"] = reach.ca_bundle  # Node.js, and so the SDK for JavaScript, reads no other
     return variables
 
 

@@ -46,7 +46,7 @@ class Http1Exchange:
         self._is_answered = False
         self._speaker = speaker
 
-    def respond(self, status: int, headers: Headers, body: bytes = b"") -> None:
+    def respond(self, status: int, headers: Headers, body: bytes | bytearray = b"") -> None:
         """Answer as a whole."""
         self._answer()
         if self.is_closed:

@@ -61,7 +61,7 @@ class Http2Exchange:
         self._is_answered = False
         self._speaker = speaker
 
-    def respond(self, status: int, headers: Headers, body: bytes = b"") -> None:
+    def respond(self, status: int, headers: Headers, body: bytes | bytearray = b"") -> None:
         """Answer as a whole."""
         self._answer()
         if self.is_closed:
@@ -109,7 +109,7 @@ class Http2Exchange:
         block.append((b"date", self._speaker.hub.date))
         self._speaker.send_headers(self, block, is_whole=is_whole)
 
-    def send_whole(self, body: bytes) -> None:
+    def send_whole(self, body: bytes | bytearray) -> None:
         """Send a body that is complete, as windows allow."""
         self.outgoing = stream = Http2Stream(self._speaker, self, has_body=True)
         stream.queue(body)
@@ -173,7 +173,7 @@ class Http2Stream:
         self._speaker.want(self._exchange)
         self._speaker.push()
 
-    def queue(self, data: bytes) -> None:
+    def queue(self, data: bytes | bytearray) -> None:
         """Take bytes to be put into frames."""
         self.pieces.append(memoryview(data))
         self.waiting += len(data)

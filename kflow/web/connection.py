@@ -80,7 +80,7 @@ class Connection:
         self._closed = closed
         self._speaker: Speaker | None = None
         self._sniffed = b""
-        self._out: deque[bytes | memoryview] = deque()
+        self._out: deque[bytes | bytearray | memoryview] = deque()
         self.buffered = 0
         self.is_secure = False
         self.is_open = True
@@ -97,7 +97,7 @@ class Connection:
 
     # the wire
 
-    def send(self, data: bytes, more: bytes = b"") -> None:
+    def send(self, data: bytes, more: bytes | bytearray = b"") -> None:
         """Queue bytes; sent at the end of the current callback, or at once outside of one."""
         if not self.is_open or self._is_broken:
             return
@@ -276,7 +276,7 @@ class Connection:
             self._linger()
 
     def _send_several(self) -> int:
-        pieces: list[bytes | memoryview] = []
+        pieces: list[bytes | bytearray | memoryview] = []
         left = HIGH_BYTES
         for piece in self._out:
             if left <= 0 or len(pieces) == _PIECES:

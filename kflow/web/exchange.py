@@ -64,8 +64,8 @@ class Exchange(Protocol):
     is_closed: bool
     on_close: Callable[[], object] | None
 
-    def respond(self, status: int, headers: Headers, body: bytes = b"") -> None:
-        """Answer as a whole."""
+    def respond(self, status: int, headers: Headers, body: bytes | bytearray = b"") -> None:
+        """Answer as a whole; a `bytearray` is the server's from then on."""
         ...
 
     def stream(self, status: int, headers: Headers) -> ResponseStream:

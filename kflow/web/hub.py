@@ -28,7 +28,7 @@ class Wire(Protocol):
         """Bytes that the peer's kernel has not taken."""
         ...
 
-    def send(self, data: bytes, more: bytes = b"") -> None:
+    def send(self, data: bytes, more: bytes | bytearray = b"") -> None:
         """Queue `data`, then `more`; sent at the end of the current callback, or at once outside of one."""
         ...
 

@@ -179,7 +179,7 @@ class TlsLayer:
         """Bytes not encrypted yet, and those that the kernel has not taken."""
         return self._waiting + self._wire.buffered
 
-    def send(self, data: bytes, more: bytes = b"") -> None:
+    def send(self, data: bytes, more: bytes | bytearray = b"") -> None:
         """Queue bytes."""
         if self._is_closing:
             return

@@ -24,18 +24,37 @@ ARN = f"arn:aws:kinesis:us-east-1:{ACCOUNT}:stream/orders"
 SHARD_0 = "shardId-000000000000"
 
 _numbers = itertools.count()
+_opened: list[Any] = []
+
+
+def opened() -> Any:
+    """A client that is closed after the test: who keeps an error keeps its frames, and with them a connection."""
+    _opened.append(kflow.client("kinesis"))
+    return _opened[-1]
+
+
+@pytest.fixture(autouse=True)
+def closed() -> Iterator[None]:
+    yield
+    for each in _opened:
+        each.close()
+    _opened.clear()
 
 
 @contextmanager
 def by_node(folder: Path, *arguments: str) -> Iterator[Any]:
     with served(folder, *arguments) as node, runtime(node.data_dir):
-        yield kflow.client("kinesis")
+        found = kflow.client("kinesis")
+        yield found
+        found.close()
 
 
 @contextmanager
 def alone(folder: Path) -> Iterator[Any]:
     with runtime(DataFolder.open(folder / ".kflow", create=True, fsync="none").path):
-        yield kflow.client("kinesis")
+        found = kflow.client("kinesis")
+        yield found
+        found.close()
 
 
 @pytest.fixture(scope="module", params=["node", "alone"])
@@ -90,7 +109,7 @@ def test_the_settings_of_a_stream_change_and_stay(client: Any) -> None:
     changed = client.enable_enhanced_monitoring(StreamName="orders", ShardLevelMetrics=["IncomingBytes"])
 
     assert changed["DesiredShardLevelMetrics"] == ["IncomingBytes"]
-    again = kflow.client("kinesis")
+    again = opened()
     assert again.list_tags_for_stream(StreamName="orders")["Tags"] == [{"Key": "cost", "Value": "b"}]
     assert again.get_resource_policy(ResourceARN=ARN)["Policy"] == '{"Version": "2012-10-17"}'
     found = summary(again)
@@ -256,7 +275,7 @@ def node(tmp_path: Path) -> Iterator[Served]:
 
 
 def test_the_client_and_boto3_see_the_same(node: Served) -> None:
-    ours, theirs = kflow.client("kinesis"), node.client()
+    ours, theirs = opened(), node.client()
     theirs.create_stream(StreamName="orders", ShardCount=2, Tags={"team": "a"})
     ours.put_records(StreamName="orders", Records=[{"Data": b"%d" % n, "PartitionKey": str(n)} for n in range(20)])
     theirs.put_record(StreamName="orders", Data=b"by http", PartitionKey="k")
@@ -285,7 +304,7 @@ def test_the_client_and_boto3_see_the_same(node: Served) -> None:
 
 
 def test_an_arn_of_another_region_is_reached(node: Served) -> None:
-    ours = kflow.client("kinesis")
+    ours = opened()
     node.client(region="eu-west-1").create_stream(StreamName="orders", ShardCount=1)
     arn = f"arn:aws:kinesis:eu-west-1:{ACCOUNT}:stream/orders"
     ours.put_record(StreamARN=arn, Data=b"x", PartitionKey="k")
@@ -307,7 +326,7 @@ def test_faults_that_were_asked_for_meet_the_client_too(tmp_path: Path) -> None:
 
 
 def test_a_client_outlives_its_node_and_finds_the_next_one(node: Served) -> None:
-    client = kflow.client("kinesis")
+    client = opened()
     client.create_stream(StreamName="orders", ShardCount=1)
     for signum in (signal.SIGKILL, signal.SIGTERM):
         client.put_record(StreamName="orders", Data=b"by the node", PartitionKey="k")
@@ -321,7 +340,7 @@ def test_a_client_outlives_its_node_and_finds_the_next_one(node: Served) -> None
 
 
 def test_a_subscriber_whose_node_is_killed_is_told(node: Served) -> None:
-    client = kflow.client("kinesis")
+    client = opened()
     events = subscribed(client, consumer(client))
     node.stop(signal.SIGKILL)
 
@@ -330,7 +349,7 @@ def test_a_subscriber_whose_node_is_killed_is_told(node: Served) -> None:
 
 
 def test_a_subscriber_that_goes_away_leaves_its_place(node: Served) -> None:
-    client = kflow.client("kinesis")
+    client = opened()
     arn = consumer(client)
     subscribed(client, arn).close()
 
@@ -345,7 +364,7 @@ def test_a_subscriber_that_goes_away_leaves_its_place(node: Served) -> None:
 
 
 def test_a_receiver_that_goes_away_takes_no_record_with_it(node: Served) -> None:
-    client = kflow.client("kinesis")
+    client = opened()
     client.create_stream(StreamName="orders", StreamModeDetails={"StreamMode": "ON_DEMAND"})
     made = client.create_queue(QueueName="work", StreamConfigurationList=[{"StreamARN": ARN}])
     queue = made["QueueDescription"]["QueueARN"]

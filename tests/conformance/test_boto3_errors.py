@@ -173,7 +173,7 @@ CONSTRAINTS: list[tuple[str, dict[str, Any], str]] = [
     (
         "PutRecords",
         {"StreamName": "orders", "Records": []},
-        constraint("records", "'[]' ", "Member must have length greater than or equal to 1"),
+        constraint("records", "", "Member must have length greater than or equal to 1"),
     ),
     (
         "PutRecords",
@@ -447,7 +447,7 @@ MEANINGS: list[tuple[str, dict[str, Any], str, str | None]] = [
         {"StreamName": "more", "ShardCount": 20_000},
         LE,
         f"This request would exceed the shard limit for the account {ACCOUNT} in us-east-1. Current shard count for the "
-        "account: 22. Limit: 20000. Number of additional shards that would have resulted from this request: 20000. "
+        "account: 21. Limit: 20000. Number of additional shards that would have resulted from this request: 20000. "
         "Refer to the AWS Service Limits page (http://docs.aws.amazon.com/general/latest/gr/aws_service_limits.html) "
         "for current limits and how to request higher limits.",
     ),

@@ -5,6 +5,7 @@ Channels are the exception: there are none, which is what their operations say.
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import pytest
@@ -118,9 +119,9 @@ def consumers(client: Any, it: Desk) -> None:
     assert [each["ConsumerARN"] for each in client.list_stream_consumers(StreamARN=it.arn("log"))["Consumers"]] == [arn]
     start = {"Type": "TRIM_HORIZON"}
     other = it.new_client()
-    with other.subscribe_to_shard(ConsumerARN=arn, ShardId=SHARD, StartingPosition=start)["EventStream"] as events:
+    events = other.subscribe_to_shard(ConsumerARN=arn, ShardId=SHARD, StartingPosition=start)["EventStream"]
+    with contextlib.closing(other), contextlib.closing(events):
         event = next(iter(events))["SubscribeToShardEvent"]
-    other.close()
     assert [record["Data"] for record in event["Records"]] == [b"\x00\xff", b"", b""]
     client.deregister_stream_consumer(ConsumerARN=arn)
     assert client.list_stream_consumers(StreamARN=it.arn("log"))["Consumers"] == []
@@ -218,9 +219,7 @@ def test_no_channel_is_made_and_the_error_says_what_does_it_here(it: Desk) -> No
         it.client().create_channel,
         ChannelName="c",
         ServiceExecutionRoleARN=ROLE,
-        StreamConfigurationList=[
-            {"StreamARN": it.arn("none"), "RecordConfiguration": {"RecordFormatType": "JSON"}}
-        ],
+        StreamConfigurationList=[{"StreamARN": it.arn("none"), "RecordConfiguration": {"RecordFormatType": "JSON"}}],
     )
     assert (code, status) == ("ValidationException", 400)
     assert text.startswith("kflow has no channels, so c is not created")

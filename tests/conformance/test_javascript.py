@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from tests.conformance.sdk import environment, plain
 from tests.served import ACCOUNT, Served, served
 
 SCENARIOS = Path(__file__).parent / "javascript" / "scenarios.mjs"
-TRANSPORTS = ["http1", "http1-tls", "http2", "http2-shared", "http2-tls"]
+TRANSPORTS = ("http1", "http1-tls", "http2", "http2-shared", "http2-tls")
 MIB = 1 << 20
 
 
@@ -51,7 +51,6 @@ class Script:
             self.process.communicate()
         assert self.process.returncode == 0, errors
         found: dict[str, Any] = json.loads(output)
-        assert sorted(found) == TRANSPORTS
         return found
 
 
@@ -67,8 +66,10 @@ def own_endpoint(tmp_path: Path) -> Iterator[Served]:
         yield made
 
 
-def run(endpoint: Served, scenario: str) -> dict[str, Any]:
-    return Script(endpoint, scenario).result()
+def run(endpoint: Served, scenario: str, transports: Sequence[str] = TRANSPORTS) -> dict[str, Any]:
+    found = Script(endpoint, scenario).result()
+    assert sorted(found) == sorted(transports)
+    return found
 
 
 def test_a_stream_lives_from_its_creation_to_its_end(endpoint: Served) -> None:
@@ -196,13 +197,13 @@ def test_a_subscription_ends_with_an_error_of_its_own_when_the_stream_is_deleted
         }
 
 
-def test_two_hundred_puts_at_once_and_a_subscription_do_not_hinder_each_other(endpoint: Served) -> None:
+def test_a_hundred_puts_at_once_and_a_subscription_do_not_hinder_each_other(endpoint: Served) -> None:
     for transport, found in run(endpoint, "together").items():
-        assert found == {"numbers": 200, "found": 200}, transport
+        assert found == {"numbers": 100, "found": 100}, transport
 
 
 def test_calls_and_answers_of_ten_mebibytes_go_through_and_no_larger_ones(endpoint: Served) -> None:
-    for transport, found in run(endpoint, "size").items():
+    for transport, found in run(endpoint, "size", ["http2", "http2-tls"]).items():
         assert found == {
             "failed": 0,
             "sizes": [*[MIB - 1] * 10, 10 * MIB - 1],

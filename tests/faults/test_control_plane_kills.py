@@ -13,6 +13,7 @@ import pytest
 
 from kflow.broker import inspection
 from kflow.broker.files import Files
+from kflow.broker.repair import repair
 from tests.controlling import ARN, Desk
 from tests.deadline import eventually
 from tests.served import Served, served
@@ -227,6 +228,35 @@ def test_a_split_that_was_under_way_when_the_clock_was_set_back_ends(tmp_path: P
     assert desk.status() == "UPDATING"
     desk.settle()
     assert (desk.status(), shards(desk)) == ("ACTIVE", 2)
+
+
+@pytest.mark.parametrize("wrong", ["file", "twin", "both", "missing", "no copy"])
+def test_what_is_kept_and_damaged_is_found_and_mended(tmp_path: Path, wrong: str) -> None:
+    desk = Desk(tmp_path)
+    stream = desk.stream(Tags={"a": "b"})
+    path = desk.folder.stream_dir(stream.map) / "attributes.json"
+    twin = path.with_name("attributes.json.twin")
+    for each in {"file": (path,), "twin": (twin,), "both": (path, twin)}.get(wrong, ()):
+        each.write_bytes(each.read_bytes().replace(b'"b"', b'"c"'))
+    {"missing": path.unlink, "no copy": twin.unlink}.get(wrong, lambda: None)()
+
+    (fault,) = inspection.faults(desk.folder)
+    assert (fault.kind, fault.is_harmless) == (inspection.Kind.KEPT, wrong in ("twin", "no copy"))
+    repair(desk.log, fault)
+
+    assert list(inspection.faults(desk.folder)) == []
+    desk.restart()
+    assert tags(desk) == ([] if wrong == "both" else [{"Key": "a", "Value": "b"}])
+
+
+def test_a_start_makes_whole_what_is_kept(tmp_path: Path) -> None:
+    desk = Desk(tmp_path)
+    stream = desk.stream(Tags={"a": "b"})
+    path = desk.folder.stream_dir(stream.map) / "attributes.json"
+    path.unlink()
+    desk.restart()
+    assert path.read_bytes() == path.with_name("attributes.json.twin").read_bytes()
+    assert tags(desk) == [{"Key": "a", "Value": "b"}]
 
 
 # ---------------------------------------------------------------------- with real processes

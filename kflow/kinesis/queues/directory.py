@@ -38,7 +38,6 @@ from kflow.kinesis.registry import Registry, Stream
 log = logging.getLogger(__name__)
 
 _ARN: Final = re.compile(r"arn:aws[^:]*:kinesis:([^:]*):(\d{12}):queue/([0-9a-f]{32})")
-_HOUR_MS: Final = 3_600_000
 
 
 class Queue:
@@ -115,8 +114,7 @@ class Directory:
                 self._host.notice("error", f"{text} ({files.path_of(self._folder, queue_id)})")
             else:
                 self._add(found, is_made=True)
-        for name in recordqueues.ledgers(self._folder, self._files) - self._by_id.keys() - damaged:
-            recordqueues.remove(self._folder, name, self._files)
+        files.sweep(self._folder, self._by_id.keys() | damaged, self._files)
         for queue in list(self._by_id.values()):
             if queue.facts.gone_ms is not None:
                 self._remove_later(queue, lambda: None)
@@ -203,7 +201,7 @@ class Directory:
                 "This request would have exceed the limit on the number of queues that can simultaneously be in "
                 f"CREATING or DELETING for the account {place.account}. Limit: {limits.QUEUES_MOVING}."
             )
-        earliest_ms = max(stream.created_ms, now_ms - stream_map.retention_hours * _HOUR_MS)
+        earliest_ms = max(stream.created_ms, stream_map.trim_ms(now_ms))
         begins_ms = now_ms if position == "LATEST" else max(earliest_ms, asked_ms or 0)
         made = Facts(
             id=uuid.uuid4().hex,

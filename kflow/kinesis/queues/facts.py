@@ -10,7 +10,8 @@ file does. States that only time ends are not written again, so a start finds th
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+import re
+from collections.abc import Collection, Iterator
 from typing import Final
 
 import msgspec
@@ -22,6 +23,7 @@ log = logging.getLogger(__name__)
 
 FOLDER: Final = "kinesis-queues"
 _SUFFIX: Final = ".json"
+_ID: Final = re.compile("[0-9a-f]{32}")
 
 
 class Rules(msgspec.Struct, frozen=True, kw_only=True):
@@ -136,16 +138,10 @@ def load_all(folder: str, files: Files) -> Iterator[tuple[str, Facts | None]]:
     Raises:
         StorageError: they cannot be read.
     """
-    try:
-        names = files.listdir(folder)
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        raise storage_error(error, f"list {folder}") from error
-    for name in names:
-        if not name.endswith(_SUFFIX):
-            continue
-        path = f"{folder}/{name}"
+    # A twin alone is no leftover: it is written last, and removed first.
+    suffixes = (_SUFFIX, checked.twin_path(_SUFFIX))
+    for queue_id in {_id_of(name) for name in _names(folder, files) if name.endswith(suffixes)}:
+        path = path_of(folder, queue_id)
         try:
             found = _decoded(checked.read_optional(path, files))
             if found is None:
@@ -153,7 +149,36 @@ def load_all(folder: str, files: Files) -> Iterator[tuple[str, Facts | None]]:
                 log.warning("queue's file is damaged file=%s twin=%s", path, "good" if found else "damaged too")
         except OSError as error:
             raise storage_error(error, f"read {path}") from error
-        yield name.removesuffix(_SUFFIX), found
+        yield queue_id, found
+
+
+def sweep(folder: str, known: Collection[str], files: Files) -> None:
+    """At a start: remove what a kill left of queues that were never made, or were being removed, and of writes.
+
+    Args:
+        folder: of all queues.
+        known: ids of the queues that exist.
+        files: file calls.
+
+    Raises:
+        OSError: something cannot be removed.
+    """
+    for name in _names(folder, files):
+        if name.endswith(".tmp") or (_ID.fullmatch(_id_of(name)) and _id_of(name) not in known):
+            files.discard(f"{folder}/{name}")
+
+
+def _names(folder: str, files: Files) -> list[str]:
+    try:
+        return files.listdir(folder)
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise storage_error(error, f"list {folder}") from error
+
+
+def _id_of(name: str) -> str:
+    return name.partition(".")[0]
 
 
 def _decoded(text: bytes | None) -> Facts | None:

@@ -36,7 +36,6 @@ from kflow.records import Position
 
 log = logging.getLogger(__name__)
 
-_HOUR_MS: Final = 3_600_000
 _RECEIPTS: Final = 63
 
 
@@ -296,7 +295,7 @@ _BEGIN: Final = Position(0, 0)
 
 def _oldest_ms(terms: Terms) -> int:
     """What arrived before has passed the stream's retention."""
-    return terms.now_ms - terms.stream.retention_hours * _HOUR_MS
+    return terms.stream.trim_ms(terms.now_ms)
 
 
 def _until_ms(terms: Terms, asked: Receive) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
+from kflow.arn import stream_name
 from kflow.aws.calls import Call, Output
 from kflow.errors import KflowError
 from kflow.kinesis.accounts import Accounts
@@ -57,12 +58,12 @@ class Control(Base):
             LimitExceeded: calls come too often.
             InvalidArgument, ResourceNotFound: it names no stream.
         """
-        self.admit(call, operation, given.StreamName or "")
+        self.admit(call, operation, given.StreamName or stream_name(given.StreamARN or ""))
         return self.registry.named(given, call.context.place)
 
     def by_arn(self, call: Call, operation: str, text: str) -> Stream:
         """The stream of an ARN, once the call is admitted; raises as `named`."""
-        self.admit(call, operation)
+        self.admit(call, operation, stream_name(text))
         return self.registry.by_arn(text)
 
 

@@ -25,7 +25,7 @@ class Parts:
         registry: the streams of all places, with what is kept of each.
         enforce_limits: whether shards take and give no more than on AWS.
         entry_faults: which entries of a PutRecords call of so many are to be throttled on purpose; None for none.
-        seal: makes tokens; by default with the data folder's key.
+        seal: makes tokens, with the data folder's key.
         reading: reads shards; one for all that answer with records.
     """
 
@@ -33,16 +33,12 @@ class Parts:
     registry: Registry
     enforce_limits: bool = False
     entry_faults: Callable[[int], Collection[int] | None] = _no_faults
-    seal: Seal = field(default=Seal(b""))
+    seal: Seal = field(init=False)
     reading: Reading = field(init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "reading", Reading(self.host))
-        if self.seal is _UNSEALED:
-            object.__setattr__(self, "seal", Seal(self.host.folder.id.encode()))
-
-
-_UNSEALED = Parts.__dataclass_fields__["seal"].default
+        object.__setattr__(self, "seal", Seal(self.host.folder.id.encode()))
 
 
 class Base:

@@ -29,7 +29,8 @@ from kflow.kinesis.puts import Puts
 from kflow.kinesis.registry import Status, Stream
 from kflow.kinesis.throttle import ShardLimits
 from kflow.records import Position
-from kflow.services.kinesis.parts import Base, Parts
+from kflow.services.kinesis.control import Control
+from kflow.services.kinesis.parts import Parts
 
 _LISTED: Final = 1000
 _LIST: Final = b"shards"
@@ -40,7 +41,7 @@ _TOLD_MS: Final = 10_000
 """Why records were not stored people are told this often; the answer has AWS's own, which says nothing."""
 
 
-class Records(Base):
+class Records(Control):
     """Operations on records."""
 
     def __init__(self, parts: Parts) -> None:
@@ -198,10 +199,11 @@ class Records(Base):
         after = -1
         if given.NextToken is not None:
             stream, after, wanted = self._next_page(given, now_ms)
+            self.admit(call, "ListShards", stream.name)
         else:
             if given.StreamName is None and given.StreamARN is None:
                 raise InvalidArgument("Either NextToken or StreamName should be provided.")
-            stream = self.registry.named(given, call.context.place)
+            stream = self.named(call, "ListShards", given)
             created_ms = given.StreamCreationTimestamp
             if created_ms is not None and created_ms // 1000 != stream.created_ms // 1000:
                 raise stream.not_found()

@@ -77,7 +77,7 @@ class Streams(Control):
                 raise InvalidArgument("NextToken and ExclusiveStartStreamName cannot be provided together.")
             (after,) = pages.said(self.parts.seal, _STREAMS, given.NextToken, now_ms)
         size = min(limit or PAGE, PAGE)
-        found = [each for each in self.registry.streams(call.context.place) if each.name > after]
+        found = self.registry.page(call.context.place, after, size + 1)
         page = found[:size]
         answer: dict[str, Any] = {
             "StreamNames": [each.name for each in page],
@@ -125,7 +125,7 @@ class Streams(Control):
         stream = self.named(call, "UpdateShardCount", given)
         answer = {
             "StreamName": stream.name,
-            "CurrentShardCount": len(stream.map.open_shards),
+            "CurrentShardCount": stream.open_count,
             "TargetShardCount": given.TargetShardCount,
             "StreamARN": stream.arn,
         }

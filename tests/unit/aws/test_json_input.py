@@ -249,3 +249,74 @@ def test_a_value_that_cannot_be_converted_is_shown_in_part():
         JsonInput(operation("PutRecord")).exact({"Data": "A" * 1_000_000 + "A-A=", "PartitionKey": "k"})
     assert len(str(caught.value)) < 66_000
     assert str(caught.value).endswith("can not be converted to a Blob: Invalid Base64 character: '-'")
+
+
+LONG_TEXT = b64(bytes(range(256)) * 8)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b'{"StreamName":"a","PartitionKey":"k","Data" \r\n:\t "%b"}',
+        b'{"StreamName":"a","PartitionKey":"Data","Data":"%b"}',
+        b'{"StreamName":"a","PartitionKey":"\\"Data\\":\\"QUJD\\"","Data":"%b"}',
+        b'{"StreamName":"a","PartitionKey":"#0","Data":"%b"}',
+        b'{"StreamName":"a","PartitionKey":"k","Data":"QUJD","Data":"%b"}',
+        b'{"StreamName":"a","PartitionKey":"k","Data":"%b","Other":{"Data":"QUJD"},"Else":["Data",{"Data":null}]}',
+    ],
+)
+def test_a_long_blob_is_found_wherever_it_stands(content):
+    for given in read("PutRecord", content % LONG_TEXT.encode()):
+        assert given.Data == bytes(range(256)) * 8
+
+
+@pytest.mark.parametrize(
+    ("content", "means"),
+    [
+        (b'{"StreamName":"a","PartitionKey":"\\u00e9","Data":"%b"}', b"%b"),
+        (b'{"StreamName":"a","PartitionKey":"k","Data":"%b","\\u0044ata":"QUJD"}', b"QUJD"),
+        (b'{"StreamName":"a","PartitionKey":"k","Data":"%b","Data":null}', None),
+    ],
+)
+def test_what_is_spelled_otherwise_means_the_same(content, means):
+    reader = JsonInput(operation("PutRecord"))
+    content = content.replace(b"%b", LONG_TEXT.encode())
+    quick = reader.quick(content)
+    if means is None:
+        assert quick is None
+        return
+    wanted = base64.b64decode(means.replace(b"%b", LONG_TEXT.encode()))
+    assert reader.exact(plain(content)).Data == wanted
+    assert quick is None or quick.Data == wanted
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        LONG_TEXT[:-1],  # a length that is no multiple of 4
+        "=" + LONG_TEXT[1:],
+        LONG_TEXT + "QUJ=",  # a last digit that says more than its bytes take
+        LONG_TEXT + "QR==",
+        LONG_TEXT[:40] + "\\n" + LONG_TEXT[42:],
+        LONG_TEXT[:40] + "\\/" + LONG_TEXT[42:],
+        LONG_TEXT[:40] + "#0" + LONG_TEXT[42:],
+        LONG_TEXT[:40] + "\n\n" + LONG_TEXT[42:],
+    ],
+)
+def test_a_long_text_that_is_no_base64_is_not_taken_quickly(text):
+    reader = JsonInput(operation("PutRecord"))
+    assert reader.quick(b'{"StreamName":"a","PartitionKey":"k","Data":"%b"}' % text.encode()) is None
+
+
+def test_no_body_of_names_alone_takes_long():
+    reader = JsonInput(operation("PutRecords"))
+    assert reader.quick(b'{"StreamName":"a","Records":[' + b'{"Data":"A"}' * 1_000_000) is None
+    assert reader.quick(b'{"StreamName":"a","Records":[' + b'{"Data":5}' * 1_000_000) is None
+    assert reader.quick(b'{"StreamName":"a","Records":[' + b"[],") is None
+
+
+def test_many_records_of_which_the_first_is_small_are_read():
+    datas = [b"small", *[b"x" * 100_000] * 20]
+    records = [{"Data": b64(data), "PartitionKey": "k"} for data in datas]
+    for given in read("PutRecords", body(StreamName="a", Records=records)):
+        assert [record.Data for record in given.Records] == datas

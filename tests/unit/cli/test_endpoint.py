@@ -71,6 +71,7 @@ def test_env_follows_the_settings(run: Run, tmp_path: Path, monkeypatch: pytest.
     assert answer["set"]["AWS_REGION"] == "eu-west-1"
     assert answer["set"]["AWS_ACCESS_KEY_ID"] == "AKIAONE"
     assert answer["set"]["AWS_CA_BUNDLE"] == str(tmp_path / ".kflow" / "tls" / "localhost.pem")
+    assert answer["set"]["NODE_EXTRA_CA_CERTS"] == answer["set"]["AWS_CA_BUNDLE"]
     assert "AWS_ENDPOINT_URL_S3" in answer["unset"]
     assert "AWS_CA_BUNDLE" not in answer["unset"]
     assert f"export AWS_SECRET_ACCESS_KEY={shlex.quote(chr(39).join(['it', 's one']))}" in run("env")[1].splitlines()

@@ -330,10 +330,14 @@ def test_a_start_finishes_what_a_kill_interrupted(tmp_path: Path) -> None:
     world.call("delete_queue", QueueARN=queue)
     configuration = [{"StreamARN": world.stream_arn}]
     made = world.call("create_queue", QueueName="coming", StreamConfigurationList=configuration)["QueueDescription"]
-    unborn = Path(world.host.folder.path) / "kinesis-queues" / ("ab" * 16 + ".db")
-    unborn.write_bytes(b"the file of a queue that was never made")
+    folder = Path(world.host.folder.path) / "kinesis-queues"
+    ours = made["QueueARN"].rpartition("/")[2]
+    leftovers = ["ab" * 16 + ".db", "ab" * 16 + ".db-wal", f"{ours}.json.1-0.tmp"]
+    for name in (*leftovers, "README"):
+        (folder / name).write_bytes(b"of a queue that was never made, or of a write")
     world.start()
-    assert not unborn.exists()
+    assert not any((folder / name).exists() for name in leftovers)
+    (folder / "README").unlink()  # what is not ours stays
     assert described(world, queue)["QueueStatus"] == "DELETING"
     assert described(world, made["QueueARN"])["QueueStatus"] == "CREATING"
     world.host.advance(500)
@@ -350,6 +354,10 @@ def test_a_damaged_file_is_read_from_its_twin(tmp_path: Path) -> None:
     folder = Path(world.host.folder.path) / "kinesis-queues"
     (path,) = folder.glob("*.json")
     path.write_bytes(b"?")
+    world.start()
+    assert described(world, queue)["QueueName"] == "jobs"
+    world.stop()
+    path.unlink()
     world.start()
     assert described(world, queue)["QueueName"] == "jobs"
     world.stop()
@@ -430,6 +438,7 @@ def test_a_queue_can_be_active_at_once(world: World) -> None:
     output = world.call("create_queue", QueueName="jobs", StreamConfigurationList=configuration)["QueueDescription"]
     assert output["QueueStatus"] == "CREATING"  # as AWS answers
     assert described(world, output["QueueARN"])["QueueStatus"] == "ACTIVE"
-    world.call("delete_queue", QueueARN=output["QueueARN"])
+    deleting = world.begin("delete_queue", QueueARN=output["QueueARN"])
     world.host.advance(0)
+    assert not deleting.is_waiting
     assert files(world) == []

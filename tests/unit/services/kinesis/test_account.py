@@ -89,7 +89,8 @@ def test_settings_that_are_damaged_come_from_their_twin(
     desk.restart()
     assert settings(desk)["Status"] == "ENABLED"
     assert "not believed" in caplog.text
-    (desk.path / "accounts.json.twin").write_bytes(damage)
+    for name in ("accounts.json", "accounts.json.twin"):
+        (desk.path / name).write_bytes(damage)
     desk.restart()
     assert settings(desk)["Status"] == "DISABLED"
 
@@ -99,7 +100,7 @@ def test_there_are_no_channels(desk: Desk) -> None:
     assert desk.call("ListChannels") == {"ChannelSummaries": []}
     assert desk.call("ListChannels", StreamFilter=[{"StreamARN": ARN}]) == {"ChannelSummaries": []}
     gone = ARN.replace("orders", "none")
-    assert desk.refusal("ListChannels", StreamFilter=[{"StreamARN": gone}])[0] == "ResourceNotFoundException"
+    assert desk.call("ListChannels", StreamFilter=[{"StreamARN": gone}]) == {"ChannelSummaries": []}
     assert desk.refusal("ListChannels", NextToken="x")[0] == "InvalidArgumentException"
     for operation in ("DescribeChannel", "DeleteChannel", "UpdateChannel"):
         assert desk.refusal(operation, ChannelARN=CHANNEL) == (

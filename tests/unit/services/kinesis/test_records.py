@@ -2,7 +2,9 @@
 
 import pytest
 
+from kflow.broker import reshardplan
 from kflow.broker.attributes import Pending
+from kflow.broker.resharding import carry_out
 from kflow.broker.sequence import number, parse
 from kflow.broker.streammap import StreamMode
 from kflow.errors import (
@@ -17,9 +19,10 @@ from kflow.errors import (
     StorageError,
     ValidationFailed,
 )
-from tests.recordsdesk import ACCOUNT, Desk
+from tests.recordsdesk import ACCOUNT, REGION, Desk
 
 MIB = 1 << 20
+HOUR_MS = 3_600_000
 ARN = f"arn:aws:kinesis:us-east-1:{ACCOUNT}:stream/orders"
 MAX = 2**128 - 1
 
@@ -126,6 +129,15 @@ class TestPutRecord:
         desk.create(max_record_bytes=10 * MIB)
         put(desk, b"x" * (10 * MIB - 1))
         assert [len(data) for data in datas(get(desk, desk.iterator()))] == [10 * MIB - 1]
+
+    def test_a_bound_that_was_lowered_leaves_what_is_stored(self, desk):
+        stream = desk.create(max_record_bytes=10 * MIB)
+        put(desk, b"x" * 2 * MIB)
+        desk.learn(desk.log.alter_stream(stream.map, max_record_bytes=MIB))
+        with pytest.raises(ValidationFailed):
+            put(desk, b"x" * 2 * MIB)
+        (record,) = desk.drain(desk.iterator())
+        assert len(record["Data"]) == 2 * MIB
 
     def test_a_number_for_ordering_may_be_of_any_shard_but_not_of_the_future(self, desk):
         stream = desk.create(shards=2)
@@ -605,6 +617,30 @@ class TestGetRecords:
         assert datas(get(desk, token)) == [b"new"]
         assert datas(get(desk, desk.iterator("AT_TIMESTAMP", Timestamp=1))) == [b"new"]
 
+    def test_what_has_expired_stays_so_when_the_retention_grows_and_a_shorter_one_counts_at_once(
+        self, desk, tmp_path
+    ):
+        stream = desk.create()
+        for hour in range(3):
+            put(desk, b"%d" % hour)
+            desk.clock.advance(12 * HOUR_MS)
+
+        def left():
+            return [each["Data"] for each in desk.drain(desk.iterator())]
+
+        assert left() == [b"1", b"2"]
+        desk.learn(desk.log.alter_stream(stream.map, retention_hours=48))
+        assert left() == [b"1", b"2"]
+        desk.clock.advance(6 * HOUR_MS)
+        assert left() == [b"1", b"2"]
+        desk.learn(desk.log.alter_stream(stream.map, retention_hours=24))
+        assert left() == [b"2"]
+        desk.learn(desk.log.alter_stream(stream.map, retention_hours=8760))
+        assert left() == [b"2"]
+        desk.log.close()
+        desk = Desk(tmp_path / "data")
+        assert left() == [b"2"]
+
     def test_a_shard_that_was_split_ends_with_its_children_and_no_token(self, desk):
         stream = desk.create()
         put(desk, b"1")
@@ -708,6 +744,13 @@ class TestListShards:
         assert "NextToken" not in third
         assert self.listed(desk, ExclusiveStartShardId="shardId-000000000002") == [3, 4]
 
+    def test_a_page_has_a_thousand_shards_at_most(self, desk):
+        desk.learn(desk.split(desk.create(shards=999)))
+        for most in ({}, {"MaxResults": 10_000}):
+            page = desk.call("ListShards", StreamName="orders", **most)
+            assert len(page["Shards"]) == 1000
+            assert self.ids(desk.call("ListShards", NextToken=page["NextToken"])) == [1000]
+
     def test_a_token_carries_the_filter(self, desk):
         stream = desk.create(shards=2)
         desk.learn(desk.split(stream))
@@ -759,6 +802,44 @@ class TestListShards:
         assert self.listed(desk, ShardFilter={"Type": "FROM_TIMESTAMP", "Timestamp": born_s + 15}) == [2, 3, 4, 5]
         assert self.listed(desk, ShardFilter={"Type": "FROM_TIMESTAMP", "Timestamp": 1}) == [0, 1, 2, 3, 4, 5]
         assert self.listed(desk, ShardFilter={"Type": "AFTER_SHARD_ID", "ShardId": "shardId-000000000003"}) == [4, 5]
+
+    def test_shards_are_listed_by_the_clock_however_far_ahead_of_it_their_numbers_are(self, desk):
+        # Seconds of creation are never used twice in a folder: the tenth stream of a second has one that is to come.
+        for other in range(9):
+            desk.create(f"other-{other}")
+        stream = desk.create()
+        desk.set(stream, created_ms=desk.clock.epoch_ms)
+        now_s = desk.clock.epoch_ms // 1000
+        assert stream.map.created_s > now_s
+        assert self.listed(desk, ShardFilter={"Type": "AT_TIMESTAMP", "Timestamp": now_s}) == [0]
+        desk.clock.advance(2000)
+        desk.learn(desk.split(stream))
+        desk.clock.advance(2000)
+        desk.learn(desk.merge(stream, 1, 2))
+        desk.clock.advance(2000)
+        assert self.listed(desk) == [0, 1, 2, 3]
+        assert self.listed(desk, ShardFilter={"Type": "AT_TRIM_HORIZON"}) == [0]
+        for after_s, there in ((1, [0]), (3, [1, 2]), (5, [3]), (6, [3])):
+            assert self.listed(desk, ShardFilter={"Type": "AT_TIMESTAMP", "Timestamp": now_s + after_s}) == there
+        assert self.listed(desk, ShardFilter={"Type": "FROM_TIMESTAMP", "Timestamp": now_s + 3}) == [1, 2, 3]
+        described = desk.call("DescribeStream", StreamName="orders")["StreamDescription"]
+        assert self.ids(described) == [0, 1, 2, 3]
+
+    def test_what_a_scaling_has_made_is_there_after_it_however_far_ahead_its_numbers_are(self, desk):
+        for other in range(9):
+            desk.create(f"other-{other}")
+        stream = desk.create(shards=4)
+        desk.set(stream, created_ms=desk.clock.epoch_ms)
+        now_s = desk.clock.epoch_ms // 1000
+        desk.clock.advance(2000)
+        plan = reshardplan.scale(stream.map, 3, account=ACCOUNT, region=REGION)
+        desk.learn(carry_out(desk.log, plan, clock=desk.clock))
+        desk.clock.advance(2000)
+        still_open = self.listed(desk, ShardFilter={"Type": "AT_LATEST"})
+        there = self.listed(desk, ShardFilter={"Type": "AT_TIMESTAMP", "Timestamp": now_s + 4})
+        assert [each for each in there if each in still_open] == still_open
+        assert self.listed(desk, ShardFilter={"Type": "AT_TIMESTAMP", "Timestamp": now_s + 1}) == [0, 1, 2, 3]
+        assert self.listed(desk)[:4] == [0, 1, 2, 3]
 
     def test_a_closed_shard_is_listed_until_the_retention_has_passed_it(self, desk):
         stream = desk.create()

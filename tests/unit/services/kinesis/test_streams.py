@@ -30,6 +30,24 @@ def summary(desk: Desk) -> dict[str, Any]:
     return dict(desk.call("DescribeStreamSummary", StreamName="orders")["StreamDescriptionSummary"])
 
 
+def test_the_id_of_a_stream_is_taken_by_every_operation_and_means_nothing(desk: Desk) -> None:
+    desk.stream()
+    id_ = "abcdefghij0123456789-abc"
+    assert described(desk, StreamId=id_) == described(desk)
+    assert desk.call("ListShards", StreamName="orders", StreamId=id_) == desk.call("ListShards", StreamName="orders")
+    assert desk.call("GetResourcePolicy", ResourceARN=ARN, StreamId=id_) == {"Policy": "{}"}
+    assert desk.refusal("DescribeStream", StreamId=id_)[0] == "InvalidArgumentException"
+
+
+def test_large_regions_have_more_shards(desk: Desk) -> None:
+    for region, shards in (("us-east-1", 20_000), ("us-west-2", 20_000), ("eu-west-1", 20_000), ("eu-north-1", 1000)):
+        desk.place = Place(ACCOUNT, region)
+        assert desk.call("DescribeLimits")["ShardLimit"] == shards
+    refused = desk.refusal("CreateStream", StreamName="orders", ShardCount=1001)
+    assert refused[0] == "LimitExceededException"
+    assert "in eu-north-1. Current shard count for the account: 0. Limit: 1000." in refused[1]
+
+
 # ---------------------------------------------------------------------- create
 
 
@@ -651,6 +669,36 @@ def test_a_change_that_cannot_be_kept_did_not_happen(tmp_path: Path) -> None:
     assert desk.call("ListTagsForStream", StreamName="orders")["Tags"] == []
     desk.settle()
     assert summary(desk)["OpenShardCount"] == 1
+
+
+def test_the_shards_of_the_whole_account_are_counted_before_the_hash_key_is_looked_at(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kflow.kinesis.quotas.SHARDS_LARGE", 5)
+    desk.stream("others", ShardCount=3)
+    desk.stream(ShardCount=2)
+    for at in ("0", "5"):
+        code, text = desk.refusal("SplitShard", StreamName="orders", ShardToSplit="0", NewStartingHashKey=at)
+        assert code == "LimitExceededException"
+        assert "Current shard count for the account: 5. Limit: 5." in text
+    missing = desk.refusal("SplitShard", StreamName="orders", ShardToSplit="7", NewStartingHashKey="0")
+    assert missing[0] == "ResourceNotFoundException"
+
+
+def test_a_rate_names_the_stream_however_it_was_named(tmp_path: Path) -> None:
+    desk = Desk(tmp_path, enforce_limits=True)
+    desk.stream()
+    limited = ("LimitExceededException", f"Rate exceeded for stream orders under account {ACCOUNT}.")
+    for operation, members, rate in (
+        ("DescribeStreamSummary", {"StreamARN": ARN}, 20),
+        ("ListStreamConsumers", {"StreamARN": ARN}, 5),
+        ("ListShards", {"StreamARN": ARN}, 1000),
+    ):
+        for _ in range(rate):
+            desk.call(operation, **members)
+        assert desk.refusal(operation, **members) == limited
+    desk.stream("others")
+    desk.call("ListShards", StreamName="others")  # its rate is of each stream
 
 
 def test_calls_of_the_control_plane_are_limited_where_limits_are_on(tmp_path: Path) -> None:
