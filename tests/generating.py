@@ -334,8 +334,8 @@ REQUEST_LEVEL = frozenset(
 _CLASS = r"class (?:java\.lang\.\w+|java\.nio\.HeapByteBuffer|com\.amazon\.coral\.value\.json\.numbers\.\w+)"
 _CONVERSION = re.compile(
     rf"{_CLASS} can not be converted to (?:an (?:String|Integer|Long|Boolean|Double)|a Blob|milliseconds since epoch)"
-    r"|'.*' can not be converted to (?:an Boolean|a Blob: (?:Base64 encoded length is expected a multiple of 4 bytes but "
-    r"found: \d+|Invalid Base64 character: '.'|Invalid last non-pad Base64 character dectected))"
+    r"|'.*' can not be converted to (?:an Boolean|a Blob: (?:Base64 encoded length is expected a multiple of 4 bytes "
+    r"but found: \d+|Invalid Base64 character: '.'|Invalid last non-pad Base64 character dectected))"
     r"|Start of list found where not expected|Start of structure or map found where not expected\."
     r"|Expected list or null|Expected map or null|Expected null",
     re.DOTALL,

@@ -28,8 +28,12 @@ class Served:
         lines: what it said first.
     """
 
-    def __init__(self, folder: Path, *arguments: str, command: str = "serve", **environment: str) -> None:
+    def __init__(
+        self, folder: Path, *arguments: str, command: str = "serve", descriptors: int = 0, **environment: str
+    ) -> None:
         self.folder = folder
+        # by a shell, because a limit that is lowered here could not be raised again
+        self._prefix = ("sh", "-c", f'ulimit -n {descriptors} && exec "$@"', "sh") if descriptors else ()
         self._arguments = (command, "--json", *arguments)
         self._environment = environment
         self.started = 0
@@ -39,6 +43,17 @@ class Served:
     def data_dir(self) -> Path:
         """The data folder."""
         return self.folder / ".kflow"
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Of its port."""
+        port = self.url.rpartition(":")[2]
+        return "127.0.0.1", int(port)
+
+    @property
+    def rss(self) -> int:
+        """Bytes of memory that its process has at this moment (Linux)."""
+        return int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
     @property
     def environment(self) -> dict[str, str]:
@@ -57,7 +72,7 @@ class Served:
         self.started += 1
         with self._output.open("w") as output:
             self.process = subprocess.Popen(
-                [*KFLOW, *self._arguments],
+                [*self._prefix, *KFLOW, *self._arguments],
                 cwd=self.folder,
                 env=self.environment,
                 stdout=output,

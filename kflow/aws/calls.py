@@ -106,8 +106,13 @@ class Call(Protocol):
         """Whether nobody waits for the answer any more."""
         ...
 
-    def answer(self, output: Output) -> None:
-        """It worked."""
+    def answer(self, output: Output, then: Callable[[], object] | None = None) -> None:
+        """It worked.
+
+        Args:
+            output: of the operation.
+            then: called once it is written as a whole, or nobody waits for it any more: a long one takes a while.
+        """
         ...
 
     def refuse(self, error: KflowError) -> None:

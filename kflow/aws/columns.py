@@ -13,8 +13,9 @@ class Columns:
 
     Attributes:
         count: rows.
-        members: by member name, in the order in which they are written; a column has one value a row, None
-            where the row has no such member. A column may be a list of str, int (numbers; timestamps in milliseconds), bytes (blobs), or a `Constant`.
+        members: by member name, in the order in which they are written; a column has one value a row, None where the
+            row has no such member. A column may be a list of str, int (numbers; timestamps in milliseconds), bytes
+            (blobs), or a `Constant`.
     """
 
     count: int

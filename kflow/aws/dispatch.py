@@ -225,8 +225,10 @@ class LocalCall:
             if self.on_close is not None:
                 self.on_close()
 
-    def answer(self, output: Output) -> None:
+    def answer(self, output: Output, then: Callable[[], object] | None = None) -> None:
         """See `kflow.aws.calls.Call`."""
+        if then is not None:
+            then()  # it is made at once
         if self._ends():
             try:
                 result = self._output.read(self._operation, output)

@@ -9,7 +9,7 @@ from kflow.aws.calls import Output
 from kflow.aws.eventstream import Vocabulary
 from kflow.aws.shapes import Model, Operation
 from kflow.errors import AwsError
-from kflow.web.exchange import Exchange, Headers
+from kflow.web.exchange import Body, Exchange, Headers
 
 
 class Response(NamedTuple):
@@ -18,12 +18,12 @@ class Response(NamedTuple):
     Attributes:
         status: of HTTP.
         headers: with the content type.
-        body: as a whole; whoever made a `bytearray` does not change it any more.
+        body: as a whole.
     """
 
     status: int
     headers: Headers
-    body: bytes | bytearray
+    body: Body
 
 
 class Format(Protocol):

@@ -98,6 +98,8 @@ class JsonInput:
         if self._decode is None or _is_crowded(body):
             return None
         try:
+            if not body.isascii():
+                body.decode()  # msgspec does not look at what it skips
             if blobs is None:
                 given = self._decode(body)
                 return given if self._settle is None else self._settle(given)

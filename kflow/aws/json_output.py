@@ -43,9 +43,10 @@ class JsonOutput:
         """
         return encode(self._structure(shape)(value))
 
-    def sliced(self, shape: Structure, value: Mapping[str, Any]) -> Generator[None, None, bytearray]:
-        """The same, in slices. Raises as `bytes_of`."""
-        body = bytearray(b"{")
+    def sliced(self, shape: Structure, value: Mapping[str, Any]) -> Generator[None, None, list[bytes]]:
+        """The same in pieces, a slice a step. Raises as `bytes_of`."""
+        pieces: list[bytes] = []
+        between = b"{"
         for name, part in value.items():
             if part is None:
                 continue
@@ -53,17 +54,17 @@ class JsonOutput:
                 member = shape.members[name]
                 prepare = self._prepare(member.shape)
                 assert prepare is not None, "rows are prepared"
-                body += encode(member.wire_name) + b":["
+                between += encode(member.wire_name) + b":["
                 for some in slices(part):
-                    body += memoryview(encode(prepare(some)))[1:-1]
-                    body += b","
+                    pieces += (between, encode(prepare(some))[1:-1])
+                    between = b","
                     yield
-                body[-1:] = b"],"
+                between = b"],"
             else:
-                body += memoryview(self.bytes_of(shape, {name: part}))[1:-1]
-                body += b","
-        body[-1:] = b"}"
-        return body
+                pieces += (between, self.bytes_of(shape, {name: part})[1:-1])
+                between = b","
+        pieces.append(between[:-1] + b"}")
+        return pieces
 
     def _prepare(self, shape: Shape) -> Prepare:
         if isinstance(shape, Structure):

@@ -110,36 +110,44 @@ class WebCall:
     def on_close(self, call: Callable[[], object] | None) -> None:
         self._exchange.on_close = call
 
-    def answer(self, output: Output) -> None:
+    def answer(self, output: Output, then: Callable[[], object] | None = None) -> None:
         """It worked."""
-        if self._ends():
-            writer = self._writer
-            try:
-                work = writer.sliced(self._operation, output) if isinstance(writer, WireWriter) else None
-                if work is None:
-                    response = writer.serialise(self._operation, output, self.context.request_id)
-            except Exception as error:  # noqa: BLE001 # whatever a method returns, the caller gets an answer
-                self._fail(error)
-                return
-            if work is None:
-                self._exchange.respond(response.status, [*self._head, *response.headers], response.body)
-            else:
-                self._go_on(work)
+        work = self._serialised(output) if self._ends() else None
+        if work is not None:
+            self._go_on(work, then)
+        elif then is not None:
+            then()
 
-    def _go_on(self, work: Generator[None, None, Response]) -> None:
-        """Write a slice, and the next in a round to come."""
-        if self._exchange.is_closed:
-            return
+    def _serialised(self, output: Output) -> Generator[None, None, Response] | None:
+        """Respond; or what there is to do before, a slice a step."""
+        writer = self._writer
         try:
-            next(work)
-        except StopIteration as end:
-            response: Response = end.value
-            self._exchange.respond(response.status, [*self._head, *response.headers], response.body)
-        except Exception as error:  # noqa: BLE001 # as above
+            work = writer.sliced(self._operation, output) if isinstance(writer, WireWriter) else None
+            if work is not None:
+                return work
+            response = writer.serialise(self._operation, output, self.context.request_id)
+        except Exception as error:  # noqa: BLE001 # whatever a method returns, the caller gets an answer
             self._fail(error)
         else:
-            assert isinstance(self._writer, WireWriter), "others write at once"
-            self._writer.call_later(0, lambda: self._go_on(work))
+            self._exchange.respond(response.status, [*self._head, *response.headers], response.body)
+        return None
+
+    def _go_on(self, work: Generator[None, None, Response], then: Callable[[], object] | None) -> None:
+        """Write a slice, and the next in a round to come."""
+        if not self._exchange.is_closed:
+            try:
+                next(work)
+            except StopIteration as end:
+                response: Response = end.value
+                self._exchange.respond(response.status, [*self._head, *response.headers], response.body)
+            except Exception as error:  # noqa: BLE001 # as above
+                self._fail(error)
+            else:
+                assert isinstance(self._writer, WireWriter), "others write at once"
+                self._writer.call_later(0, lambda: self._go_on(work, then))
+                return
+        if then is not None:
+            then()
 
     def refuse(self, error: KflowError) -> None:
         """It did not work."""

@@ -42,8 +42,8 @@ class Wire(Protocol):
         """A structure."""
         ...
 
-    def write_sliced(self, shape: Structure, value: Mapping[str, Any]) -> Generator[None, None, bytearray]:
-        """The same, a slice a step; where a member is long."""
+    def write_sliced(self, shape: Structure, value: Mapping[str, Any]) -> Generator[None, None, list[bytes]]:
+        """The same in pieces, a slice a step; where a member is long."""
         ...
 
     def write_plain(self, value: Mapping[str, Any]) -> bytes:

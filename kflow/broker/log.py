@@ -610,5 +610,5 @@ class Log:
 
         try:
             catalogue.rebuild(self.folder.path, self.folder.live_maps(), self._files)
-        except (OSError, sqlite3.Error) as error:  # a copy for people: the maps are what counts
+        except (OSError, StorageError, sqlite3.Error) as error:  # a copy for people: the maps are what counts
             log.warning("catalogue not written error=%s", error)

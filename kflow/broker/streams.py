@@ -310,7 +310,7 @@ def write_catalogue(folder: DataFolder) -> None:
 
     try:
         catalogue.rebuild(folder.path, folder.live_maps(), folder.files)
-    except (OSError, sqlite3.Error) as error:
+    except (OSError, StorageError, sqlite3.Error) as error:
         log.warning("catalogue not written error=%s", error)
 
 

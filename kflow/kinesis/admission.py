@@ -23,10 +23,12 @@ class Key(NamedTuple):
     """What may be subscribed to once.
 
     Attributes:
+        stream_id: of the stream; one that is made anew has another, though its consumers may have the same ARNs.
         consumer_arn: of the consumer; one registered anew has another.
         shard: index of the shard.
     """
 
+    stream_id: int
     consumer_arn: str
     shard: int
 

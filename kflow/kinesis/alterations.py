@@ -215,7 +215,8 @@ class Alterations:
             self._host.administrate(altered, "alter_stream", stream_id=stream.id, changes=dict(changes))
 
         def altered(result: Any) -> None:
-            told(result if isinstance(result, KflowError) else None)
+            failure = result if isinstance(result, KflowError) else None
+            told(stream.not_found() if failure is not None and stream.is_gone else failure)
 
         updated_ms = self._host.now_ms() + round(self._host.transition_s * 1000)
         self._registry.change(stream, then, updated_ms=updated_ms, **kept)

@@ -156,7 +156,7 @@ class Consumers:
         self._host.call_later(min(delay_s, self._host.transition_s), lambda: self._forget(stream))
 
     def _forget(self, stream: Stream) -> None:
-        if stream.is_gone:
+        if stream.is_going:
             return
         now_ms, kept = self._host.now_ms(), stream.attributes
         there = tuple(each for each in kept.consumers if not each.is_gone(now_ms))
@@ -170,7 +170,7 @@ class Consumers:
 
     def _told(self, stream: Stream) -> Done:
         def told(failure: KflowError | None) -> None:
-            if failure is not None and not stream.is_gone:
+            if failure is not None and not stream.is_going:
                 self._host.notice("error", f"consumers of stream {stream.name} that went are still kept: {failure}")
 
         return told

@@ -10,8 +10,8 @@ it has happened when the answer comes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
@@ -21,13 +21,26 @@ from kflow.broker import reshardplan
 from kflow.broker.attributes import Attributes, Pending
 from kflow.broker.sequence import shard_id, shard_index
 from kflow.broker.streammap import StreamMode
-from kflow.errors import InvalidArgument, KflowError, LimitExceeded, ResourceInUse, ValidationFailed
+from kflow.errors import (
+    InvalidArgument,
+    KflowError,
+    LimitExceeded,
+    ResourceInUse,
+    StorageError,
+    ValidationFailed,
+)
 from kflow.kinesis import quotas, tags
 from kflow.kinesis.accounts import Accounts
 from kflow.kinesis.host import Host
 from kflow.kinesis.keeping import Done
 from kflow.kinesis.registry import Registry, Status, Stream
 from kflow.kinesis.states import in_state, require_active, within_a_day
+
+
+RETRY_S: Final = 1.0
+RETRY_MOST_S: Final = 60.0
+"""What was acknowledged and cannot be done, for the disk is full perhaps, is tried again after the first, then after
+twice that, and so on up to the second."""
 
 
 class NewStream(NamedTuple):
@@ -73,7 +86,7 @@ class Lifecycle:
             if pending is None:
                 continue
             if _has_happened(stream, pending):
-                self._registry.change(stream, self._failed(stream, pending), pending=None)
+                self._over(stream, pending, None, RETRY_S)
             else:
                 self._arm(stream, pending)
 
@@ -238,33 +251,83 @@ class Lifecycle:
     def _arm(self, stream: Stream, pending: Pending) -> None:
         delay_s = max(0, pending.due_ms - self._host.now_ms()) / 1000
         # No longer than it would be from now on: a clock that was set back must not leave it for hours.
-        self._host.call_later(
-            min(delay_s, self._host.transition_s), lambda: self._happen(stream, pending, self._failed(stream, pending))
-        )
+        self._host.call_later(min(delay_s, self._host.transition_s), lambda: self._happen(stream, pending, None))
 
-    def _failed(self, stream: Stream, pending: Pending) -> Done:
-        def told(failure: KflowError | None) -> None:
-            if failure is not None:
-                text = f"stream {stream.name}: cannot {pending.kind} as was asked for: {failure}"
-                self._host.notice("error", text)
+    def _happen(self, stream: Stream, pending: Pending, told: Done | None, again_s: float = RETRY_S) -> None:
+        """Do what was to happen.
 
-        return told
-
-    def _happen(self, stream: Stream, pending: Pending, told: Done) -> None:
-        if stream.is_gone or stream.attributes.pending != pending:  # a deletion has taken its place
-            told(None)
+        Args:
+            stream: where.
+            pending: what.
+            told: told; None where it was acknowledged before: then it is tried again until it is done or refused, and
+                people are told.
+            again_s: when to try again, seconds.
+        """
+        if _is_settled(stream, pending):  # a deletion has taken its place
+            if told is not None:
+                told(None)
             return
 
         def done(result: Any) -> None:
             failure = result if isinstance(result, KflowError) else None
-            if stream.is_gone or stream.attributes.pending != pending:
-                told(failure)
-                return
-            self._registry.change(stream, _either(failure, told), pending=None)
+            if told is not None:
+                self._answer(stream, pending, failure, told)
+            elif isinstance(failure, StorageError) and not _is_settled(stream, pending):
+                self._try_again(stream, pending, failure, again_s)
+            else:
+                self._over(stream, pending, failure, again_s)
 
         more: dict[str, Any] = {"although_read": True} if pending.kind == "delete" else dict(pending.arguments)
         operation = "delete_stream" if pending.kind == "delete" else pending.kind
         self._host.administrate(done, operation, stream_id=stream.id, **more)
+
+    def _answer(self, stream: Stream, pending: Pending, failure: KflowError | None, told: Done) -> None:
+        """It has happened or not, and who asked for it waits."""
+        if _is_settled(stream, pending):
+            told(stream.not_found() if failure is not None and stream.is_gone else failure)
+            return
+
+        def noted(later: KflowError | None) -> None:
+            if later is not None:
+                self._try_again(stream, pending, later, RETRY_S)
+            told(failure or later)
+
+        self._registry.change(stream, noted, pending=None)
+
+    def _over(self, stream: Stream, pending: Pending, failure: KflowError | None, again_s: float) -> None:
+        """It has happened, or is refused for good, and nobody waits: note that."""
+        if _is_settled(stream, pending):
+            return
+        if failure is not None:
+            self._complain(stream, pending, failure)
+
+        def noted(later: KflowError | None) -> None:
+            if later is not None:
+                self._try_again(stream, pending, later, again_s)
+
+        self._registry.change(stream, noted, pending=None)
+
+    def _try_again(self, stream: Stream, pending: Pending, failure: KflowError, again_s: float) -> None:
+        if _is_settled(stream, pending):
+            return
+        self._complain(stream, pending, failure)
+        next_s = min(2 * again_s, RETRY_MOST_S)
+
+        def again() -> None:
+            if not stream.is_gone and _has_happened(stream, pending):
+                self._over(stream, pending, None, next_s)
+            else:
+                self._happen(stream, pending, None, next_s)
+
+        self._host.call_later(again_s, again)
+
+    def _complain(self, stream: Stream, pending: Pending, failure: KflowError) -> None:
+        self._host.notice("error", f"stream {stream.name}: cannot {pending.kind} as was asked for: {failure}")
+
+
+def _is_settled(stream: Stream, pending: Pending) -> bool:
+    """Whether nothing is to be done about it any more."""
+    return stream.is_gone or stream.attributes.pending != pending
 
 
 def _has_happened(stream: Stream, pending: Pending) -> bool:
@@ -272,9 +335,7 @@ def _has_happened(stream: Stream, pending: Pending) -> bool:
     kind, arguments = pending.kind, pending.arguments
     if kind == "scale":
         return stream.open_count == arguments["shards"]
-    return kind != "delete" and not stream.map.shards[shard_index(str(arguments["shard"]))].is_open
-
-
-def _either(failure: KflowError | None, told: Done) -> Callable[[KflowError | None], object]:
-    """Tell the first failure of two."""
-    return lambda later: told(failure or later)
+    if kind == "delete":
+        return False
+    index = shard_index(str(arguments["shard"]))
+    return stream.map.knows(index) and not stream.map.shards[index].is_open

@@ -114,6 +114,12 @@ class Stream:
             return Status.CREATING
         return Status.UPDATING if lasts(kept.updated_ms, now_ms) else Status.ACTIVE
 
+    @property
+    def is_going(self) -> bool:
+        """Whether it is being deleted, or is gone."""
+        pending = self.attributes.pending
+        return self.is_gone or (pending is not None and pending.kind == "delete")
+
     def serves(self, now_ms: int) -> bool:
         """Whether records may be put and read."""
         return not self.is_gone and self.status(now_ms) in (Status.ACTIVE, Status.UPDATING)
@@ -328,7 +334,8 @@ class Registry:
             kept = self._kept[stream.id] = self._keep(stream)
 
         def told(failure: KflowError | None) -> None:
-            done(stream.not_found() if failure is not None and stream.is_gone else failure)
+            # While it goes its folder may be away already.
+            done(stream.not_found() if failure is not None and stream.is_going else failure)
 
         kept.set(msgspec.structs.replace(kept.value, **changes), told)
 

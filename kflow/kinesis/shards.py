@@ -14,7 +14,10 @@ from kflow.kinesis.registry import Stream
 
 @functools.lru_cache(maxsize=2048)
 def shard(info: ShardInfo) -> dict[str, Any]:
-    """A `Shard`, which is not to be changed: the next who asks gets the same. An open one has no ending sequence number: consumers take its presence for the end."""
+    """A `Shard`, which is not to be changed: the next who asks gets the same.
+
+    An open one has no ending sequence number: consumers take its presence for the end.
+    """
     numbers = {"StartingSequenceNumber": str(number(info.created_s, info.index, 0, info.created_s * 1000))}
     if info.closed is not None:
         numbers["EndingSequenceNumber"] = str(info.closed)

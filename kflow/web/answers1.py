@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from kflow.errors import InternalError
-from kflow.web.exchange import Headers, ResponseStream
+from kflow.web.exchange import Body, Headers, ResponseStream
 from kflow.web.heads import BODILESS, CHUNKED, CLOSE, KEEP_ALIVE, RequestHead, response_head
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class Http1Exchange:
         self._is_answered = False
         self._speaker = speaker
 
-    def respond(self, status: int, headers: Headers, body: bytes | bytearray = b"") -> None:
+    def respond(self, status: int, headers: Headers, body: Body = b"") -> None:
         """Answer as a whole."""
         self._answer()
         if self.is_closed:
@@ -54,14 +54,19 @@ class Http1Exchange:
         speaker = self._speaker
         framing = self._persistence()
         if status not in BODILESS:
-            framing = b"content-length: %d\r\n%b" % (len(body), framing)
+            length = len(body) if isinstance(body, bytes) else sum(map(len, body))
+            framing = b"content-length: %d\r\n%b" % (length, framing)
             if self.method == "HEAD":
                 body = b""
         else:
             body = b""
         head = response_head(status, headers, framing, speaker.hub.date_line)
         speaker.exchange = None
-        if len(body) <= _JOINED_BYTES:
+        if not isinstance(body, bytes):
+            speaker.wire.send(head)
+            for piece in body:
+                speaker.wire.send(piece)
+        elif len(body) <= _JOINED_BYTES:
             speaker.wire.send(head + body)
         else:
             speaker.wire.send(head, body)

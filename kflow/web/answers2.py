@@ -10,7 +10,7 @@ from h2.errors import ErrorCodes
 
 from kflow.errors import InternalError
 from kflow.web.body import Pieces
-from kflow.web.exchange import Headers, ResponseStream
+from kflow.web.exchange import Body, Headers, ResponseStream
 from kflow.web.heads import BODILESS, Refused
 
 if TYPE_CHECKING:
@@ -61,18 +61,20 @@ class Http2Exchange:
         self._is_answered = False
         self._speaker = speaker
 
-    def respond(self, status: int, headers: Headers, body: bytes | bytearray = b"") -> None:
+    def respond(self, status: int, headers: Headers, body: Body = b"") -> None:
         """Answer as a whole."""
         self._answer()
         if self.is_closed:
             return
+        pieces = [body] if isinstance(body, bytes) else body
+        length = sum(map(len, pieces))
         if status in BODILESS:
             self._head(status, headers, None, is_whole=True)
-        elif self.method == "HEAD" or not body:
-            self._head(status, headers, len(body), is_whole=True)
+        elif self.method == "HEAD" or not length:
+            self._head(status, headers, length, is_whole=True)
         else:
-            self._head(status, headers, len(body), is_whole=False)
-            self.send_whole(body)
+            self._head(status, headers, length, is_whole=False)
+            self.send_whole(pieces)
         self._speaker.push()
 
     def stream(self, status: int, headers: Headers) -> ResponseStream:
@@ -109,10 +111,11 @@ class Http2Exchange:
         block.append((b"date", self._speaker.hub.date))
         self._speaker.send_headers(self, block, is_whole=is_whole)
 
-    def send_whole(self, body: bytes | bytearray) -> None:
+    def send_whole(self, pieces: list[bytes]) -> None:
         """Send a body that is complete, as windows allow."""
         self.outgoing = stream = Http2Stream(self._speaker, self, has_body=True)
-        stream.queue(body)
+        for piece in pieces:
+            stream.queue(piece)
         stream.is_ended = True
         stream.is_closed = True
         self._speaker.want(self)
@@ -173,10 +176,11 @@ class Http2Stream:
         self._speaker.want(self._exchange)
         self._speaker.push()
 
-    def queue(self, data: bytes | bytearray) -> None:
+    def queue(self, data: bytes) -> None:
         """Take bytes to be put into frames."""
         self.pieces.append(memoryview(data))
         self.waiting += len(data)
+        self._speaker.unsent += len(data)
 
     def take(self, count: int) -> memoryview | bytes:
         """Up to `count` bytes of what is queued, as much of them as lie together, or little ones put together."""
@@ -201,3 +205,10 @@ class Http2Stream:
         else:
             self.pieces[0] = first[count:]
         self.waiting -= count
+        self._speaker.unsent -= count
+
+    def drop_all(self) -> None:
+        """Nobody takes it any more."""
+        self.pieces.clear()
+        self._speaker.unsent -= self.waiting
+        self.waiting = 0

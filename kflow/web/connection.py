@@ -49,6 +49,7 @@ class Connection:
         "_is_corked",
         "_is_finishing",
         "_is_full",
+        "_is_noted",
         "_lingering",
         "_mask",
         "_out",
@@ -80,7 +81,7 @@ class Connection:
         self._closed = closed
         self._speaker: Speaker | None = None
         self._sniffed = b""
-        self._out: deque[bytes | bytearray | memoryview] = deque()
+        self._out: deque[bytes | memoryview] = deque()
         self.buffered = 0
         self.is_secure = False
         self.is_open = True
@@ -90,6 +91,7 @@ class Connection:
         self._reads = True
         self._is_corked = False
         self._is_full = False  # the protocol is to be told when less is buffered
+        self._is_noted = False  # the hub counts what is buffered
         self._is_finishing = False
         self._is_broken = False  # the peer takes nothing any more
         self._mask = READ
@@ -97,7 +99,7 @@ class Connection:
 
     # the wire
 
-    def send(self, data: bytes, more: bytes | bytearray = b"") -> None:
+    def send(self, data: bytes, more: bytes = b"") -> None:
         """Queue bytes; sent at the end of the current callback, or at once outside of one."""
         if not self.is_open or self._is_broken:
             return
@@ -111,6 +113,8 @@ class Connection:
         if self._is_corked or self._mask & WRITE:
             if self.buffered > LOW_BYTES:
                 self._is_full = True
+            if self._is_noted:
+                self._note()
         else:
             self._flush()
 
@@ -137,6 +141,7 @@ class Connection:
         self.is_open = False
         self._out.clear()
         self.buffered = 0
+        self._note()
         if self._mask:
             self._hub.loop.remove(self._fd)
         self._accepted.close()
@@ -258,6 +263,7 @@ class Connection:
             # whoever writes is in the middle of something, and is told in the next round
             self._out.clear()
             self.buffered = 0
+            self._note()
             self._is_broken = True
             self._hub.later(self.abort)
             return
@@ -265,6 +271,8 @@ class Connection:
             self._progress = self._hub.now
             self.buffered -= count
             self._drop(count)
+        if self.buffered or self._is_noted:
+            self._note()
         self._watch()
         if self.buffered > LOW_BYTES:
             self._is_full = True
@@ -275,8 +283,13 @@ class Connection:
         if self._is_finishing and not self._out and self.is_open:
             self._linger()
 
+    def _note(self) -> None:
+        """Tell the hub what the kernel has not taken."""
+        self._is_noted = self.buffered > 0
+        self._hub.backlog.note(self, self.buffered)
+
     def _send_several(self) -> int:
-        pieces: list[bytes | bytearray | memoryview] = []
+        pieces: list[bytes | memoryview] = []
         left = HIGH_BYTES
         for piece in self._out:
             if left <= 0 or len(pieces) == _PIECES:

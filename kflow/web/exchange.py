@@ -12,6 +12,9 @@ any case; over HTTP/2 they are sent in lower case."""
 LOW_BYTES = 64 * 1024
 """A response stream that has no more than this waiting is ready for more."""
 
+Body = bytes | list[bytes]
+"""All of an answer; in pieces where it is long, so that nobody has to copy them together."""
+
 
 class ResponseStream(Protocol):
     """A response whose length nobody knows yet: chunks of HTTP/1.1, DATA frames of HTTP/2. Belongs to the loop.
@@ -64,8 +67,8 @@ class Exchange(Protocol):
     is_closed: bool
     on_close: Callable[[], object] | None
 
-    def respond(self, status: int, headers: Headers, body: bytes | bytearray = b"") -> None:
-        """Answer as a whole; a `bytearray` is the server's from then on."""
+    def respond(self, status: int, headers: Headers, body: Body = b"") -> None:
+        """Answer as a whole."""
         ...
 
     def stream(self, status: int, headers: Headers) -> ResponseStream:

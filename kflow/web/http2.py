@@ -73,6 +73,7 @@ class Http2:
         self._has_begun = False  # the preface is there
         self._last_stream_id = 0
         self._held = 0
+        self.unsent = 0  # bytes of answers that are in no frame yet
         self._rested = hub.now
         self._is_due = False
         self._is_paused = False
@@ -115,6 +116,10 @@ class Http2:
     def stop(self) -> None:
         """Say that no further stream is served, and finish once none is left."""
         self._leave(ErrorCodes.NO_ERROR)
+
+    def abort(self) -> None:
+        """Close the connection."""
+        self.wire.abort()
 
     def sweep(self, now: float) -> None:
         """Reset what takes too long, close who has rested long enough."""
@@ -183,6 +188,7 @@ class Http2:
         data = self._h2.data_to_send()
         if data:
             self.wire.send(data)
+        self.hub.backlog.note(self, self.unsent)
         if self._is_leaving and not self._streams and not self._is_peers_turn:
             self._finish()
         elif self._wanting and ahead >= HIGH_BYTES and self.wire.buffered <= LOW_BYTES:
@@ -368,7 +374,7 @@ class Http2:
         exchange.is_closed = True
         self._h2.send_headers(exchange.stream_id, block, end_stream=not text)
         if text:
-            exchange.send_whole(text)
+            exchange.send_whole([text])
         elif not exchange.is_arriving:
             self._done(exchange)
 
@@ -414,6 +420,8 @@ class Http2:
     def _done(self, exchange: Http2Exchange) -> None:
         """Nothing more happens on this stream."""
         self._release(exchange)
+        if exchange.outgoing is not None:
+            exchange.outgoing.drop_all()
         self._wanting.pop(exchange.stream_id, None)
         self._full.pop(exchange.stream_id, None)
         if self._streams.pop(exchange.stream_id, None) is not None and not self._streams:
@@ -479,7 +487,10 @@ class Http2:
         self._rest.clear()
         for exchange in streams.values():
             self._release(exchange)
+            if exchange.outgoing is not None:
+                exchange.outgoing.drop_all()
             self._tell_closed(exchange)
+        self.hub.backlog.note(self, 0)
 
     def _finish(self) -> None:
         if not self._is_finished:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
+from kflow.web.backlog import Backlog
 from kflow.web.exchange import Exchange, Handler, Loop
 from kflow.web.heads import HeadReader
 from kflow.web.options import WebOptions
@@ -28,7 +29,7 @@ class Wire(Protocol):
         """Bytes that the peer's kernel has not taken."""
         ...
 
-    def send(self, data: bytes, more: bytes | bytearray = b"") -> None:
+    def send(self, data: bytes, more: bytes = b"") -> None:
         """Queue `data`, then `more`; sent at the end of the current callback, or at once outside of one."""
         ...
 
@@ -101,6 +102,7 @@ class Hub:
     Attributes:
         now: seconds, as of the last sweep: a clock that costs a request nothing.
         held: bytes of requests that have not arrived as a whole.
+        backlog: bytes of answers that have not been taken.
         is_stopping: no connection is to be kept open.
 
     Args:
@@ -125,6 +127,7 @@ class Hub:
         self.clock = clock
         self.now = clock()
         self.held = 0
+        self.backlog = Backlog(options.unsent_bytes, self.later)
         self.is_stopping = False
         self.heads = HeadReader(options.header_count)
         self._handler = handler

@@ -33,6 +33,8 @@ class WebOptions:
     Attributes:
         body_bytes: of one request; above it 413, without a body. chosen: 10 MiB of records make up to 14 MiB of JSON.
         held_bytes: of all requests that have not arrived as a whole; above it 503 for whoever wants more. chosen.
+        unsent_bytes: of all answers that their peers have not taken; above it, the connection whose peer has taken
+            nothing for the longest is closed. chosen.
         header_bytes: of a request's head; above it 431. chosen.
         header_count: of a request's head; above it 431. chosen.
         connections: open at once; None: as many as the limit of descriptors allows, less `RESERVED_DESCRIPTORS`.
@@ -47,6 +49,7 @@ class WebOptions:
 
     body_bytes: int = 16 * 1024 * 1024
     held_bytes: int = 256 * 1024 * 1024
+    unsent_bytes: int = 256 * 1024 * 1024
     header_bytes: int = 64 * 1024
     header_count: int = 100
     connections: int | None = None

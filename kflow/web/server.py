@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 _BACKLOG = 1024
 _LOOK_AWAY_S = 1.0
-"""After the system had no descriptor for a new connection."""
+"""After the system had no descriptor for a new connection, or all places were taken by connections that just came."""
 _SWEPT = 256
 """Connections looked at in one round of the loop."""
 
@@ -136,6 +136,7 @@ class Server:
         del mask
         if len(self._connections) >= self._limit and not self._make_room():
             self._look_away()
+            self._loop.call_later(_LOOK_AWAY_S, self._look_for_room)  # a sweep may be long in coming
             return
         try:
             accepted, _ = listener.accept()
@@ -162,7 +163,7 @@ class Server:
         self._connections[connection] = None
 
     def _make_room(self) -> bool:
-        """Close the oldest connection that has rested since the last sweep, if there is one."""
+        """Close the oldest connection that has rested since times were last looked at, if there is one."""
         now = self._hub.now
         for connection in self._connections:
             if connection.since < now and connection.is_idle:
@@ -182,6 +183,11 @@ class Server:
             self._looks_away = False
             for listener in self._listeners:
                 self._watch(listener)
+
+    def _look_for_room(self) -> None:
+        """By now a connection may have rested long enough to make room."""
+        self._hub.now = self._hub.clock()
+        self._look_again()
 
     def _stop_listening(self) -> None:
         if not self._looks_away:

@@ -144,6 +144,7 @@ class TlsLayer:
         self._is_closing = True
         self._out.clear()
         self._waiting = 0
+        self._hub.backlog.note(self, 0)
         speaker, self._speaker = self._speaker, None
         if speaker is not None:
             speaker.lost()
@@ -179,7 +180,7 @@ class TlsLayer:
         """Bytes not encrypted yet, and those that the kernel has not taken."""
         return self._waiting + self._wire.buffered
 
-    def send(self, data: bytes, more: bytes | bytearray = b"") -> None:
+    def send(self, data: bytes, more: bytes = b"") -> None:
         """Queue bytes."""
         if self._is_closing:
             return
@@ -251,6 +252,7 @@ class TlsLayer:
             self._is_closing = True
             self._hub.later(self._wire.abort)  # whoever writes is in the middle of something
             return
+        self._hub.backlog.note(self, self._waiting)
         if self._out and self._wire.buffered <= LOW_BYTES:
             self._hub.later(self.drained)
         elif self._is_closing and not self._out:

@@ -1,22 +1,12 @@
-"""An endpoint for clients of other makers, and the environment that `kflow env` gives them."""
+"""An endpoint as clients of other makers see it, and the environment that `kflow env` gives them."""
 
 from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 
 from tests.project import KFLOW
-from tests.served import Served, served
-
-
-@contextmanager
-def secured(folder: Path) -> Iterator[Served]:
-    """An endpoint that speaks TLS too, at the same port; its `url` is of plain text."""
-    with served(folder, "--tls") as made:
-        yield made
+from tests.served import Served
 
 
 def plain(endpoint: Served) -> str:

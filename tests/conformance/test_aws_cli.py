@@ -149,14 +149,18 @@ def test_lists_are_followed_page_by_page(shell: Shell, endpoint: Served) -> None
 REFUSED = {
     "DescribeStream": (
         ("describe-stream", "--stream-name", "nope"),
-        f"(ResourceNotFoundException) when calling the DescribeStream operation: "
-        f"Stream nope under account {ACCOUNT} not found.",
+        (
+            f"(ResourceNotFoundException) when calling the DescribeStream operation: "
+            f"Stream nope under account {ACCOUNT} not found."
+        ),
     ),
     "CreateStream": (
         ("create-stream", "--stream-name", "bad name", "--shard-count", "1"),
-        "(ValidationException) when calling the CreateStream operation: 1 validation error detected: Value 'bad name' "
-        "at 'streamName' failed to satisfy constraint: Member must satisfy regular expression pattern: "
-        "[a-zA-Z0-9_.-]+",
+        (
+            "(ValidationException) when calling the CreateStream operation: 1 validation error detected: "
+            "Value 'bad name' at 'streamName' failed to satisfy constraint: "
+            "Member must satisfy regular expression pattern: [a-zA-Z0-9_.-]+"
+        ),
     ),
     "GetRecords": (
         ("get-records", "--shard-iterator", "AAAA"),
@@ -164,8 +168,10 @@ REFUSED = {
     ),
     "PutRecords": (
         ("put-records", "--stream-name", "nope", "--records", "Data=eA==,PartitionKey=k"),
-        f"(ResourceNotFoundException) when calling the PutRecords operation: "
-        f"Stream nope under account {ACCOUNT} not found.",
+        (
+            f"(ResourceNotFoundException) when calling the PutRecords operation: "
+            f"Stream nope under account {ACCOUNT} not found."
+        ),
     ),
 }
 

@@ -357,7 +357,8 @@ COERCIONS: list[tuple[str, dict[str, Any], str]] = [
 
 NUMBERED = {**ITERATE, "ShardIteratorType": "AT_SEQUENCE_NUMBER"}
 MUST = (
-    "Must either specify (1) AT_SEQUENCE_NUMBER or AFTER_SEQUENCE_NUMBER and StartingSequenceNumber or (2) TRIM_HORIZON "
+    "Must either specify (1) AT_SEQUENCE_NUMBER or AFTER_SEQUENCE_NUMBER and "
+    "StartingSequenceNumber or (2) TRIM_HORIZON "
     "or LATEST and no StartingSequenceNumber. Request specified {} and {} StartingSequenceNumber."
 )
 INVALID_NUMBER = (
@@ -370,7 +371,11 @@ CUT_AT = (
     f"{ACCOUNT} is not both greater than one plus the shard's StartingHashKey 0 and less than the shard's "
     f"EndingHashKey {(1 << 128) - 1}."
 )
-SCALE = "UpdateShardCount cannot scale {} your current open shard count. Current open shard count: {} Target shard count: {}"
+SCALE = (
+    "UpdateShardCount cannot scale {} your current open shard count. "
+    "Current open shard count: {} Target shard count: {}"
+)
+HASH = f"Invalid ExplicitHashKey. ExplicitHashKey must be in the range: [0, 2^128-1]. Specified value was {TWO_TO_128}"
 RETAIN = "Requested retention period ({} hours)"
 UNIFORM = {"ScalingType": "UNIFORM_SCALING"}
 KEY = {"EncryptionType": "KMS", "KeyId": "alias/mine"}
@@ -446,10 +451,14 @@ MEANINGS: list[tuple[str, dict[str, Any], str, str | None]] = [
         "CreateStream",
         {"StreamName": "more", "ShardCount": 20_000},
         LE,
-        f"This request would exceed the shard limit for the account {ACCOUNT} in us-east-1. Current shard count for the "
-        "account: 21. Limit: 20000. Number of additional shards that would have resulted from this request: 20000. "
-        "Refer to the AWS Service Limits page (http://docs.aws.amazon.com/general/latest/gr/aws_service_limits.html) "
-        "for current limits and how to request higher limits.",
+        (
+            f"This request would exceed the shard limit for the account {ACCOUNT} in us-east-1. Current "
+            "shard count for the "
+            "account: 21. Limit: 20000. Number of additional shards that would have resulted from this request: 20000. "
+            "Refer to the AWS Service Limits page "
+            "(http://docs.aws.amazon.com/general/latest/gr/aws_service_limits.html) "
+            "for current limits and how to request higher limits."
+        ),
     ),
     ("CreateStream", {"StreamName": "more", "StreamModeDetails": ON_DEMAND, "ShardCount": 1}, IA, ANY),
     ("CreateStream", {"StreamName": "more", "ShardCount": 1, "WarmThroughputMiBps": 10}, IA, ANY),
@@ -459,8 +468,11 @@ MEANINGS: list[tuple[str, dict[str, Any], str, str | None]] = [
         "CreateStream",
         {"StreamName": "more", "ShardCount": 1, "Tags": {f"{n}": "" for n in range(51)}},
         IA,
-        f"Failed to add tags to stream more under account {ACCOUNT} because a given stream cannot have more than 50 tags "
-        "associated with it.",
+        (
+            f"Failed to add tags to stream more under account {ACCOUNT} because a given stream cannot "
+            "have more than 50 tags "
+            "associated with it."
+        ),
     ),
     ("DeleteStream", {"StreamName": "watched"}, RIU, ANY),
     ("DeleteStream", {"StreamName": "free", "EnforceConsumerDeletion": True}, RIU, ANY),
@@ -477,13 +489,13 @@ MEANINGS: list[tuple[str, dict[str, Any], str, str | None]] = [
         "PutRecord",
         {**PUT, "ExplicitHashKey": TWO_TO_128},
         IA,
-        f"Invalid ExplicitHashKey. ExplicitHashKey must be in the range: [0, 2^128-1]. Specified value was {TWO_TO_128}",
+        HASH,
     ),
     (
         "PutRecords",
         {"StreamName": "orders", "Records": [{"Data": b"", "PartitionKey": "k", "ExplicitHashKey": TWO_TO_128}]},
         IA,
-        f"Invalid ExplicitHashKey. ExplicitHashKey must be in the range: [0, 2^128-1]. Specified value was {TWO_TO_128}",
+        HASH,
     ),
     ("PutRecord", {**PUT, "SequenceNumberForOrdering": "5"}, IA, ORDERING.format("5")),
     ("PutRecord", {**PUT, "SequenceNumberForOrdering": "<FUTURE_NUMBER>"}, IA, ORDERING.format("<FUTURE_NUMBER>")),
@@ -538,8 +550,11 @@ MEANINGS: list[tuple[str, dict[str, Any], str, str | None]] = [
         "GetShardIterator",
         {**NUMBERED, "StartingSequenceNumber": "<ELSEWHERE>"},
         IA,
-        "Invalid StartingSequenceNumber. It encodes shardId-000000000002, while it was used in a call to a shard with "
-        "shardId-000000000000",
+        (
+            "Invalid StartingSequenceNumber. It encodes shardId-000000000002, while it was used in a "
+            "call to a shard with "
+            "shardId-000000000000"
+        ),
     ),
     ("GetShardIterator", {**NUMBERED, "StartingSequenceNumber": "0"}, IA, INVALID_NUMBER.format("0") + "."),
     (
@@ -552,8 +567,11 @@ MEANINGS: list[tuple[str, dict[str, Any], str, str | None]] = [
         "GetShardIterator",
         {**ITERATE, "ShardIteratorType": "AT_TIMESTAMP"},
         IA,
-        "Must specify timestampInMillis parameter for iterator of type AT_TIMESTAMP. Current request has no timestamp "
-        "parameter.",
+        (
+            "Must specify timestampInMillis parameter for iterator of type AT_TIMESTAMP. Current "
+            "request has no timestamp "
+            "parameter."
+        ),
     ),
     ("GetShardIterator", {**ITERATE, "ShardIteratorType": "AT_TIMESTAMP", "Timestamp": FUTURE}, IA, ANY),
     ("GetRecords", {"ShardIterator": "AAAA"}, IA, "Invalid ShardIterator."),
@@ -608,8 +626,11 @@ MEANINGS: list[tuple[str, dict[str, Any], str, str | None]] = [
             "MergeShards",
             {"StreamName": "three", "ShardToMerge": first, "AdjacentShardToMerge": second},
             IA,
-            f"Shards shardId-00000000000{first} and shardId-00000000000{second} in stream three under account {ACCOUNT} "
-            "are not an adjacent pair of shards eligible for merging",
+            (
+                f"Shards shardId-00000000000{first} and shardId-00000000000{second} in stream three under "
+                f"account {ACCOUNT} "
+                "are not an adjacent pair of shards eligible for merging"
+            ),
         )
         for first, second in (("1", "0"), ("0", "2"), ("0", "0"))
     ),
@@ -660,15 +681,19 @@ MEANINGS: list[tuple[str, dict[str, Any], str, str | None]] = [
         "IncreaseStreamRetentionPeriod",
         {"StreamName": "long", "RetentionPeriodHours": 47},
         IA,
-        f"{RETAIN.format(47)} for stream long can not be shorter than existing retention period (48 hours). "
-        "Use DecreaseRetentionPeriod API.",
+        (
+            f"{RETAIN.format(47)} for stream long can not be shorter than existing retention period (48 hours). "
+            "Use DecreaseRetentionPeriod API."
+        ),
     ),
     (
         "DecreaseStreamRetentionPeriod",
         {"StreamName": "long", "RetentionPeriodHours": 49},
         IA,
-        f"{RETAIN.format(49)} for stream long can not be longer than existing retention period (48 hours). "
-        "Use IncreaseRetentionPeriod API.",
+        (
+            f"{RETAIN.format(49)} for stream long can not be longer than existing retention period (48 hours). "
+            "Use IncreaseRetentionPeriod API."
+        ),
     ),
     ("UpdateStreamMode", {"StreamARN": ORDERS, "StreamModeDetails": {"StreamMode": "PROVISIONED"}}, V, ANY),
     ("UpdateStreamMode", {"StreamARN": f"{PLACE}:stream/switched", "StreamModeDetails": ON_DEMAND}, LE, ANY),
@@ -730,8 +755,10 @@ MEANINGS: list[tuple[str, dict[str, Any], str, str | None]] = [
             operation,
             {resource[0]: resource[1], "Tags": {"a": "b;c"}},
             IA,
-            "Some tags contain invalid characters. Valid characters: Unicode letters, digits, white space, "
-            "_ . / = + - % @.",
+            (
+                "Some tags contain invalid characters. Valid characters: Unicode letters, digits, white space, "
+                "_ . / = + - % @."
+            ),
         )
         for operation, resource in (
             ("AddTagsToStream", ("StreamName", "cut")),
@@ -742,15 +769,21 @@ MEANINGS: list[tuple[str, dict[str, Any], str, str | None]] = [
         "AddTagsToStream",
         {"StreamName": "cut", "Tags": {"a": "100%"}},
         IA,
-        f"Failed to add tags to stream cut under account {ACCOUNT} because some tags contained illegal characters. The "
-        "allowed characters are Unicode letters, white-spaces, '_',',','/','=','+','-','@'.",
+        (
+            f"Failed to add tags to stream cut under account {ACCOUNT} because some tags contained "
+            "illegal characters. The "
+            "allowed characters are Unicode letters, white-spaces, '_',',','/','=','+','-','@'."
+        ),
     ),
     (
         "AddTagsToStream",
         {"StreamName": "orders", "Tags": {"one more": ""}},
         IA,
-        f"Failed to add tags to stream orders under account {ACCOUNT} because a given stream cannot have more than 50 "
-        "tags associated with it.",
+        (
+            f"Failed to add tags to stream orders under account {ACCOUNT} because a given stream cannot "
+            "have more than 50 "
+            "tags associated with it."
+        ),
     ),
     ("TagResource", {"ResourceARN": ORDERS, "Tags": {"aws:x": "y"}}, IA, ANY),
     ("PutResourcePolicy", {"ResourceARN": ORDERS, "Policy": "no JSON"}, IA, ANY),

@@ -1,4 +1,4 @@
-"""States that pass, as boto3 sees them: what is CREATING, UPDATING and DELETING, what that allows, and what comes of it.
+"""States that pass, as boto3 sees them: what is CREATING, UPDATING and DELETING, and what that allows.
 
 All streams are made where transitions take no time; the endpoint is then started anew with transitions of some seconds,
 everything is set going at once and looked at, and looked at again when it has come to rest.
@@ -80,9 +80,7 @@ class Seen:
         during["old"] = client.describe_stream_consumer(ConsumerARN=old["ConsumerARN"])["ConsumerDescription"]
         for n in range(4):
             client.register_stream_consumer(StreamARN=it.arn("read"), ConsumerName=f"more-{n}")
-        refused["register"] = refusal(
-            client.register_stream_consumer, StreamARN=it.arn("read"), ConsumerName="too many"[:3]
-        )
+        refused["register"] = refusal(client.register_stream_consumer, StreamARN=it.arn("read"), ConsumerName="sixth")
 
         configuration = [{"StreamARN": it.arn("queued")}]
         queue = client.create_queue(QueueName="new", StreamConfigurationList=configuration)["QueueDescription"]
@@ -266,8 +264,6 @@ def test_queues_come_change_and_go(seen: Seen) -> None:
 
 @pytest.fixture
 def usual(tmp_path: Path) -> Iterator[Desk]:
-    with desk(tmp_path) as it:
-        it.place.stop()
     with desk(tmp_path, KFLOW_TRANSITION_MS="500") as it:
         yield it
 

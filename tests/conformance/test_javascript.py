@@ -107,8 +107,10 @@ ERRORS = {
     "token": ("InvalidArgumentException", "Invalid ShardIterator."),
     "noKey": (
         "ValidationException",
-        "1 validation error detected: Value '' at 'partitionKey' failed to satisfy constraint: "
-        "Member must have length greater than or equal to 1",
+        (
+            "1 validation error detected: Value '' at 'partitionKey' failed to satisfy constraint: "
+            "Member must have length greater than or equal to 1"
+        ),
     ),
     "noName": (
         "ValidationException",
@@ -116,19 +118,26 @@ ERRORS = {
     ),
     "badName": (
         "ValidationException",
-        "2 validation errors detected: Value 'bad name' at 'streamName' failed to satisfy constraint: "
-        "Member must satisfy regular expression pattern: [a-zA-Z0-9_.-]+; "
-        "Value '0' at 'shardCount' failed to satisfy constraint: Member must have value greater than or equal to 1",
+        (
+            "2 validation errors detected: Value 'bad name' at 'streamName' failed to satisfy constraint: "
+            "Member must satisfy regular expression pattern: [a-zA-Z0-9_.-]+; "
+            "Value '0' at 'shardCount' failed to satisfy constraint: Member must have value greater than or equal to 1"
+        ),
     ),
     "noRecords": (
         "ValidationException",
-        "1 validation error detected: Value at 'records' failed to satisfy constraint: "
-        "Member must have length greater than or equal to 1",
+        (
+            "1 validation error detected: Value at 'records' failed to satisfy constraint: "
+            "Member must have length greater than or equal to 1"
+        ),
     ),
     "sideways": (
         "ValidationException",
-        "1 validation error detected: Value 'SIDEWAYS' at 'shardIteratorType' failed to satisfy constraint: Member "
-        "must satisfy enum value set: [AT_SEQUENCE_NUMBER, AFTER_SEQUENCE_NUMBER, TRIM_HORIZON, LATEST, AT_TIMESTAMP]",
+        (
+            "1 validation error detected: Value 'SIDEWAYS' at 'shardIteratorType' failed to satisfy constraint: "
+            "Member must satisfy enum value set: "
+            "[AT_SEQUENCE_NUMBER, AFTER_SEQUENCE_NUMBER, TRIM_HORIZON, LATEST, AT_TIMESTAMP]"
+        ),
     ),
     "type": ("SerializationException", "class java.lang.String can not be converted to an Integer"),
     "dry": (
@@ -137,8 +146,10 @@ ERRORS = {
     ),
     "consumer": (
         "ResourceNotFoundException",
-        f"Consumer arn:aws:kinesis:us-east-1:{ACCOUNT}:stream/nope/consumer/fast:1700000000, "
-        f"account {ACCOUNT} not found.",
+        (
+            f"Consumer arn:aws:kinesis:us-east-1:{ACCOUNT}:stream/nope/consumer/fast:1700000000, "
+            f"account {ACCOUNT} not found."
+        ),
     ),
 }
 

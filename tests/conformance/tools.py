@@ -52,14 +52,14 @@ AWS_CLI = Client(
 def place_of(client: Client) -> Path:
     """The folder that a client is in; the test is skipped, or fails, where there is none."""
     folder = os.environ.get(client.variable)
-    if folder and (Path(folder) / client.path).exists():
-        return Path(folder)
-    missing(f"{client.name} is not at ${client.variable}", client)
+    if not folder or not (Path(folder) / client.path).exists():
+        missing(f"{client.name} is not at ${client.variable}", client)
+    return Path(folder)
 
 
 def node() -> str:
-    """The interpreter of JavaScript: that of the variable, else the one on the PATH."""
-    found = shutil.which(os.environ.get("CONFORMANCE_NODE", "node"))
+    """The interpreter of JavaScript on the PATH."""
+    found = shutil.which("node")
     if found is None:
         missing("there is no Node.js on the PATH", JAVASCRIPT)
     return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import http.client
 import json
 import socket
@@ -120,7 +121,7 @@ class Http2:
         self.h2 = h2.connection.H2Connection(h2.config.H2Configuration(header_encoding="utf-8"))
         if window is not None:
             settings = {h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: window}
-            self.h2.local_settings.update(settings)
+            self.h2.local_settings = h2.settings.Settings(client=True, initial_values=settings)
         self.renews = True
         self.events: dict[int, list[h2.events.Event]] = {}
         self.h2.initiate_connection()
@@ -144,8 +145,10 @@ class Http2:
     def give(self, stream: int, body: bytes, *, piece: int = 16_384, padding: int | None = None) -> None:
         """Send a body as the windows allow, in pieces."""
         left = memoryview(body)
+        pad = 0 if padding is None else padding + 1
         while left:
-            size = min(piece, len(left), self.h2.local_flow_control_window(stream) - (padding or -1) - 1)
+            room = min(self.h2.local_flow_control_window(stream), self.h2.max_outbound_frame_size) - pad
+            size = min(piece, len(left), room)
             if size <= 0:
                 self.receive()
                 continue
@@ -247,6 +250,4 @@ class Caller:
 
     def blob(self, data: bytes) -> Any:
         """Bytes as the encoding has them."""
-        import base64
-
         return data if self.content_type == CBOR else base64.b64encode(data).decode()

@@ -31,6 +31,7 @@ DOCUMENTS = (
     "README.md",
     "CONTRIBUTING.md",
     "kflow/README.md",
+    "kflow/services/kinesis.md",
     "plugins/README.md",
     "plugins/jsonl/README.md",
     "functions/README.md",

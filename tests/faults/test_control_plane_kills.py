@@ -153,20 +153,186 @@ CASES: list[tuple[str, dict[str, Any], Look, Any, Any]] = [
 ]
 
 
+Prepare = Callable[[Desk], None]
+
+QUEUE_START = {"StreamConfigurationList": [{"StreamARN": ARN, "StartingPosition": {"Type": "TRIM_HORIZON"}}]}
+
+
+def on_demand(desk: Desk) -> None:
+    desk.call("UpdateAccountSettings", MinimumThroughputBillingCommitment={"Status": "ENABLED"})
+    desk.call("UpdateStreamMode", StreamARN=ARN, StreamModeDetails={"StreamMode": "ON_DEMAND"})
+    desk.settle()
+
+
+def with_queue(desk: Desk) -> None:
+    on_demand(desk)
+    desk.call("CreateQueue", QueueName="jobs", **QUEUE_START)
+    desk.settle()
+
+
+def with_consumer(desk: Desk) -> None:
+    desk.call("RegisterStreamConsumer", StreamARN=ARN, ConsumerName="fast", Tags={"a": "b"})
+    desk.settle()
+
+
+def with_settings(desk: Desk) -> None:
+    desk.call("AddTagsToStream", StreamName="orders", Tags={"a": "b"})
+    desk.call("IncreaseStreamRetentionPeriod", StreamName="orders", RetentionPeriodHours=48)
+    desk.settle()
+    desk.call("StartStreamEncryption", StreamName="orders", EncryptionType="KMS", KeyId=KEY)
+    desk.settle()
+    desk.call("PutResourcePolicy", ResourceARN=ARN, Policy=POLICY)
+    desk.call("EnableEnhancedMonitoring", StreamName="orders", ShardLevelMetrics=["IncomingBytes"])
+    desk.settle()
+
+
+def queues(desk: Desk) -> list[tuple[str, str]]:
+    return [(each["QueueName"], each["QueueStatus"]) for each in desk.call("ListQueues")["QueueSummaries"]]
+
+
+def visibility(desk: Desk) -> int:
+    queue = desk.call("DescribeQueue", QueueARN=queue_arn(desk))["QueueDescription"]
+    return int(queue["QueueAttributes"]["VisibilityTimeoutSeconds"])
+
+
+def queue_arn(desk: Desk) -> str:
+    return str(desk.call("ListQueues")["QueueSummaries"][0]["QueueARN"])
+
+
+def queue_tags(desk: Desk) -> list[dict[str, str]]:
+    return list(desk.call("ListTagsForResource", ResourceARN=queue_arn(desk))["Tags"])
+
+
+def consumer_tags(desk: Desk) -> list[dict[str, str]]:
+    arn = desk.call("ListStreamConsumers", StreamARN=ARN)["Consumers"][0]["ConsumerARN"]
+    return list(desk.call("ListTagsForResource", ResourceARN=arn)["Tags"])
+
+
+def policy(desk: Desk) -> str:
+    return str(desk.call("GetResourcePolicy", ResourceARN=ARN)["Policy"])
+
+
+def metrics(desk: Desk) -> list[str]:
+    return list(summary(desk)["EnhancedMonitoring"][0]["ShardLevelMetrics"])
+
+
+POLICY = '{"Version":"2012-10-17","Statement":[]}'
+AB, CD = {"Key": "a", "Value": "b"}, {"Key": "c", "Value": "d"}
+ORDERS = {"StreamName": "orders"}
+
+# What an input says of a queue or a consumer is made once that is there.
+Given = dict[str, Any] | Callable[[Desk], dict[str, Any]]
+
+PREPARED: list[tuple[str, Prepare, Given, Look, Any, Any]] = [
+    ("CreateQueue", on_demand, {"QueueName": "jobs", **QUEUE_START}, queues, [], [("jobs", "ACTIVE")]),
+    (
+        "UpdateQueue",
+        with_queue,
+        lambda desk: {"QueueARN": queue_arn(desk), "QueueAttributes": {"VisibilityTimeoutSeconds": 7}},
+        visibility,
+        30,
+        7,
+    ),
+    ("DeleteQueue", with_queue, lambda desk: {"QueueARN": queue_arn(desk)}, queues, [("jobs", "ACTIVE")], []),
+    ("TagResource", with_queue, lambda d: {"ResourceARN": queue_arn(d), "Tags": {"a": "b"}}, queue_tags, [], [AB]),
+    (
+        "DeregisterStreamConsumer",
+        with_consumer,
+        {"StreamARN": ARN, "ConsumerName": "fast"},
+        consumers,
+        [("fast", "ACTIVE")],
+        [],
+    ),
+    (
+        "UntagResource",
+        with_consumer,
+        lambda desk: {
+            "ResourceARN": desk.call("ListStreamConsumers", StreamARN=ARN)["Consumers"][0]["ConsumerARN"],
+            "TagKeys": ["a"],
+        },
+        consumer_tags,
+        [AB],
+        [],
+    ),
+    ("RemoveTagsFromStream", with_settings, {**ORDERS, "TagKeys": ["a"]}, tags, [AB], []),
+    ("TagResource", with_settings, {"ResourceARN": ARN, "Tags": {"c": "d"}}, tags, [AB], [AB, CD]),
+    (
+        "DecreaseStreamRetentionPeriod",
+        with_settings,
+        {**ORDERS, "RetentionPeriodHours": 24},
+        lambda desk: summary(desk)["RetentionPeriodHours"],
+        48,
+        24,
+    ),
+    (
+        "StopStreamEncryption",
+        with_settings,
+        {**ORDERS, "EncryptionType": "KMS", "KeyId": KEY},
+        lambda desk: summary(desk)["EncryptionType"],
+        "KMS",
+        "NONE",
+    ),
+    ("DeleteResourcePolicy", with_settings, {"ResourceARN": ARN}, policy, POLICY, "{}"),
+    (
+        "DisableEnhancedMonitoring",
+        with_settings,
+        {**ORDERS, "ShardLevelMetrics": ["ALL"]},
+        metrics,
+        ["IncomingBytes"],
+        [],
+    ),
+    (
+        "UpdateStreamWarmThroughput",
+        on_demand,
+        {**ORDERS, "WarmThroughputMiBps": 9},
+        lambda desk: summary(desk)["WarmThroughput"]["TargetMiBps"],
+        2,
+        9,
+    ),
+    (
+        "UpdateStreamRecordDistributionStrategy",
+        on_demand,
+        {"StreamARN": ARN, "RecordDistributionStrategy": "AUTO"},
+        lambda desk: summary(desk)["RecordDistributionStrategy"],
+        "USER_PARTITION_KEY",
+        "AUTO",
+    ),
+]
+
+
 @pytest.mark.parametrize(("operation", "given", "look", "before", "after"), CASES, ids=[case[0] for case in CASES])
 def test_a_kill_at_any_file_call_loses_nothing_that_was_acknowledged(
     tmp_path: Path, operation: str, given: dict[str, Any], look: Look, before: Any, after: Any
+) -> None:
+    kill_everywhere(tmp_path, lambda desk: None, operation, given, look, before, after)
+
+
+@pytest.mark.parametrize(
+    ("operation", "prepare", "given", "look", "before", "after"),
+    PREPARED,
+    ids=[f"{case[0]} {case[1].__name__}" for case in PREPARED],
+)
+def test_a_kill_at_any_file_call_leaves_the_old_or_the_new(
+    tmp_path: Path, operation: str, prepare: Prepare, given: Given, look: Look, before: Any, after: Any
+) -> None:
+    kill_everywhere(tmp_path, prepare, operation, given, look, before, after)
+
+
+def kill_everywhere(
+    tmp_path: Path, prepare: Prepare, operation: str, given: Given, look: Look, before: Any, after: Any
 ) -> None:
     for calls in itertools.count():
         files = MortalFiles()
         desk = Desk(tmp_path / str(calls), files=files)
         desk.stream(ShardCount=2)
+        prepare(desk)
         assert look(desk) == before
+        members = given(desk) if callable(given) else given
         files.left = calls
         answers: list[Any] = []
         died = False
         try:
-            answers = desk.begin(operation, **given)
+            answers = desk.begin(operation, **members)
             desk.host.work()
             desk.settle()
         except Killed:
@@ -184,7 +350,7 @@ def test_a_kill_at_any_file_call_loses_nothing_that_was_acknowledged(
             assert acknowledged
             break
         if found == before:
-            desk.call(operation, **given)
+            desk.call(operation, **members)
             desk.settle()
             assert look(desk) == after
     assert calls >= 2

@@ -194,6 +194,61 @@ def test_a_reader_that_never_reads_is_closed(site):
     here.until(lambda: here.server.connection_count == 0, "the connection is closed")
 
 
+def test_of_many_that_never_read_those_are_closed_that_have_taken_nothing_for_longest(site):
+    here = site(answer=long_answer, options=WebOptions(sweep_s=60, unsent_bytes=50_000_000))
+    first = here.connect(GET % 1)
+    here.until(lambda: len(here.exchanges) == 1)
+    for number in range(2, 12):
+        here.connect(GET % number)
+        here.until(lambda number=number: len(here.exchanges) == number)
+    here.until(lambda: here.server.connection_count == 2, "what two have waiting fits, and what three have does not")
+    assert here.server._hub.backlog.total < 50_000_000
+    assert not here.read(first, to_end=True).endswith(b"x" * 20_000_000)
+    for client in here.clients:
+        client.close()
+    here.until(lambda: here.server.connection_count == 0)
+    assert here.server._hub.backlog.total == 0
+
+
+def test_who_reads_on_is_not_closed_for_those_who_do_not(site):
+    here = site(answer=long_answer, options=WebOptions(sweep_s=60, unsent_bytes=50_000_000))
+    reader = here.connect(GET % 1)
+    here.until(lambda: len(here.exchanges) == 1)
+    received = 0
+
+    def reads_up_to(count: int) -> bool:
+        nonlocal received
+        with contextlib.suppress(BlockingIOError):
+            received += len(reader.recv(1 << 18))
+        return received > count
+
+    for number in range(2, 10):
+        here.connect(GET % number)
+        here.until(lambda number=number: len(here.exchanges) == number)
+        here.until(lambda number=number: reads_up_to(2_000_000 * number))
+    here.until(lambda: reads_up_to(20_000_000))
+
+
+@pytest.mark.parametrize("speaks", ["http2", "tls"])
+def test_answers_that_wait_above_the_socket_count_too(site, speaks, tmp_path):
+    tls = Tls(folder=tmp_path / "tls") if speaks == "tls" else None
+    here = site(answer=long_answer, options=WebOptions(sweep_s=60, unsent_bytes=50_000_000, tls=tls))
+    if speaks == "tls":
+        for number in range(1, 4):
+            shake(here, here.connect(), tmp_path / "tls" / "localhost.pem").send(GET % number)
+    else:
+        head = b"\0\0\x06\x01\x05"  # HEADERS, whole
+        frames = b"".join(head + stream.to_bytes(4, "big") + b"\x82\x86\x84\x41\x01h" for stream in (1, 3, 5))
+        here.connect(PREFACE + b"\0\0\0\4\0\0\0\0\0" + frames)
+    here.until(lambda: len(here.exchanges) == 3)
+    here.until(lambda: here.server.connection_count == (2 if speaks == "tls" else 0))
+    assert here.server._hub.backlog.total < 50_000_000
+    for client in here.clients:
+        client.close()
+    here.until(lambda: here.server.connection_count == 0)
+    assert here.server._hub.backlog.total == 0
+
+
 def test_slow_senders_are_refused_and_others_served(site):
     here = site(options=WebOptions(sweep_s=0.02, request_s=0.2))
     slow = [
@@ -259,6 +314,14 @@ def test_at_the_limit_of_connections_newcomers_wait_for_a_place(site):
     here.until(lambda: len(here.exchanges) == 4)
     here.exchanges[3].respond(200, (), b"welcome")
     assert answers(here.read(waiting)) == [(200, b"welcome")]
+
+
+def test_at_the_limit_room_is_made_long_before_the_next_sweep(site):
+    here = site(options=WebOptions(connections=3, sweep_s=3600))
+    for number in range(3):
+        here.connect(GET % number)
+    here.until(lambda: len(here.exchanges) == 3)
+    assert here.ask(here.connect(), GET % 9) == [(200, b"GET /9 ")]
 
 
 def test_at_the_limit_a_connection_that_rests_makes_room(site):

@@ -56,7 +56,9 @@ def main(arguments: list[str]) -> int:
 def _apart(name: str, seconds: str) -> int:
     """In a process of its own, which ends with the fuzzing; quiet unless something is found."""
     command = [sys.executable, "-m", "tests.fuzz", name, f"-max_total_time={seconds}"]
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", check=False)
+    done = subprocess.run(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", check=False
+    )
     last = [line for line in done.stdout.splitlines() if line.startswith("Done")]
     print(f"{name}: {last[-1] if last and not done.returncode else done.stdout}", flush=True)
     return done.returncode

@@ -10,6 +10,7 @@ import functools
 import json
 import logging
 import math
+import struct
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -37,7 +38,7 @@ from kflow.web.options import HIGH_BYTES, Tls, WebOptions
 from kflow.web.tls import make_context, secure
 from tests.controlling import model
 from tests.generating import CBOR, JSON, World, body_of, judge, simplest, world
-from tests.unit.aws.fakes import SIGNED, Exchange, Kinesis, ask, make_door
+from tests.unit.aws.fakes import SIGNED, Exchange, Kinesis, make_door
 from tests.webbing import Desk, MemorySocket, answers, echo
 
 Check = Callable[[bytes], None]
@@ -180,10 +181,16 @@ def cbor_bytes(data: bytes) -> None:
         value = cbor.decode(data)
     except cbor.CborError:
         return
-    again = cbor.decode(cbor.encode(value))
-    assert _same(again, value), (value, again)
     try:
-        theirs = cbor2.loads(data, tag_hook=lambda *arguments: arguments[-1])
+        written = cbor.encode(value)
+    except struct.error:
+        return  # big numbers are read, and never answered
+    again = cbor.decode(written)
+    assert _same(again, value), (value, again)
+    if data[0] >> 5 == 6:
+        return  # tags are read otherwise: AWS's times are in milliseconds, and others mean nothing
+    try:
+        theirs = cbor2.loads(data)
     except Exception:  # noqa: BLE001  # stricter than ours: dates, sets, keys of any kind
         return
     if isinstance(value, str | int | bytes) and type(theirs) is type(value):
@@ -261,8 +268,8 @@ def door(data: bytes) -> None:
 def _door_seeds() -> Iterator[bytes]:
     for name in NAMES:
         for content_type in (JSON, CBOR):
-            head = f"POST\n/\nx-amz-target:Kinesis_20131202.{name}\ncontent-type:{content_type}\nauthorization:{SIGNED}\n\n"
-            yield head.encode() + _simplest(name, content_type)
+            head = f"POST\n/\nx-amz-target:Kinesis_20131202.{name}\ncontent-type:{content_type}\n"
+            yield f"{head}authorization:{SIGNED}\n\n".encode() + _simplest(name, content_type)
     yield b"OPTIONS\n/\norigin:http://localhost\naccess-control-request-headers:a\n\n"
     yield b"POST\n/?X-Amz-Credential=a%2Fb%2Fc%2Fd%2Fe\nhost:evil\norigin:http://evil\ncontent-type:application/json\n\n{}"
 
@@ -298,7 +305,7 @@ def _tokens() -> dict[str, str]:
     return {
         "iterator": iterators.encode(SEAL, iterators.Place(1, "orders", 0, Position(5, 5)), NOW_MS),
         "page": pages.token(SEAL, b"shards", NOW_MS, "orders", 3),
-        "receipt": receipts.handle(SEAL, QUEUE, Delivery(1, 2, 3, False)),  # noqa: FBT003
+        "receipt": receipts.handle(SEAL, QUEUE, Delivery(1, 2, 3, False)),
     }
 
 
@@ -336,13 +343,17 @@ def forms(data: bytes) -> None:
         if operation is not None:
             query.parse(operation, exchange)
     except AwsError as error:
-        assert error.http_status < 500
+        _mends(error)
     s3 = _model("s3")
     try:
         node = xml.parse(data)
         xml.read_structure(s3.structure("LifecycleConfiguration"), node)
     except AwsError as error:
-        assert error.http_status < 500
+        _mends(error)
+
+
+def _mends(error: AwsError) -> None:
+    assert error.http_status < 500, "the caller's fault is called ours"
 
 
 @functools.cache
@@ -352,7 +363,8 @@ def _model(service: str) -> Any:
 
 def _forms_seeds() -> Iterator[bytes]:
     yield b"Action=Publish&Version=2010-03-31&TopicArn=a&MessageAttributes.entry.1.Name=a"
-    yield f"Action=CreateTopic&Name={quote('ü')}&Attributes.entry.1.key=k&Attributes.entry.1.value=v&Tags.member.1.Key=a".encode()
+    name = quote("ü")
+    yield f"Action=CreateTopic&Name={name}&Attributes.entry.1.key=k&Attributes.entry.1.value=v&Tags.member.1=a".encode()
     yield (
         b"<LifecycleConfiguration><Rule><ID>a</ID><Status>Enabled</Status><Expiration><Days>3</Days></Expiration>"
         b"</Rule></LifecycleConfiguration>"
@@ -372,7 +384,7 @@ WAITS = frozenset({"ReceiveQueueRecords", "ReceiveDeadLetterQueueRecords"})
 
 
 def service(data: bytes) -> None:
-    """Bodies of JSON or CBOR to the whole service, over a log of its own: what AWS might answer. Begins anew now and then."""
+    """Bodies of JSON or CBOR to the whole service, over a log of its own, anew now and then: what AWS might answer."""
     if _Kept.world is None or _Kept.calls >= 1000:
         if _Kept.world is not None:
             _Kept.world.end()
@@ -425,8 +437,9 @@ _HTTP_WORDS = (
     b"\r\n\r\n", b"HTTP/1.1\r\n", b"Host: h\r\n", b"0\r\n\r\n", b"POST / ", PREFACE,
 )  # fmt: skip
 _DOOR_WORDS = (
-    b"x-amz-target:Kinesis_20131202.", b"content-type:", JSON.encode(), CBOR.encode(), b"application/json", b"host:", b"origin:",
-    b"authorization:", b"accept:", b"http://localhost", b"/_kflow/", b"X-Amz-Credential=", b"\n\n", b"; charset=utf-8",
+    b"x-amz-target:Kinesis_20131202.", b"content-type:", JSON.encode(), CBOR.encode(), b"application/json", b"host:",
+    b"origin:", b"authorization:", b"accept:", b"http://localhost", b"/_kflow/", b"X-Amz-Credential=", b"\n\n",
+    b"; charset=utf-8",
 )  # fmt: skip
 
 TARGETS: dict[str, Target] = {

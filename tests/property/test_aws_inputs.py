@@ -254,3 +254,19 @@ def with_datetimes(shape, value):
     if shape.kind == "timestamp":
         return dt.datetime.fromtimestamp(value / 1000, dt.UTC)
     return value
+
+
+@given(st.binary(min_size=1, max_size=4), st.booleans())
+def test_bytes_that_are_no_text_are_refused_wherever_they_are(piece, is_known):
+    """Where nobody knows a member, its bytes count too."""
+    key = b"StreamName" if is_known else b"Other" + piece
+    value = piece if is_known else b"x"
+    body = b'{"RetentionPeriodHours":30,"' + key + b'":"' + value + b'"}'
+    reader = READERS["IncreaseStreamRetentionPeriod"][0]
+    quick = reader.quick(body)
+    try:
+        exact = reader.exact(plain(body))
+    except (SerializationFailed, ValidationFailed):
+        assert quick is None
+    else:
+        assert quick is None or plainly(quick) == plainly(exact)

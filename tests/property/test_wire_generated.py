@@ -119,7 +119,9 @@ CHANGES = st.lists(
     st.tuples(
         st.integers(0, 5000),
         st.integers(0, 3),
-        st.one_of(st.binary(max_size=3), st.sampled_from([b'"', b"}", b"[", b"null", b"\\u0000", b"\xff", b"\xbf", b"1e999"])),
+        st.one_of(
+            st.binary(max_size=3), st.sampled_from([b'"', b"}", b"[", b"null", b"\\u0000", b"\xff", b"\xbf", b"1e999"])
+        ),
     ),
     min_size=1,
     max_size=4,
@@ -136,7 +138,10 @@ def test_bodies_spoilt_byte_by_byte_are_read_or_refused(furnished, call, changes
     if not body:
         return
     answer = furnished.ask(name, body, content_type)
-    if answer.status == 400 and json.dumps({"__type": "SerializationException"}).encode().replace(b" ", b"") == answer.body:
+    if (
+        answer.status == 400
+        and json.dumps({"__type": "SerializationException"}).encode().replace(b" ", b"") == answer.body
+    ):
         return
     judge(name, answer, content_type)
 

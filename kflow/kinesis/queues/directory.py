@@ -50,9 +50,10 @@ class Queue:
         desk: where it is asked.
         is_made: whether it is kept; before that only its name is taken.
         is_gone: whether it does not exist any more.
+        removers: who wants it away while it is being made; told when it is.
     """
 
-    __slots__ = ("arn", "desk", "is_gone", "is_made", "place", "state")
+    __slots__ = ("arn", "desk", "is_gone", "is_made", "place", "removers", "state")
 
     def __init__(self, state: keeping.Kept[Facts], place: Place, *, is_made: bool) -> None:
         self.state = state
@@ -60,6 +61,7 @@ class Queue:
         self.is_made = is_made
         self.arn = f"arn:aws:kinesis:{place.region}:{place.account}:queue/{state.value.id}"
         self.is_gone = False
+        self.removers: list[Callable[[], object]] = []
         self.desk: Desk
 
     @property
@@ -114,6 +116,7 @@ class Directory:
                 self._host.notice("error", f"{text} ({files.path_of(self._folder, queue_id)})")
             else:
                 self._add(found, is_made=True)
+                files.settle(self._folder, queue_id, self._files, sync=self._sync)
         files.sweep(self._folder, self._by_id.keys() | damaged, self._files)
         for queue in list(self._by_id.values()):
             if queue.facts.gone_ms is not None:
@@ -226,6 +229,8 @@ class Directory:
             if failure is not None:
                 self._forget(queue, failure)
             done(failure)
+            for each in queue.removers:
+                self._remove(queue, each)
 
         self._host.submit(lambda: self._make(made, stream_map), told)
         return queue
@@ -378,12 +383,16 @@ class Directory:
     def _remove_later(self, queue: Queue, done: Callable[[], object]) -> None:
         queue.desk.close(not_found(queue.arn), lambda: None)
         left_ms = max(0, (queue.facts.gone_ms or 0) - self._host.now_ms())
-        self._host.call_later(left_ms / 1000, lambda: self._remove(queue, done))
+        # No longer than it would be from now on: the clock may have been set back.
+        self._host.call_later(min(left_ms / 1000, self._host.transition_s), lambda: self._remove(queue, done))
 
     def _remove(self, queue: Queue, done: Callable[[], object]) -> None:
         """Take it away for good; `done` is called when that is over, well or not."""
         if queue.is_gone:
             done()
+            return
+        if not queue.is_made:  # a thread writes its files just now
+            queue.removers.append(done)
             return
 
         def told(failure: KflowError | None) -> None:

@@ -17,6 +17,7 @@ from typing import Final
 import msgspec
 
 from kflow.broker import checked
+from kflow.broker.attributes import lasts
 from kflow.broker.files import Files, storage_error
 
 log = logging.getLogger(__name__)
@@ -44,7 +45,8 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """All of it; replaced as a whole.
 
     Attributes:
-        id: 32 hexadecimal digits, also the end of its ARN.
+        id: 32 hexadecimal digits, also the end of its ARN. Source: documented: QueueDescription: what an ARN ends with is
+            generated, and not derived from the name.
         name: unique in its place.
         account: as a stream's map has it: empty for the folder's own.
         region: likewise.
@@ -87,13 +89,13 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         """Its state. Source: documented: QueueStatus."""
         if self.gone_ms is not None:
             return "DELETING"
-        if now_ms < self.active_ms:
+        if lasts(self.active_ms, now_ms):
             return "CREATING"
-        return "UPDATING" if now_ms < self.updated_ms else "ACTIVE"
+        return "UPDATING" if lasts(self.updated_ms, now_ms) else "ACTIVE"
 
     def holds(self, now_ms: int) -> Rules:
         """The rules for what is received now: new ones hold once the update is complete."""
-        return self.before if self.before is not None and now_ms < self.updated_ms else self.rules
+        return self.before if self.before is not None and lasts(self.updated_ms, now_ms) else self.rules
 
 
 class _Stored(msgspec.Struct, frozen=True):
@@ -150,6 +152,17 @@ def load_all(folder: str, files: Files) -> Iterator[tuple[str, Facts | None]]:
         except OSError as error:
             raise storage_error(error, f"read {path}") from error
         yield queue_id, found
+
+
+def settle(folder: str, queue_id: str, files: Files, *, sync: bool) -> None:
+    """At a start: make a queue's file whole that a crash or damage left, where its twin is.
+
+    A copy that cannot be written is no reason not to start.
+    """
+    try:
+        checked.settle(path_of(folder, queue_id), files, sync=sync)
+    except OSError as error:
+        log.warning("queue's file not made whole file=%s error=%s", path_of(folder, queue_id), error)
 
 
 def sweep(folder: str, known: Collection[str], files: Files) -> None:

@@ -48,7 +48,7 @@ class Fanout(Base):
         wanted = given.StartingPosition
         start = start_of(stream, shard, wanted.Type, wanted.SequenceNumber, wanted.Timestamp, now_ms)
         label = f"{stream.account}:{stream.name}:{shard_id(index)}:{consumer.name}"
-        seat = self._admission.admit(Key(stream.consumer_arn(consumer), index), label, now_ms)
+        seat = self._admission.admit(Key(stream.id, stream.consumer_arn(consumer), index), label, now_ms)
         if given.DryRun:
             seat.refused()
             raise DryRunOperation("The request would have succeeded, but the DryRun parameter was specified.")

@@ -5,17 +5,21 @@ Source: recorded unless said otherwise: order of checks, and texts.
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable, Generator, Sequence
 from typing import Any, Final
 
 from kflow import limits
 from kflow.arn import stream_name
 from kflow.aws.calls import LATER, Answer, Call, Later, Output, Place
 from kflow.aws.columns import Columns, Constant
+from kflow.aws.slicing import BLOB_BYTES, ROWS
 from kflow.broker.sequence import shard_id
 from kflow.broker.streammap import ShardInfo
 from kflow.errors import (
     AwsError,
     DryRunOperation,
+    InternalError,
     InvalidArgument,
     KflowError,
     ProvisionedThroughputExceeded,
@@ -23,6 +27,7 @@ from kflow.errors import (
     ResourceNotFound,
 )
 from kflow.kinesis import answers, iterators, pages, putchecks, shards
+from kflow.kinesis.assembly import Assembly
 from kflow.kinesis.page import Page, Rows, trim_ms
 from kflow.kinesis.putcalls import Entries, Outcome
 from kflow.kinesis.puts import Puts
@@ -32,8 +37,11 @@ from kflow.records import Position
 from kflow.services.kinesis.control import Control
 from kflow.services.kinesis.parts import Parts
 
+log = logging.getLogger(__name__)
+
 _LISTED: Final = 1000
 _LIST: Final = b"shards"
+_SLICE_SHARDS: Final = 100
 _SLICE_RECORDS: Final = 1000
 _SLICE_BYTES: Final = 512 * limits.KIB
 """So much of an answer is read in one round of the loop: about half a millisecond."""
@@ -48,6 +56,7 @@ class Records(Control):
         super().__init__(parts)
         self._limits = ShardLimits() if parts.enforce_limits else None
         self._puts = Puts(parts.host, self._limits)
+        self.assembly = Assembly(parts.host.call_later)
         self._told_ms = 0
         parts.registry.watch(self._moved)
 
@@ -220,11 +229,14 @@ class Records(Control):
         if after >= 0:
             found = [shard for shard in found if shard.index > after]
         size = min(given.MaxResults or _LISTED, _LISTED)
-        answer: dict[str, Any] = {"Shards": [shards.shard(shard) for shard in found[:size]]}
+        token = None
         if len(found) > size:
             last = found[size - 1].index
-            answer["NextToken"] = pages.token(self.parts.seal, _LIST, now_ms, stream.id, stream.name, last, *wanted)
-        return answer
+            token = pages.token(self.parts.seal, _LIST, now_ms, stream.id, stream.name, last, *wanted)
+            found = found[:size]
+        if len(found) > _SLICE_SHARDS:
+            return _listed(found, token)
+        return {"Shards": [shards.shard(shard) for shard in found], "NextToken": token}
 
     def _next_page(self, given: Any, now_ms: int) -> tuple[Stream, int, tuple[Any, Any, Any]]:
         """What a token of ListShards goes on with: stream, last shard, filter."""
@@ -266,9 +278,12 @@ class Records(Control):
 
 
 class _Reading:
-    """One GetRecords under way: a slice a round of the loop, as many as the answer takes."""
+    """One GetRecords under way: a slice a round of the loop, as many as the answer takes.
 
-    __slots__ = ("_call", "_left", "_position", "_records", "_rows", "_shard", "_stream")
+    What is short is answered at once. What is long waits for a place in the assembly, and holds nothing till then.
+    """
+
+    __slots__ = ("_call", "_is_in", "_left", "_limit", "_position", "_records", "_rows", "_shard", "_start", "_stream")
 
     def __init__(
         self, records: Records, call: Call, stream: Stream, shard: int, position: Position, limit: int
@@ -277,27 +292,21 @@ class _Reading:
         self._call = call
         self._stream = stream
         self._shard = stream.map.shards[shard]
-        self._position = position
-        self._left = limit
+        self._start = self._position = position
+        self._limit = self._left = limit
         self._rows = Rows()
+        self._is_in = False
 
     def begin(self, now_ms: int) -> Output | Later:
-        """The answer, if it is small and in memory; it follows later else."""
+        """The answer, if it is short and in memory; it follows later else."""
         page = self._read(now_ms)
         if page is None:
             return LATER
-        if self._take(page):
+        is_last = self._take(page)
+        if is_last and self._is_short():
             return self._answer(page, now_ms)
-        self._records.host.call_later(0, self._go_on)
+        self._wait(page, is_last=is_last)
         return LATER
-
-    def _go_on(self) -> None:
-        if self._call.is_closed:
-            return
-        now_ms = self._records.host.now_ms()
-        page = self._read(now_ms)
-        if page is not None:
-            self._came(page)
 
     def _read(self, now_ms: int) -> Page | None:
         budget = limits.GET_RECORDS_BYTES - self._rows.size
@@ -305,20 +314,12 @@ class _Reading:
             self._stream.map,
             self._shard.index,
             self._position,
-            self._came,
+            self._late,
             limit=min(self._left, _SLICE_RECORDS),
             max_bytes=min(budget, _SLICE_BYTES),
             first_bytes=budget if self._rows.datas else None,
             oldest_ms=trim_ms(self._stream.map, now_ms),
         )
-
-    def _came(self, found: Page | KflowError) -> None:
-        if isinstance(found, KflowError):
-            self._call.refuse(self._records._read_error(self._stream, self._shard.index, found))  # noqa: SLF001  # one module
-        elif self._take(found):
-            self._call.answer(self._answer(found, self._records.host.now_ms()))
-        else:
-            self._records.host.call_later(0, self._go_on)
 
     def _take(self, page: Page) -> bool:
         """Add a page; whether it was the last one."""
@@ -327,8 +328,88 @@ class _Reading:
         self._position = page.position
         return not page.is_behind or not page.rows or self._left <= 0 or self._rows.size >= limits.GET_RECORDS_BYTES
 
+    def _is_short(self) -> bool:
+        """Whether it is small, and written in one slice."""
+        return self._rows.size <= BLOB_BYTES and len(self._rows.datas) <= ROWS
+
+    def _wait(self, page: Page, *, is_last: bool) -> None:
+        """For a place; it is read anew where there is none at once."""
+        if self._records.assembly.ask(self._admitted):
+            self._is_in = True
+            self._on(page, is_last=is_last)
+        else:
+            self._rows = Rows()
+            self._position, self._left = self._start, self._limit
+
+    def _admitted(self) -> None:
+        self._is_in = True
+        self._go_on()
+
+    def _go_on(self) -> None:
+        if self._call.is_closed:
+            self._leave()
+        else:
+            self._guarded(self._read_on)
+
+    def _read_on(self) -> None:
+        page = self._read(self._records.host.now_ms())
+        if page is not None:
+            self._came(page)
+
+    def _late(self, found: Page | KflowError) -> None:
+        """A page, or why there is none, from a thread."""
+        if self._call.is_closed:
+            self._leave()
+        elif isinstance(found, KflowError):
+            self._refuse(self._records._read_error(self._stream, self._shard.index, found))  # noqa: SLF001  # one module
+        else:
+            self._guarded(lambda: self._came(found))
+
+    def _guarded(self, work: Callable[[], None]) -> None:
+        """Whatever breaks, the caller gets an answer, and the place is free again."""
+        try:
+            work()
+        except Exception as error:
+            log.exception("reading records failed stream=%s shard=%d", self._stream.name, self._shard.index)
+            self._refuse(InternalError(f"{type(error).__name__}: {error}; please report it"))
+
+    def _came(self, page: Page) -> None:
+        is_last = self._take(page)
+        if not self._is_in and is_last and self._is_short():
+            self._call.answer(self._answer(page, self._records.host.now_ms()))
+        elif not self._is_in:
+            self._wait(page, is_last=is_last)
+        else:
+            self._on(page, is_last=is_last)
+
+    def _on(self, page: Page, *, is_last: bool) -> None:
+        """The next slice, or the answer."""
+        if is_last:
+            self._call.answer(self._answer(page, self._records.host.now_ms()), self._leave)
+        else:
+            self._records.host.call_later(0, self._go_on)
+
+    def _refuse(self, error: KflowError) -> None:
+        self._leave()
+        if not self._call.is_closed:
+            self._call.refuse(error)
+
+    def _leave(self) -> None:
+        if self._is_in:
+            self._is_in = False
+            self._records.assembly.leave()
+
     def _answer(self, page: Page, now_ms: int) -> Output:
         return self._records._answer_of(self._stream, self._shard, self._rows, page, now_ms)  # noqa: SLF001  # one module
+
+
+def _listed(found: Sequence[ShardInfo], token: str | None) -> Generator[None, None, Output]:
+    """The answer of ListShards for many shards, some of them a slice."""
+    listed: list[dict[str, Any]] = []
+    for at in range(0, len(found), _SLICE_SHARDS):
+        listed += [shards.shard(shard) for shard in found[at : at + _SLICE_SHARDS]]
+        yield
+    return {"Shards": listed, "NextToken": token}
 
 
 def _placed(outcome: Outcome, sealed: bool) -> Output:

@@ -51,6 +51,13 @@ def test_every_answer_has_the_two_request_ids_and_no_two_are_alike():
     assert all(64 <= len(base64.b64decode(answer.headers[b"x-amz-id-2"])) <= 80 for answer in answers)
 
 
+@pytest.mark.parametrize("path", ["/a/b?c=d", "//", "*"])
+def test_the_path_does_not_matter(path):
+    exchange = ask("DescribeLimits")
+    exchange.target = path
+    assert answered(exchange, make_door(Kinesis(describe_limits={}))).status == 200
+
+
 def test_an_operation_without_output_answers_nothing_at_all():
     answer = answered(ask("DeleteStream", NAME), make_door(Kinesis(delete_stream=None)))
     assert (answer.status, answer.body) == (200, b"")
@@ -292,6 +299,15 @@ def test_what_cannot_be_converted_is_said_with_a_capital_message():
     assert (answered(exchange).status, exchange.json) == (
         400,
         {"__type": "SerializationException", "Message": "class java.lang.Boolean can not be converted to an String"},
+    )
+
+
+def test_a_number_that_is_too_large_is_told_as_the_largest_there_is():
+    exchange = ask("ListStreams", {"Limit": 99_999_999_999})
+    answered(exchange)
+    assert exchange.json["message"] == (
+        "1 validation error detected: Value '2147483647' at 'limit' failed to satisfy constraint: "
+        "Member must have value less than or equal to 10000"
     )
 
 

@@ -19,6 +19,7 @@ from kflow.broker.ctl import Ctl
 from kflow.broker.encode import Encoder
 from kflow.broker.folder import DataFolder
 from kflow.broker.log import Log
+from kflow.broker.streammap import StreamMap
 from kflow.broker.writing import writing
 from kflow.clock import ManualClock
 from kflow.errors import (
@@ -60,6 +61,19 @@ def test_a_stream_has_its_map_on_disk(tmp_path: Path) -> None:
             {"index": 1, "start": "8" + "0" * 31, "end": "f" * 32, **open_shard},
         ],
     }
+
+
+def test_a_stream_is_made_although_the_catalogue_cannot_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Store(tmp_path)
+    live_maps, looks = store.folder.live_maps, iter(range(9))
+
+    def looked() -> list[StreamMap]:
+        if next(looks):
+            raise StorageError("cannot list the streams: too many open files")
+        return live_maps()
+
+    monkeypatch.setattr(store.folder, "live_maps", looked)
+    assert store.log.create_stream("other", 1).name == "other"
 
 
 def test_a_stream_that_exists_is_not_made_again(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from kflow.errors import KflowError, LimitExceeded, ResourceInUse
 from kflow.kinesis.admission import Admission, Key
 
 NOW = 1_700_000_000_000
-KEY = Key("arn:aws:kinesis:us-east-1:123456789012:stream/orders/consumer/fast:1700000000", 0)
+KEY = Key(7, "arn:aws:kinesis:us-east-1:123456789012:stream/orders/consumer/fast:1700000000", 0)
 LABEL = "123456789012:orders:shardId-000000000000:fast"
 TEXT = f"Another active subscription exists for this consumer: {LABEL}"
 
@@ -112,8 +112,9 @@ def test_when_two_calls_wait_the_last_one_ends_the_subscription_before_both():
 def test_other_shards_and_other_consumers_are_others():
     admission = Admission()
     first = admitted(admission, NOW)
-    admitted(admission, NOW, Key(KEY.consumer_arn, 1))
-    admitted(admission, NOW, Key(KEY.consumer_arn + "1", 0))
+    admitted(admission, NOW, Key(7, KEY.consumer_arn, 1))
+    admitted(admission, NOW, Key(7, KEY.consumer_arn + "1", 0))
+    admitted(admission, NOW, Key(8, KEY.consumer_arn, 0))
     assert first.errors == []
 
 
@@ -149,11 +150,11 @@ def test_without_limits_calls_that_failed_may_be_repeated_at_once():
 def test_what_ended_long_ago_is_forgotten_though_old_ones_live():
     admission = Admission(is_limited=True)
     for shard in range(20):
-        admitted(admission, NOW, Key("living", shard))
+        admitted(admission, NOW, Key(7, "living", shard))
     for shard in range(500):
-        seat = admission.admit(Key("ended", shard), LABEL, NOW + shard)
+        seat = admission.admit(Key(7, "ended", shard), LABEL, NOW + shard)
         seat.granted(Holder())
         seat.over()
     for shard in range(500):
-        admitted(admission, NOW + 10_000 + shard, Key("new", shard))
+        admitted(admission, NOW + 10_000 + shard, Key(7, "new", shard))
     assert len(admission) < 20 + 500 + 100

@@ -35,10 +35,12 @@ def test_a_mebibyte_a_second_is_taken():
 
 def test_the_bytes_of_a_call_are_rounded_up_to_the_next_kibibyte():
     limits = ShardLimits()
-    for _ in range(1000):  # single puts, each a KiB
-        assert limits.admit(1, 0, [1], 0) == 1
-    limits.admit(2, 0, [1] * 500, 0)
-    assert limits.admit(2, 0, [MIB - 1024], 0) == 1
+    for _ in range(512):  # single puts, each two KiB
+        assert limits.admit(1, 0, [1025], 0) == 1
+    assert limits.admit(1, 0, [1], 0) == 0
+    for stream, rest, taken in ((2, MIB - 1024, 1), (3, MIB - 1023, 0)):  # 500 bytes in one call take one KiB
+        assert limits.admit(stream, 0, [1] * 500, 0) == 500
+        assert limits.admit(stream, 0, [rest], 0) == taken
 
 
 def test_a_large_record_passes_a_full_bucket_and_what_follows_pays_for_it():

@@ -426,6 +426,38 @@ def test_all_queues_are_cleared_at_once(world: World) -> None:
     assert world.call("list_queues") == {"QueueSummaries": []}
 
 
+def test_what_is_cleared_while_it_is_being_made_goes_once_it_is(tmp_path: Path) -> None:
+    world = World(tmp_path / "data")
+    making = world.begin("create_queue", QueueName="jobs", StreamConfigurationList=[{"StreamARN": world.stream_arn}])
+    cleared: list[str] = []
+    world.service.queues.clear(lambda: cleared.append("one"))
+    world.service.queues.clear(lambda: cleared.append("two"))
+    assert cleared == []
+    world.host.run()
+    assert making.error is None
+    assert sorted(cleared) == ["one", "two"]
+    assert files(world) == []
+    assert world.call("list_queues") == {"QueueSummaries": []}
+    world.start()
+    assert world.call("list_queues") == {"QueueSummaries": []}
+
+
+def test_what_was_under_way_when_the_clock_was_set_back_ends(tmp_path: Path) -> None:
+    world = World(tmp_path / "data")
+    queue = world.call("create_queue", QueueName="jobs", StreamConfigurationList=[{"StreamARN": world.stream_arn}])
+    queue = queue["QueueDescription"]["QueueARN"]
+    world.store.clock.epoch_ms -= 3_600_000
+    assert described(world, queue)["QueueStatus"] == "ACTIVE"
+    world.store.clock.epoch_ms += 3_600_000
+    world.host.advance(500)
+    world.call("delete_queue", QueueARN=queue)
+    world.store.clock.epoch_ms -= 3_600_000
+    world.start()
+    assert described(world, queue)["QueueStatus"] == "DELETING"
+    world.host.advance(500)
+    assert files(world) == []
+
+
 def test_tags_are_fifty_at_most(world: World) -> None:
     with pytest.raises(InvalidArgument, match="more than 50 tags"):
         world.create(Tags={f"key{number}": "" for number in range(51)})

@@ -57,6 +57,13 @@ class TestPutRecord:
         assert len(answer["SequenceNumber"]) == 56
         assert parse(int(answer["SequenceNumber"])).counter == 1
 
+    def test_a_put_that_is_sent_again_is_stored_again(self, desk):
+        desk.create()
+        numbers = [put(desk, b"1")["SequenceNumber"] for _ in range(2)]
+        numbers += [each["SequenceNumber"] for each in put_many(desk, b"1", b"1")["Records"]]
+        assert [each["SequenceNumber"] for each in desk.drain(desk.iterator())] == numbers
+        assert sorted(map(int, set(numbers))) == list(map(int, numbers))
+
     def test_an_empty_payload_is_legal(self, desk):
         desk.create()
         put(desk, b"")
@@ -617,9 +624,7 @@ class TestGetRecords:
         assert datas(get(desk, token)) == [b"new"]
         assert datas(get(desk, desk.iterator("AT_TIMESTAMP", Timestamp=1))) == [b"new"]
 
-    def test_what_has_expired_stays_so_when_the_retention_grows_and_a_shorter_one_counts_at_once(
-        self, desk, tmp_path
-    ):
+    def test_what_has_expired_stays_so_when_the_retention_grows_and_a_shorter_one_counts_at_once(self, desk, tmp_path):
         stream = desk.create()
         for hour in range(3):
             put(desk, b"%d" % hour)
@@ -752,12 +757,20 @@ class TestListShards:
             assert self.ids(desk.call("ListShards", NextToken=page["NextToken"])) == [1000]
 
     def test_a_token_carries_the_filter(self, desk):
-        stream = desk.create(shards=2)
-        desk.learn(desk.split(stream))
-        wanted = {"Type": "AT_LATEST"}
-        first = desk.call("ListShards", StreamName="orders", MaxResults=1, ShardFilter=wanted)
-        second = desk.call("ListShards", NextToken=first["NextToken"])
-        assert (self.ids(first), self.ids(second)) == ([1], [2, 3])
+        stream = desk.create(shards=3)
+        desk.clock.advance(10_000)
+        desk.learn(desk.split(stream, 1))
+        desk.clock.advance(10_000)
+        moment = {"Type": "AT_TIMESTAMP", "Timestamp": stream.map.created_s + 5}
+        for wanted, pages in (
+            ({"Type": "AT_LATEST"}, ([0], [2, 3, 4])),
+            ({"Type": "AT_TRIM_HORIZON"}, ([0], [1, 2])),
+            (moment, ([0], [1, 2])),
+            ({"Type": "AFTER_SHARD_ID", "ShardId": "1"}, ([2], [3, 4])),
+        ):
+            first = desk.call("ListShards", StreamName="orders", MaxResults=1, ShardFilter=wanted)
+            second = desk.call("ListShards", NextToken=first["NextToken"])
+            assert (self.ids(first), self.ids(second)) == pages
 
     @pytest.mark.parametrize(
         ("given", "text"),

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from kflow.aws.calls import Place
+from kflow.broker.attributes import Pending
 from kflow.broker.folder import DataFolder
 from tests.controlling import ACCOUNT, ARN, Desk
 from tests.storing import FaultyFiles
@@ -316,15 +317,97 @@ def test_a_deletion_takes_the_place_of_a_split_under_way(desk: Desk) -> None:
     assert desk.refusal("DescribeStream", StreamName="orders")[0] == "ResourceNotFoundException"
 
 
-def test_a_deletion_that_fails_is_told_and_the_stream_is_active_again(tmp_path: Path) -> None:
+def test_a_deletion_that_was_acknowledged_is_tried_until_the_disk_lets_it(tmp_path: Path) -> None:
     files = FaultyFiles()
     desk = Desk(tmp_path, files=files)
     desk.stream()
     desk.call("DeleteStream", StreamName="orders")
     files.errors, files.only = {"replace": errno.ENOSPC}, "map.json"
     desk.settle()
-    assert desk.status() == "ACTIVE"
+    assert desk.status() == "DELETING"
     assert desk.host.notices[0].startswith("error: stream orders: cannot delete as was asked for: ")
+    desk.host.advance(1_000)
+    assert (desk.status(), len(desk.host.notices)) == ("DELETING", 2)
+    files.errors = {}
+    desk.host.advance(1_999)
+    assert desk.status() == "DELETING"
+    desk.host.advance(1)
+    assert desk.refusal("DescribeStream", StreamName="orders")[0] == "ResourceNotFoundException"
+    assert len(desk.host.notices) == 2
+
+
+@pytest.mark.parametrize("only", ["map.json", "attributes.json"])
+def test_a_split_that_was_acknowledged_is_done_once_the_disk_lets_it(tmp_path: Path, only: str) -> None:
+    files = FaultyFiles()
+    desk = Desk(tmp_path, files=files)
+    desk.stream()
+    desk.call("SplitShard", StreamName="orders", ShardToSplit="0", NewStartingHashKey="10")
+    files.errors, files.only = {"replace": errno.ENOSPC}, only
+    desk.settle()
+    assert desk.status() == "UPDATING"
+    files.errors = {}
+    desk.host.advance(1_000)
+    assert (desk.status(), summary(desk)["OpenShardCount"], len(desk.host.notices)) == ("ACTIVE", 2, 1)
+
+
+def test_a_change_that_cannot_be_made_at_once_is_refused_and_has_not_happened(tmp_path: Path) -> None:
+    files = FaultyFiles()
+    desk = Desk(tmp_path, files=files, transition_ms=0)
+    desk.stream()
+    files.errors, files.only = {"replace": errno.ENOSPC}, "map.json"
+    assert desk.refusal("DeleteStream", StreamName="orders")[0] == "StorageFull"
+    files.errors = {}
+    desk.host.advance(60_000)
+    assert (desk.status(), desk.host.did) == ("ACTIVE", ["create_stream", "delete_stream"])
+
+
+def test_what_goes_while_it_is_changed_is_not_found_and_nothing_broke(tmp_path: Path) -> None:
+    desk = Desk(tmp_path, transition_ms=0)
+    desk.stream()
+    desk.call("RegisterStreamConsumer", StreamARN=ARN, ConsumerName="fast")
+    first = desk.begin("DeleteStream", StreamName="orders", EnforceConsumerDeletion=True)
+    desk.host.step()  # it is DELETING for certain
+    work = desk.host._work.popleft()
+    second = desk.begin("DeregisterStreamConsumer", StreamARN=ARN, ConsumerName="fast")
+    result = work[0]()  # its folder goes first, and nobody knows that yet
+    desk.host.work()
+    work[1](result)
+    desk.host.work()
+    assert first == [{}]
+    (error,) = second
+    assert (type(error).__name__, str(error)) == (
+        "ResourceNotFound",
+        "Stream orders under account 123456789012 not found.",
+    )
+    assert desk.host.notices == []
+
+
+def test_settings_of_a_stream_that_went_meanwhile_are_of_none(tmp_path: Path) -> None:
+    desk = Desk(tmp_path, transition_ms=0)
+    desk.stream()
+    first = desk.begin("UpdateMaxRecordSize", StreamARN=ARN, MaxRecordSizeInKiB=2048)
+    second = desk.begin("DeleteStream", StreamName="orders")
+    for _ in range(2):  # both are kept, and the deletion overtakes
+        desk.host.step()
+    desk.host._work.rotate(-1)
+    desk.host.work()
+    assert second == [{}]
+    (error,) = first
+    assert str(error) == "Stream orders under account 123456789012 not found."
+
+
+def test_a_pending_change_of_a_shard_that_is_not_there_stops_no_start(desk: Desk) -> None:
+    stream = desk.stream()
+    pending = Pending(kind="split", due_ms=desk.host.now_ms(), arguments={"shard": "shardId-000000000007", "at": "10"})
+    desk.registry.change(stream, lambda _: None, pending=pending)
+    desk.host.work()
+    desk.restart()
+    desk.settle()
+    assert desk.status() == "ACTIVE"
+    assert desk.host.notices == [
+        "error: stream orders: cannot split as was asked for: "
+        "Could not find shard shardId-000000000007 in stream orders under account 123456789012."
+    ]
 
 
 # ---------------------------------------------------------------------- listed
@@ -587,6 +670,22 @@ def test_retention_is_refused_in_the_words_of_aws(desk: Desk, operation: str, ho
         "InvalidArgumentException",
         text,
     )
+
+
+def test_what_has_expired_is_noted_when_the_retention_grows(desk: Desk) -> None:
+    desk.stream()
+    desk.call("IncreaseStreamRetentionPeriod", StreamName="orders", RetentionPeriodHours=36)
+    desk.settle()
+    assert desk.folder.map("orders").expired_ms == 0  # nothing is as old yet
+    desk.host.advance(100 * 3_600_000)
+    horizon_ms = desk.clock.epoch_ms - 36 * 3_600_000
+    desk.call("IncreaseStreamRetentionPeriod", StreamName="orders", RetentionPeriodHours=8760)
+    desk.restart()
+    assert desk.folder.map("orders").trim_ms(desk.clock.epoch_ms) == horizon_ms
+    desk.settle()
+    desk.call("DecreaseStreamRetentionPeriod", StreamName="orders", RetentionPeriodHours=48)
+    desk.host.work()
+    assert desk.folder.map("orders").trim_ms(desk.clock.epoch_ms) == horizon_ms
 
 
 def test_larger_records_are_a_setting_of_the_map(desk: Desk) -> None:

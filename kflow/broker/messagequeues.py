@@ -1,0 +1,445 @@
+"""One message queue in a file: messages with their states, groups in order, what was sent lately, facts of the queue.
+
+    added --hide (a receive)--> in flight until `visible_ms` --+--> visible again
+      |  with a delay: hidden until then                       +--remove--> gone
+      +--set aside--> on its way to another queue --remove--> gone; a kill brings it back
+
+SQLite in a file of its own, one transaction a turn: a kill leaves the turn done or not done. With `always` a turn is
+durable when it ends; else a loss of power may take back the last turns. What only messages in order need (groups) is
+kept beside them: a group is ready when its oldest message is visible.
+
+A store has one process, which locks the file, and is used by one thread at a time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from kflow.broker.files import Files
+from kflow.errors import Damaged, StorageError, StorageFull
+
+ASIDE_MS: Final = 1 << 62
+"""`visible_ms` of a message that is set aside."""
+_VERSION: Final = 1
+_CACHE_KIB: Final = 512
+_NUMBERS: Final = 1 << 20
+"""Numbers taken at a time, so that none is given twice, whatever is removed and whenever the process ends."""
+_SYNCHRONOUS: Final = {"always": "FULL", "interval": "NORMAL", "none": "OFF"}
+_SCHEMA: Final = """
+CREATE TABLE facts (name TEXT PRIMARY KEY, value) WITHOUT ROWID;
+CREATE TABLE messages (
+    number INTEGER PRIMARY KEY, grouped INTEGER, sent_ms INTEGER NOT NULL, aged_ms INTEGER NOT NULL,
+    visible_ms INTEGER NOT NULL, receives INTEGER NOT NULL, first_ms INTEGER NOT NULL, received_ms INTEGER NOT NULL,
+    origin BLOB, id BLOB NOT NULL, more BLOB NOT NULL, body TEXT NOT NULL
+);
+CREATE INDEX by_visible ON messages (visible_ms);
+CREATE INDEX by_age ON messages (aged_ms);
+CREATE INDEX by_group ON messages (grouped) WHERE grouped IS NOT NULL;
+CREATE UNIQUE INDEX by_origin ON messages (origin) WHERE origin IS NOT NULL;
+CREATE TABLE groups (
+    grouped INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, ready_ms INTEGER NOT NULL, served INTEGER NOT NULL
+);
+CREATE INDEX by_ready ON groups (ready_ms, served);
+CREATE TABLE recent (
+    key TEXT PRIMARY KEY, until_ms INTEGER NOT NULL, number INTEGER NOT NULL, id BLOB NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX by_until ON recent (until_ms);
+"""
+_SUFFIXES: Final = ("", "-wal", "-shm", "-journal")
+_COLUMNS: Final = "number, grouped, sent_ms, aged_ms, visible_ms, receives, first_ms, received_ms"
+
+
+class State(NamedTuple):
+    """A message without what it says.
+
+    Attributes:
+        number: in the order of arrival; no other message of the queue ever has it.
+        grouped: its group in a queue that keeps an order; None elsewhere.
+        sent_ms: when it was sent, milliseconds since the epoch.
+        aged_ms: since when its retention counts.
+        visible_ms: from when on it may be received.
+        receives: how often it was received.
+        first_ms: when it was first received; 0 for never.
+        received_ms: when it was last received; 0 for never.
+    """
+
+    number: int
+    grouped: int | None
+    sent_ms: int
+    aged_ms: int
+    visible_ms: int
+    receives: int
+    first_ms: int
+    received_ms: int
+
+
+class Message(NamedTuple):
+    """All of a message.
+
+    Attributes:
+        state: see there.
+        id: 16 bytes, a UUID.
+        more: what the engine keeps with it.
+        body: its text.
+    """
+
+    state: State
+    id: bytes
+    more: bytes
+    body: str
+
+
+class New(NamedTuple):
+    """A message that is to be added.
+
+    Attributes:
+        id: 16 bytes.
+        body: its text.
+        more: what the engine keeps with it.
+        sent_ms: when it was sent.
+        aged_ms: since when its retention counts.
+        visible_ms: from when on it may be received.
+        group: name of its group in a queue that keeps an order; None elsewhere.
+        origin: where it came from; a second one of the same origin is not added while the first is there.
+        receives: how often it was received elsewhere.
+        first_ms: when it was first received there.
+    """
+
+    id: bytes
+    body: str
+    more: bytes
+    sent_ms: int
+    aged_ms: int
+    visible_ms: int
+    group: str | None = None
+    origin: bytes | None = None
+    receives: int = 0
+    first_ms: int = 0
+
+
+class Recent(NamedTuple):
+    """A message that was sent lately, whether it is still there or not."""
+
+    number: int
+    id: bytes
+
+
+class Counts(NamedTuple):
+    """How many messages there are, by what they wait for."""
+
+    visible: int
+    in_flight: int
+    delayed: int
+
+
+class MessageStore:
+    """One queue's.
+
+    Args:
+        path: of its file.
+        fsync: `none`, `interval` or `always`.
+        create: the facts of a queue that is to be made; None: it is there.
+
+    Raises:
+        StorageError: it cannot be opened, or is there although it is to be made.
+        Damaged: it is no queue any more.
+    """
+
+    def __init__(self, path: str, *, fsync: str, create: bytes | None = None) -> None:
+        import sqlite3  # weight: 5 ms that only queues pay
+
+        self._path = path
+        self._broken = sqlite3.Error
+        self._next = self._last = 0
+        self._turns = 0
+        with self._said("open"):
+            if create is not None:
+                self._claim()
+            self._sql = sqlite3.connect(
+                f"{Path(path).as_uri()}?mode=rw", uri=True, isolation_level=None, check_same_thread=False, timeout=10
+            )
+            try:
+                for pragma in (
+                    "locking_mode = EXCLUSIVE",  # nobody else reads it, and no file holds what would be shared
+                    "journal_mode = WAL",
+                    f"synchronous = {_SYNCHRONOUS[fsync]}",
+                    f"cache_size = -{_CACHE_KIB}",
+                ):
+                    self._sql.execute(f"PRAGMA {pragma}").fetchall()
+                (version,) = self._one("PRAGMA user_version")
+                if create is not None:
+                    self._sql.executescript(f"BEGIN IMMEDIATE;{_SCHEMA}PRAGMA user_version = {_VERSION}")
+                    self.set_fact("queue", create)
+                    self._sql.execute("COMMIT")
+                elif version == 0:
+                    raise Damaged(f"{path} holds no queue: it was never made")
+                elif version != _VERSION:
+                    raise StorageError(f"{path} was written by another version of kflow: upgrade, or remove the file")
+                (self.count,) = self._one("SELECT count(*) FROM messages")
+            except BaseException:
+                self._sql.close()
+                raise
+
+    count: int
+    """How many messages there are, whatever their state."""
+
+    @contextlib.contextmanager
+    def turn(self) -> Iterator[None]:
+        """All that is done within is kept as a whole, or not at all.
+
+        Raises:
+            StorageFull: there is no room; nothing was kept.
+            StorageError: it cannot be written; nothing was kept.
+        """
+        with self._said("write"):
+            count = self.count
+            self._sql.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+                self._sql.execute("COMMIT")
+            except BaseException:
+                self.count = count
+                self._next = self._last = 0  # what was taken of the numbers is not kept
+                if self._sql.in_transaction:
+                    self._sql.execute("ROLLBACK")
+                raise
+
+    # ------------------------------------------------------------------ facts
+
+    def fact(self, name: str) -> Any:
+        """What is kept under a name; None: nothing."""
+        found = self._sql.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
+        return None if found is None else found[0]
+
+    def set_fact(self, name: str, value: bytes | int) -> None:
+        """Keep something under a name."""
+        self._sql.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (name, value))
+
+    # ------------------------------------------------------------------ coming and going
+
+    def add(self, messages: Iterable[New]) -> list[int]:
+        """Add messages; their numbers, in the order given, which is that of their arrival. 0: its origin is known."""
+        numbers: list[int] = []
+        for each in messages:
+            number = self._number()
+            grouped = None if each.group is None else self._group(each.group, each.visible_ms)
+            added = self._sql.execute(
+                "INSERT OR IGNORE INTO messages VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                (
+                    number,
+                    grouped,
+                    each.sent_ms,
+                    each.aged_ms,
+                    each.visible_ms,
+                    each.receives,
+                    each.first_ms,
+                    0,
+                    each.origin,
+                    each.id,
+                    each.more,
+                    each.body,
+                ),
+            ).rowcount
+            self.count += added
+            numbers.append(number if added else 0)
+            if not added and grouped is not None:
+                self.regroup([grouped], each.visible_ms)
+        return numbers
+
+    def hide(self, states: Sequence[State]) -> None:
+        """Keep new times and counts of messages."""
+        self._sql.executemany(
+            "UPDATE messages SET visible_ms = ?, receives = ?, first_ms = ?, received_ms = ? WHERE number = ?",
+            [(each.visible_ms, each.receives, each.first_ms, each.received_ms, each.number) for each in states],
+        )
+
+    def remove(self, numbers: Sequence[int]) -> None:
+        """Remove messages; those that are gone do not matter."""
+        for number in numbers:
+            self.count -= self._sql.execute("DELETE FROM messages WHERE number = ?", (number,)).rowcount
+
+    def expire(self, before_ms: int, now_ms: int) -> bool:
+        """Remove messages whose retention counts since before a time; whether there were any."""
+        found = self._sql.execute("SELECT 1 FROM messages WHERE aged_ms < ? LIMIT 1", (before_ms,)).fetchone()
+        if found is None:
+            return False
+        groups = self._sql.execute(
+            "SELECT DISTINCT grouped FROM messages WHERE aged_ms < ? AND grouped IS NOT NULL", (before_ms,)
+        ).fetchall()
+        self.count -= self._sql.execute("DELETE FROM messages WHERE aged_ms < ?", (before_ms,)).rowcount
+        self.regroup([grouped for (grouped,) in groups], now_ms)
+        return True
+
+    def clear(self) -> None:
+        """Remove all messages, and what was sent lately."""
+        for table in ("messages", "groups", "recent"):
+            self._sql.execute(f"DELETE FROM {table}")  # noqa: S608  # one of three names
+        self.count = 0
+
+    def bring_back(self) -> None:
+        """What is set aside is visible again: nobody carries it elsewhere."""
+        found = self._sql.execute("SELECT number, grouped FROM messages WHERE visible_ms = ?", (ASIDE_MS,)).fetchall()
+        self._sql.executemany("UPDATE messages SET visible_ms = 0 WHERE number = ?", [(number,) for number, _ in found])
+        self.regroup({grouped for _, grouped in found if grouped is not None}, 0)
+
+    # ------------------------------------------------------------------ looking
+
+    def find(self, number: int) -> State | None:
+        """The state of a message; None: it is gone."""
+        found = self._sql.execute(f"SELECT {_COLUMNS} FROM messages WHERE number = ?", (number,)).fetchone()  # noqa: S608  # constants
+        return None if found is None else State._make(found)
+
+    def read(self, number: int) -> Message | None:
+        """A message; None: it is gone."""
+        found = self._messages("number = ?", (number,))
+        return found[0] if found else None
+
+    def visible(self, now_ms: int, limit: int) -> list[Message]:
+        """Messages that may be received, the longest waiting first."""
+        return self._messages("visible_ms <= ? ORDER BY visible_ms, number LIMIT ?", (now_ms, limit))
+
+    def oldest_of(self, grouped: int, after: int, limit: int) -> list[Message]:
+        """Messages of a group in their order, visible or not, behind a number."""
+        where = "grouped = ? AND number > ? AND visible_ms < ? ORDER BY number LIMIT ?"
+        return self._messages(where, (grouped, after, ASIDE_MS, limit))
+
+    def next_ms(self, now_ms: int, *, ordered: bool) -> int | None:
+        """When the next message becomes visible, in a queue that keeps an order the next that may be received."""
+        what = "min(ready_ms) FROM groups WHERE ready_ms" if ordered else "min(visible_ms) FROM messages WHERE visible_ms"
+        (found,) = self._one(f"SELECT {what} > ?", (now_ms,))  # noqa: S608  # constants
+        return None if found is None or found >= ASIDE_MS else int(found)
+
+    def hidden(self, now_ms: int) -> int:
+        """How many messages are in flight or delayed. Counts them."""
+        (found,) = self._one("SELECT count(*) FROM messages WHERE visible_ms > ? AND visible_ms < ?", (now_ms, ASIDE_MS))
+        return int(found)
+
+    def counts(self, now_ms: int) -> Counts:
+        """How many there are. Looks at all that are hidden."""
+        hidden, delayed = self._one(
+            "SELECT count(*), coalesce(sum(received_ms = 0), 0) FROM messages WHERE visible_ms > ? AND visible_ms < ?",
+            (now_ms, ASIDE_MS),
+        )
+        (aside,) = self._one("SELECT count(*) FROM messages WHERE visible_ms = ?", (ASIDE_MS,))
+        return Counts(self.count - hidden - aside, hidden - delayed, delayed)
+
+    # ------------------------------------------------------------------ groups
+
+    def ready(self, now_ms: int, limit: int) -> list[int]:
+        """Groups whose oldest message may be received; those that were served last come last."""
+        found = self._sql.execute(
+            "SELECT grouped FROM groups WHERE ready_ms <= ? ORDER BY ready_ms, served LIMIT ?", (now_ms, limit)
+        )
+        return [grouped for (grouped,) in found]
+
+    def regroup(self, groups: Iterable[int], now_ms: int, *, served: bool = False) -> None:
+        """Messages of these groups came, went or changed: see when each is ready again.
+
+        Args:
+            groups: which.
+            now_ms: the time; a group that becomes ready goes behind those that are.
+            served: they were received from now, and go behind the others even where they stay ready.
+        """
+        for grouped in groups:
+            found = self._sql.execute(
+                "SELECT visible_ms FROM messages WHERE grouped = ? AND visible_ms < ? ORDER BY number LIMIT 1",
+                (grouped, ASIDE_MS),
+            ).fetchone()
+            if found is not None:
+                ready_ms = found[0]
+                before_ms, turn = self._one("SELECT ready_ms, served FROM groups WHERE grouped = ?", (grouped,))
+                if ready_ms <= now_ms:
+                    ready_ms = now_ms if served else min(before_ms, now_ms)
+                if served:
+                    self._turns += 1
+                    turn = self._turns
+                self._sql.execute(
+                    "UPDATE groups SET ready_ms = ?, served = ? WHERE grouped = ?", (ready_ms, turn, grouped)
+                )
+            elif self._one("SELECT 1 FROM messages WHERE grouped = ? LIMIT 1", (grouped,)) is None:
+                self._sql.execute("DELETE FROM groups WHERE grouped = ?", (grouped,))
+            else:  # all that is left of it is set aside
+                self._sql.execute("UPDATE groups SET ready_ms = ? WHERE grouped = ?", (ASIDE_MS, grouped))
+
+    # ------------------------------------------------------------------ what was sent lately
+
+    def recent(self, key: str, now_ms: int) -> Recent | None:
+        """The message that was sent lately with a key."""
+        found = self._sql.execute("SELECT number, id FROM recent WHERE key = ? AND until_ms > ?", (key, now_ms))
+        row = found.fetchone()
+        return None if row is None else Recent._make(row)
+
+    def remember(self, key: str, until_ms: int, recent: Recent) -> None:
+        """A message was sent with a key."""
+        self._sql.execute("INSERT OR REPLACE INTO recent VALUES (?, ?, ?, ?)", (key, until_ms, *recent))
+
+    def forget(self, now_ms: int) -> None:
+        """Forget keys whose time is over."""
+        self._sql.execute("DELETE FROM recent WHERE until_ms <= ?", (now_ms,))
+
+    # ------------------------------------------------------------------ inside
+
+    def close(self) -> None:
+        """Close the file; what was kept is kept."""
+        self._sql.close()
+
+    def _claim(self) -> None:
+        """Make the file, where none is."""
+        try:
+            os.close(os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o666))
+        except OSError as error:
+            raise StorageError(f"cannot make the queue's file {self._path}: {error.strerror}") from error
+
+    def _messages(self, where: str, values: tuple[Any, ...]) -> list[Message]:
+        found = self._sql.execute(f"SELECT {_COLUMNS}, id, more, body FROM messages WHERE {where}", values)  # noqa: S608  # constants
+        return [Message(State._make(row[:8]), *row[8:]) for row in found]
+
+    def _one(self, statement: str, values: tuple[Any, ...] = ()) -> Any:
+        return self._sql.execute(statement, values).fetchone()
+
+    def _number(self) -> int:
+        if self._next == self._last:
+            self._next = int(self.fact("numbers") or 1)
+            self._last = self._next + _NUMBERS
+            self.set_fact("numbers", self._last)
+        self._next += 1
+        return self._next - 1
+
+    def _group(self, name: str, visible_ms: int) -> int:
+        """The group of a name, made where there is none."""
+        found = self._sql.execute("SELECT grouped, ready_ms FROM groups WHERE name = ?", (name,)).fetchone()
+        if found is None:
+            made = self._sql.execute("INSERT INTO groups VALUES (NULL, ?, ?, 0)", (name, visible_ms)).lastrowid
+            assert made is not None
+            return made
+        grouped, ready_ms = found
+        if ready_ms == ASIDE_MS:  # nothing of it is left but what is set aside
+            self._sql.execute("UPDATE groups SET ready_ms = ? WHERE grouped = ?", (visible_ms, grouped))
+        return int(grouped)
+
+    @contextlib.contextmanager
+    def _said(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except self._broken as error:
+            text = f"cannot {what} the queue {self._path}: {error}"
+            name = getattr(error, "sqlite_errorname", "")
+            if name.startswith("SQLITE_FULL"):
+                raise StorageFull(f"{text}; free some space and try again") from error
+            if name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):
+                raise Damaged(f"{text}; delete the queue and create it again") from error
+            raise StorageError(text) from error
+
+
+def remove(path: str, files: Files) -> None:
+    """Remove the file of a store that is closed, however much of it is there.
+
+    Raises:
+        OSError: it cannot be removed.
+    """
+    for suffix in reversed(_SUFFIXES):
+        files.discard(path + suffix)
