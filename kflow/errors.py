@@ -104,11 +104,13 @@ class AwsError(KflowError):
 
     Attributes:
         code: AWS's error code, as on the wire.
+        query_code: the code that the query protocol had, for services that spoke it once; empty: the same.
         http_status: status of the HTTP answer.
         sender_fault: whether the caller can mend it.
     """
 
     code = "InternalFailure"
+    query_code = ""
     http_status = 500
     sender_fault = False
 

@@ -32,6 +32,8 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
         access_key: empty where the call is unsigned.
         protocol: `json`, `cbor`, `query`, `rest-json`, `rest-xml` or `local`.
         version: of HTTP (`1.1`, `2`), or empty.
+        base_url: of the endpoint as the caller names it, for example `http://localhost:4566`; empty where it came another
+            way.
     """
 
     place: Place
@@ -39,6 +41,7 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
     access_key: str = ""
     protocol: str = "local"
     version: str = ""
+    base_url: str = ""
 
 
 class Later:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Generator, Iterable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from kflow.aws.calls import LATER, Call, Context, EventStream, Method, Output, Service
 from kflow.aws.coerce import Coercion
@@ -29,6 +29,23 @@ CallLater = Callable[[float, Callable[[], object]], Timer]
 
 Before = Callable[[str, str, Context], AwsError | float | None]
 """Asked before each call, with service, operation and context: an error refuses it, seconds hold it back."""
+
+
+class Deferred(NamedTuple):
+    """A service that is made when it is first called, and until then costs nothing.
+
+    Attributes:
+        signing_name: in the credential scope.
+        target_prefix: of the `X-Amz-Target` header, without the dot.
+        json_version: `1.0` or `1.1`.
+        make: makes it, and its model; on the loop.
+    """
+
+    signing_name: str
+    target_prefix: str
+    json_version: str
+    make: Callable[[], tuple[Service, Model]]
+
 
 Done = Callable[[dict[str, Any] | KflowError], object]
 
@@ -82,6 +99,7 @@ class Dispatcher:
 
     Attributes:
         models: by service name.
+        deferred: services that nobody has called yet, by name.
         call_later: of the loop.
     """
 
@@ -92,7 +110,9 @@ class Dispatcher:
         *,
         call_later: CallLater,
         before: Before | None = None,
+        deferred: Mapping[str, Deferred] | None = None,
     ) -> None:
+        self.deferred = dict(deferred or {})
         self._services = {service.service_name: service for service in services}
         self.models = {name: models[name] for name in self._services}
         self.call_later = call_later
@@ -103,12 +123,23 @@ class Dispatcher:
     def bound(self, service: str, operation: str) -> Bound | None:
         """An operation by service and name; None: there is none of that name."""
         found = self._bound.get((service, operation))
-        if found is None and service in self.models:
+        if found is None and self.knows(service):
+            self._make(service)
             known = self.models[service].operation(operation)
             if known is not None:
                 method = getattr(self._services[service], known.method_name, None)
                 found = self._bound[service, operation] = Bound(service, known, method)
         return found
+
+    def knows(self, service: str) -> bool:
+        """Whether there is a service of that name."""
+        return service in self.models or service in self.deferred
+
+    def _make(self, service: str) -> None:
+        """Make a service that is called for the first time."""
+        if service not in self.models:
+            self._services[service], self.models[service] = self.deferred[service].make()
+            del self.deferred[service]
 
     def run(self, bound: Bound, call: Call, given: Any) -> None:
         """Have a call performed, after what must be asked before. Raises nothing."""

@@ -31,6 +31,9 @@ OWN: Final = "/_kflow/"
 Authenticate = Callable[[Exchange, Model], object]
 """Strict authentication: raises the `AwsError` that says what is wrong with the signature."""
 
+Late = Callable[[Exchange, str], tuple[Format, list[Model]] | None]
+"""A format that is made when it is first needed, and the models that it is for; None: it is for others."""
+
 _EXPOSED: Final = b"x-amzn-RequestId,x-amzn-ErrorType,x-amz-request-id,x-amz-id-2,x-amzn-ErrorMessage,Date"
 _CORS: Final = [(b"Access-Control-Allow-Origin", b"*"), (b"Access-Control-Expose-Headers", _EXPOSED)]
 _UNNAMED: Final = "Unable to determine service/operation name to be authorized"
@@ -53,6 +56,7 @@ class Door:
         authenticate: Authenticate | None = None,
         own: Handler | None = None,
         stranger: Callable[[str], str] | None = None,
+        late: Late | None = None,
     ) -> None:
         """Open it over these services.
 
@@ -64,6 +68,7 @@ class Door:
             authenticate: None: any credentials do, and none too.
             own: answers the paths under `/_kflow/`.
             stranger: told of a service that a request is signed for and that is not here; says what to answer.
+            late: asked of requests without a target for another format, with the name they are signed for.
         """
         self._dispatcher = dispatcher
         self._callers = Callers(home)
@@ -71,14 +76,19 @@ class Door:
         self._authenticate = authenticate
         self._own = own
         self._stranger = stranger
+        self._late = late
+        deferred = dispatcher.deferred
         self._signing_names = {model.signing_name for model in dispatcher.models.values()}
+        self._signing_names |= {each.signing_name for each in deferred.values()}
         self._ids = RequestIds()
         self._targets: dict[str, Bound] = {}
         self._prefixes = {model.target_prefix: name for name, model in dispatcher.models.items() if model.target_prefix}
+        self._prefixes |= {each.target_prefix: name for name, each in deferred.items()}
         self._json = JsonWire("1.1")
         self._cbor = CborWire()
         self._wires: dict[str, Wire] = {}
-        versions = {model.json_version for model in dispatcher.models.values()} - {"", "1.1"}
+        versions = {model.json_version for model in dispatcher.models.values()}
+        versions = (versions | {each.json_version for each in deferred.values()}) - {"", "1.1"}
         wires: list[Wire] = [self._json, self._cbor, *map(JsonWire, sorted(versions))]
         for wire in wires:
             self._wires[wire.content_type.decode()] = wire
@@ -117,7 +127,8 @@ class Door:
             self._own(exchange)
             return
         head.append((b"x-amz-id-2", extended_id.encode()))
-        if self._formats and "x-amz-target" not in headers and self._try_formats(exchange, head, request_id):
+        is_aimed = "x-amz-target" in headers or not (self._formats or self._late)
+        if not is_aimed and self._try_formats(exchange, head, request_id):
             return
         self._answer(exchange, head, request_id)
 
@@ -168,7 +179,7 @@ class Door:
             try:
                 plain = wire.plain(body)
             except SerializationFailed as error:
-                self._refuse(exchange, head, wire, error)
+                self._refuse(exchange, head, wire, error, bound)
                 return
             if bound is None:
                 self._refuse(exchange, head, wire, UnknownOperation(self._strange(exchange)))
@@ -182,7 +193,7 @@ class Door:
             if plain is not None:
                 given = wire.exact(bound, plain)
         except AwsError as error:
-            self._refuse(exchange, head, accepted, error)
+            self._refuse(exchange, head, accepted, error, bound)
             return
         context = Context(
             place=caller.place,
@@ -190,6 +201,7 @@ class Door:
             access_key=caller.access_key,
             protocol=wire.name,
             version=exchange.version,
+            base_url=_base_url(exchange),
         )
         call = WebCall(exchange, context, bound.operation, self._writers[accepted], head)
         self._dispatcher.run(bound, call, given)
@@ -211,9 +223,11 @@ class Door:
         model = bound.operation.model
         return wire is self._cbor or wire.content_type.endswith(model.json_version.encode())
 
-    def _refuse(self, exchange: Exchange, head: Head, wire: Wire, error: AwsError) -> None:
-        head.append((b"Content-Type", wire.content_type))
-        exchange.respond(error.http_status, head, error_body(wire, error))
+    def _refuse(
+        self, exchange: Exchange, head: Head, wire: Wire, error: AwsError, bound: Bound | None = None
+    ) -> None:
+        response = self._writers[wire].error(None if bound is None else bound.operation, error, "")
+        exchange.respond(response.status, [*head, *response.headers], response.body)
 
     def _refuse_type(self, exchange: Exchange, head: Head, bound: Bound | None, content_type: str) -> None:
         """Bodies of a type that AWS does not take. `application/json` it half takes."""
@@ -235,7 +249,8 @@ class Door:
     def _try_formats(self, exchange: Exchange, head: Head, request_id: str) -> bool:
         """Whether another protocol took the request."""
         caller = self._callers.of(exchange.headers, exchange.target)
-        for format_, models in self._formats:
+        late = None if self._late is None else self._late(exchange, caller.signing_name)
+        for format_, models in self._formats if late is None else [late, *self._formats]:
             meant = [model for model in models if caller.signing_name in {"", model.signing_name}]
             operation = None
             try:
@@ -257,10 +272,15 @@ class Door:
                 access_key=caller.access_key,
                 protocol=format_.name,
                 version=exchange.version,
+                base_url=_base_url(exchange),
             )
             self._dispatcher.run(bound, WebCall(exchange, context, operation, format_, head), given)
             return True
         return False
+
+
+def _base_url(exchange: Exchange) -> str:
+    return f"{'https' if exchange.is_secure else 'http'}://{exchange.headers.get('host', '')}"
 
 
 def _respond_xml(exchange: Exchange, head: Head, error: AwsError) -> None:

@@ -58,7 +58,7 @@ class Query:
 
     def route(self, models: Sequence[Model], exchange: Exchange) -> Operation | None:
         """By `Action`, and `Version` where several services have the action."""
-        form = _form(exchange)
+        form = form_of(exchange)
         action = form.get("Action")
         if not action:
             return None
@@ -77,7 +77,7 @@ class Query:
         if operation.input is None:
             return {}
         tree: Tree = {}
-        for name, value in _form(exchange).items():
+        for name, value in form_of(exchange).items():
             node = tree
             for part in name.split(".", _DEEPEST):
                 node = node.setdefault(part, {})
@@ -222,7 +222,7 @@ def _numbered(node: Tree) -> list[Tree]:
     return [child for _, child in found]
 
 
-def _form(exchange: Exchange) -> dict[str, str]:
+def form_of(exchange: Exchange) -> dict[str, str]:
     """The form of a body, or of a query; of a name that comes twice, the first."""
     form: dict[str, str] = {}
     if exchange.method == "POST" and exchange.headers.get("content-type", _FORM).startswith(_FORM):

@@ -317,6 +317,7 @@ class Model:
 
     Attributes:
         service: as botocore's data folder is named, for example `kinesis`.
+        digest: what it is made of.
         metadata: the model's.
         protocol: `json`, `query`, `rest-json`, `rest-xml` or `ec2`; the first of `protocols` that kflow speaks.
         json_version: `1.0` or `1.1`; empty where the protocol is another.
@@ -332,6 +333,7 @@ class Model:
         "_raw_shapes",
         "_shapes",
         "api_version",
+        "digest",
         "json_version",
         "metadata",
         "operation_names",
@@ -343,6 +345,7 @@ class Model:
 
     def __init__(self, service: str, digest: Raw) -> None:
         self.service = service
+        self.digest = digest
         metadata: Raw = digest["metadata"]
         self.metadata = metadata
         spoken = ("json", "rest-json", "query", "rest-xml", "ec2")

@@ -77,8 +77,16 @@ class WireWriter:
         return Response(operation.http_status, self._head, body)
 
     def error(self, operation: Operation | None, error: AwsError, request_id: str) -> Response:  # noqa: ARG002 # as above
-        """See `Writer`."""
-        return Response(error.http_status, self._head, error_body(self._wire, error))
+        """See `Writer`. Where a service spoke the query protocol once, its code of that time is said too.
+
+        Source: documented: Smithy, awsQueryCompatible trait.
+        """
+        if operation is None or "awsQueryCompatible" not in operation.model.metadata:
+            return Response(error.http_status, self._head, error_body(self._wire, error))
+        kind = "Sender" if error.sender_fault else "Receiver"
+        code = (b"x-amzn-query-error", f"{error.query_code or error.code};{kind}".encode())
+        body = error_body(self._wire, error, f"com.amazonaws.{operation.model.service}#")
+        return Response(error.http_status, (*self._head, code), body)
 
 
 class WebCall:

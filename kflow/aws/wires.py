@@ -92,14 +92,14 @@ class JsonWire:
         return made
 
 
-def error_body(wire: Wire, error: AwsError) -> bytes:
+def error_body(wire: Wire, error: AwsError, namespace: str = "") -> bytes:
     """A failure: `__type`, and a message where there is one. What failed inside is not told to the caller.
 
     Source: recorded: kinesalite's test-suite against AWS: `Message` where something could not be converted, else
     `message`.
     """
-    text = str(error)
+    text, kind = str(error), namespace + error.code
     if isinstance(error, InternalFailure) or not text:
-        return wire.write_plain({"__type": error.code})
+        return wire.write_plain({"__type": kind})
     key = "Message" if isinstance(error, SerializationFailed) else "message"
-    return wire.write_plain({"__type": error.code, key: text})
+    return wire.write_plain({"__type": kind, key: text})

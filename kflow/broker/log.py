@@ -30,7 +30,7 @@ from kflow.broker.recovery import Marks, checkpointed
 from kflow.broker.retention import Retention
 from kflow.broker.shard import Shard, Space
 from kflow.broker.streammap import StreamMap, StreamMode
-from kflow.broker.sync import THREADS, Committed, SyncTask, make_durable, run_all
+from kflow.broker.sync import THREADS, Committed, SyncTask, make_durable, not_held, run_all
 from kflow.clock import Clock, Now, SystemClock
 from kflow.errors import (
     KflowError,
@@ -454,7 +454,7 @@ class Log:
                     del self._evicted[key]
                 self._syncing.add(key)
                 done = functools.partial(self._synced, key)
-                tasks.append(SyncTask(evicted.folder, None, self._files, evicted.name, done))
+                tasks.append(SyncTask(evicted.folder, not_held, self._files, evicted.name, done))
         return tasks
 
     def commits(self) -> list[Callable[[], object]]:

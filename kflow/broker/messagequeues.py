@@ -53,6 +53,10 @@ _SUFFIXES: Final = ("", "-wal", "-shm", "-journal")
 _COLUMNS: Final = "number, grouped, sent_ms, aged_ms, visible_ms, receives, first_ms, received_ms"
 
 
+class NeverMade(Damaged):
+    """A file that was to become a queue, and did not: nobody was told that there is one."""
+
+
 class State(NamedTuple):
     """A message without what it says.
 
@@ -176,7 +180,7 @@ class MessageStore:
                     self.set_fact("queue", create)
                     self._sql.execute("COMMIT")
                 elif version == 0:
-                    raise Damaged(f"{path} holds no queue: it was never made")
+                    raise NeverMade(f"{path} holds no queue: it was never made")
                 elif version != _VERSION:
                     raise StorageError(f"{path} was written by another version of kflow: upgrade, or remove the file")
                 (self.count,) = self._one("SELECT count(*) FROM messages")

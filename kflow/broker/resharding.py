@@ -25,7 +25,7 @@ from kflow.broker.files import storage_error
 from kflow.broker.log import Log
 from kflow.broker.reshardplan import Plan, merge, parsed, scale, split
 from kflow.broker.streammap import StreamMap
-from kflow.broker.sync import SyncTask, run_all
+from kflow.broker.sync import SyncTask, not_held, run_all
 from kflow.clock import Clock, SystemClock
 from kflow.errors import KflowError, StaleMap, StorageError
 
@@ -193,7 +193,9 @@ class Reshard:
         name = self.plan.stream.name
         run_all(
             [
-                SyncTask(f"{self._path}/{index}", None, self._files, f"shard {index} of stream {name}", lambda: False)
+                SyncTask(
+                    f"{self._path}/{index}", not_held, self._files, f"shard {index} of stream {name}", lambda: False
+                )
                 for index in self.plan.closing
             ]
         )

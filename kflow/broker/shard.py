@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import weakref
 from collections.abc import Callable
 from typing import Final
 
@@ -36,7 +37,7 @@ from kflow.broker.ctl import (
 )
 from kflow.broker.files import Files, storage_error
 from kflow.broker.segment import INDEX_BYTES, SEGMENT_HEADER_BYTES, Point, Segment
-from kflow.broker.sync import Committed, SyncTask, make_durable
+from kflow.broker.sync import Committed, Held, SyncTask, make_durable
 from kflow.clock import Clock, Now
 from kflow.errors import Damaged, StorageError, StorageFull
 
@@ -177,7 +178,13 @@ class Shard:
 
     def sync_task(self, done: Callable[[], bool]) -> SyncTask:
         """A task that makes what is committed durable; `done` is called then, and says whether to do it once more."""
-        return SyncTask(self._folder, self._ctl, self._files, self._name, done, self._committed_now)
+        open_one = weakref.ref(self)
+
+        def held() -> Held | None:
+            shard = open_one()
+            return None if shard is None else (shard._ctl, shard._committed_now)  # noqa: SLF001  # itself
+
+        return SyncTask(self._folder, held, self._files, self._name, done)
 
     def make_durable(self, wanted: int | None = None) -> Committed:
         """Sync what is committed. In any thread, also while another one appends; waits for a sync that is under way.

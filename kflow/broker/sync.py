@@ -32,26 +32,32 @@ Committed = tuple[int, int]
 """A tail, and the counter of the first record at or behind it."""
 
 
+Held = tuple[Ctl, Callable[[], Committed]]
+"""Of a shard that is open: its page, and what tells its tail and counter as of one moment."""
+
+
+def not_held() -> None:
+    """Of a shard that is not open."""
+
+
 class SyncTask:
     """Makes one shard durable up to its tail. Call it once, in any thread."""
 
-    __slots__ = ("_committed", "_ctl", "_done", "_files", "_folder", "name")
+    __slots__ = ("_done", "_files", "_folder", "_held", "name")
 
     def __init__(
         self,
         folder: str,
-        ctl: Ctl | None,
+        held: Callable[[], Held | None],
         files: Files,
         name: str,
         done: Callable[[], bool],
-        committed: Callable[[], Committed] | None = None,
     ) -> None:
-        # Without a control page it is opened when the task runs: a thousand waiting tasks hold no descriptor.
+        # Asked for when the task runs: a thousand waiting tasks hold no descriptor. None: the page is opened then.
         self._folder = folder
-        self._ctl = ctl
+        self._held = held
         self._files = files
         self._done = done
-        self._committed = committed
         self.name = name
 
     def __call__(self) -> None:
@@ -72,7 +78,8 @@ class SyncTask:
 
     def _run(self) -> None:
         try:
-            make_durable(self._folder, self._files, self.name, self._ctl, self._committed)
+            ctl, committed = self._held() or (None, None)
+            make_durable(self._folder, self._files, self.name, ctl, committed)
         except ResourceNotFound:
             return  # the stream was deleted meanwhile
 

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from kflow.cli.arguments import Arguments, Command, Parser
 from kflow.cli.paths import open_folder
 from kflow.cli.terminal import Terminal, count
+
+if TYPE_CHECKING:
+    from kflow.broker.streammap import StreamMap
 
 
 def reset(arguments: Arguments, terminal: Terminal) -> int:
@@ -12,7 +17,7 @@ def reset(arguments: Arguments, terminal: Terminal) -> int:
     from kflow.runtime import admin
 
     folder = open_folder(arguments)
-    names = [folder.map(arguments.stream).name] if arguments.stream else [each.name for each in folder.maps()]
+    names = [folder.map(arguments.stream).name] if arguments.stream else [*map(_said, folder.live_maps())]
     if not names:
         terminal.answer(f"no streams in {folder.path}: nothing to empty", {"emptied": []}, json=arguments.json)
         return 0
@@ -25,6 +30,12 @@ def reset(arguments: Arguments, terminal: Terminal) -> int:
     text = f"emptied {count(len(names), 'stream')}: {', '.join(names)}"
     terminal.answer(text, {"emptied": names}, json=arguments.json)
     return 0
+
+
+def _said(stream: StreamMap) -> str:
+    """Its name, and the place where it is not the folder's own."""
+    where = " ".join(each for each in (stream.account, stream.region) if each)
+    return f"{stream.name} ({where})" if where else stream.name
 
 
 def configure(parser: Parser) -> None:

@@ -36,7 +36,6 @@ from kflow.kinesis.keeping import Done
 from kflow.kinesis.registry import Registry, Status, Stream
 from kflow.kinesis.states import in_state, require_active, within_a_day
 
-
 RETRY_S: Final = 1.0
 RETRY_MOST_S: Final = 60.0
 """What was acknowledged and cannot be done, for the disk is full perhaps, is tried again after the first, then after

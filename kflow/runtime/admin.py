@@ -82,18 +82,18 @@ def delete_stream(folder: DataFolder, name: str) -> None:
 
 
 def reset(folder: DataFolder, stream: str | None = None) -> None:
-    """Empty one stream, or all: they are deleted and made anew, with their positions and parked records.
+    """Empty one home stream, or all of all places: deleted and made anew, with their positions and parked records.
 
     Raises:
         ResourceNotFound: there is no such stream.
     """
-    gone = folder.maps() if stream is None else [folder.map(stream)]
+    gone = folder.live_maps() if stream is None else [folder.map(stream)]
     try:
         call(folder.path, "reset", _CALL_SECONDS, **({} if stream is None else {"stream": stream}))
     except NoNode:
         with writing(folder) as log:
             for each in gone:
-                log.reset_stream(each.name)
+                log.reset(each)
     for each in gone:
         forget(folder, each)
 

@@ -40,8 +40,8 @@ class Calling:
         Raises:
             UsageError: there is no such service, or the connection has a call of this number under way.
         """
-        if call.service not in self._dispatcher.models:
-            known = ", ".join(sorted(self._dispatcher.models))
+        if not self._dispatcher.knows(call.service):
+            known = ", ".join(sorted({*self._dispatcher.models, *self._dispatcher.deferred}))
             raise UsageError(f"this runtime serves no {call.service}, only {known}")
         if request in connection.calls:
             raise UsageError(f"call {request} of this connection is under way: give each a number of its own")

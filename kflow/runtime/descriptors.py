@@ -5,13 +5,12 @@ from __future__ import annotations
 import resource
 from typing import Final
 
-from kflow.broker.log import OPEN_SHARDS
-
 _MOST: Final = 1 << 16
 """More would only make tables larger; some systems say that there is no limit at all."""
 _OTHERS: Final = 512
 """Sockets of producers and workers, locks, logs, and what a sync or a look at retention opens meanwhile."""
 _MOST_SHARDS: Final = 4_096
+_FEWEST_SHARDS: Final = 64
 _MOST_ENGINES: Final = 1_024
 """Engines that a worker keeps: 10 kB each."""
 _FEWEST_ENGINES: Final = 64
@@ -33,9 +32,10 @@ def raise_limit() -> int:
 def open_shards(limit: int) -> int:
     """How many shards to keep open for appending: each takes two descriptors, and twice that in a segment's roll.
 
-    Where the limit is ample, all of a large stream: then an append opens nothing, however many shards there are.
+    Where the limit is ample, all of a large stream: then an append opens nothing, however many shards there are. Where
+    it is not, few: connections and readers take descriptors too.
     """
-    return max(OPEN_SHARDS, min(_MOST_SHARDS, (limit - _OTHERS) // 4))
+    return max(_FEWEST_SHARDS, min(_MOST_SHARDS, (limit - _OTHERS) // 4))
 
 
 def connections(limit: int) -> int:

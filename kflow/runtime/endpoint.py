@@ -69,6 +69,7 @@ class Endpoint:
             authenticate=_authenticate(settings),
             own=Pages(self._facts(services)),
             stranger=services.stranger,
+            late=services.form,
         )
         node.endpoint = self.url
         node.before_end = self.stop

@@ -37,11 +37,25 @@ class Errands:
         if self._is_busy or not self._waiting:
             return
         self._is_busy = True
-        self._waiting.popleft()(self._over)
+        errand, over = self._waiting.popleft(), self._end()
+        try:
+            errand(over)
+        except Exception:
+            log.exception("an errand failed")
+            over()  # or all behind it would wait for ever
 
-    def _over(self) -> None:
-        self._is_busy = False
-        self._next()
+    def _end(self) -> Callable[[], None]:
+        """What ends the errand that is begun now; a second call does nothing."""
+        is_over = False
+
+        def over() -> None:
+            nonlocal is_over
+            if not is_over:
+                is_over = True
+                self._is_busy = False
+                self._next()
+
+        return over
 
 
 def guarded(work: Callable[[], T]) -> Callable[[], T]:

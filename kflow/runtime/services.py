@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from kflow.aws import models
 from kflow.aws.calls import Context, Place
-from kflow.aws.dispatch import Before, Dispatcher
+from kflow.aws.dispatch import Before, Deferred, Dispatcher
+from kflow.aws.formats import Format
 from kflow.aws.shapes import Model
 from kflow.broker.streammap import StreamMap
 from kflow.errors import AwsError, KflowError, ResourceNotFound
@@ -26,13 +27,15 @@ from kflow.runtime.puts import Puts
 from kflow.services.kinesis.parts import Parts
 from kflow.services.kinesis.service import Kinesis
 from kflow.settings import Settings
+from kflow.web.exchange import Exchange
 
 if TYPE_CHECKING:
     from kflow.runtime.faults import Faults
+    from kflow.services.sqs.service import Sqs
 
 log = logging.getLogger(__name__)
 
-SERVICES: Final = ("kinesis",)
+SERVICES: Final = ("kinesis", "sqs")
 _HINTS: Final = 1000
 """So many streams that are elsewhere, and strange services, are told of: who invents names must not fill the log."""
 _NAME: Final = re.compile(r"[a-z0-9-]{1,40}")
@@ -65,8 +68,10 @@ class Services:
         self.registry.missed = self._missed
         self.registry.load()
         control.watch_streams(guarded(self._moved))
-        self.models = {name: models.load(name, cache=folder.path / "models") for name in SERVICES}
+        self.models = {"kinesis": models.load("kinesis", cache=folder.path / "models")}
         faults = _faults(settings, self.models)
+        if faults is not None and any(text.lstrip().startswith("sqs.") for text in settings.faults):
+            faults.check("sqs", models.load("sqs", cache=folder.path / "models").operation_names)
         self.kinesis = Kinesis(
             Parts(
                 host=self.host,
@@ -76,8 +81,14 @@ class Services:
             )
         )
         self.dispatcher = Dispatcher(
-            [self.kinesis], self.models, call_later=node.loop.call_later, before=_before(faults, self.models)
+            [self.kinesis],
+            self.models,
+            call_later=node.loop.call_later,
+            before=_before(faults, self.models),
+            deferred={"sqs": Deferred("sqs", "AmazonSQS", "1.0", self._make_sqs)},
         )
+        self._sqs: Sqs | None = None
+        self._forms: tuple[Format, list[Model]] | None = None
         self.calling = Calling(self.dispatcher, self.home)
         self._node = node
 
@@ -130,12 +141,48 @@ class Services:
                 mode=stream.mode,
             )
 
-        self.kinesis.queues.clear(step)
+        self._clear_sqs(lambda: self.kinesis.queues.clear(step))
 
     def stop(self, then: Callable[[], object]) -> None:
         """End what answers for as long as it is let; call back when nothing is open any more."""
         self.kinesis.end_subscriptions()
-        self.kinesis.queues.close(then)
+        if self._sqs is None:
+            self.kinesis.queues.close(then)
+        else:
+            self._sqs.close(lambda: self.kinesis.queues.close(then))
+
+    def form(self, exchange: Exchange, signing_name: str) -> tuple[Format, list[Model]] | None:
+        """The query protocol of SQS, for a request that is in it; None: it is not."""
+        if signing_name not in {"", "sqs"}:
+            return None
+        from kflow.services.sqs.forms import Forms, is_form  # of older SDKs, which come seldom
+
+        if not signing_name and not is_form(exchange):
+            return None
+        if self._forms is None:
+            from kflow.services.sqs.models import forms
+
+            self._forms = (Forms(), [forms(models.load("sqs", cache=self._node.folder.path / "models"))])
+        return self._forms
+
+    def _make_sqs(self) -> tuple[Sqs, Model]:
+        """With the first call: a node that nobody asks for queues has none of it in memory."""
+        from kflow.services.sqs.models import loose
+        from kflow.services.sqs.parts import Parts as SqsParts
+        from kflow.services.sqs.service import Sqs
+
+        model = self.models["sqs"] = loose(models.load("sqs", cache=self._node.folder.path / "models"))
+        self._sqs = Sqs(SqsParts(host=self.host, home=self.home, url=lambda: self._node.endpoint or ""))
+        return self._sqs, model
+
+    def _clear_sqs(self, then: Callable[[], object]) -> None:
+        """Delete the queues, also of a node that nobody asked for them yet."""
+        if self._sqs is None and not (self._node.folder.path / "queues").is_dir():
+            then()
+            return
+        self.dispatcher.bound("sqs", "DeleteQueue")
+        assert self._sqs is not None, "it was just made"
+        self._sqs.clear(then)
 
     def stranger(self, name: str) -> str:
         """Somebody calls a service that is not here: people are told once; returns what the caller is told."""

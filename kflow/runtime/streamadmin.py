@@ -257,14 +257,16 @@ class StreamAdmin:
                 forget(node.folder, each)
 
         def told(failure: KflowError | None) -> None:
-            for new in made:  # first: what is kept of the old one is the new one's
-                self._born(new)
-            for each in streams:
-                self._streams.forget(each.id)
-                if failure is None:
-                    self._moved(msgspec.structs.replace(each, deleted=True))
-            answer({"streams": [each.name for each in streams]} if failure is None else failure)
-            self._do(node.log.empty_trash, lambda _: None, over)
+            try:
+                for new in made:  # first: what is kept of the old one is the new one's
+                    self._born(new)
+                for each in streams:
+                    self._streams.forget(each.id)
+                    if failure is None:
+                        self._moved(msgspec.structs.replace(each, deleted=True))
+                answer({"streams": [each.name for each in streams]} if failure is None else failure)
+            finally:
+                self._do(node.log.empty_trash, lambda _: None, over)
 
         def idle() -> None:
             nonlocal left

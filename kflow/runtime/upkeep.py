@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import threading
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from kflow.broker.log import Log
+from kflow.broker.sync import SyncTask
 from kflow.clock import SystemClock
 from kflow.errors import KflowError
 from kflow.runtime.errands import attempt
@@ -19,6 +22,8 @@ SYNC_S = 0.1
 RETAIN_S = 600.0
 """Looks at retention; the two that let a record expire are an hour apart."""
 THREADS = 8
+SYNC_THREADS = 6
+"""So many of them sync, however many shards are due: reads must not wait behind a thousand syncs."""
 
 
 class Upkeep:
@@ -31,6 +36,9 @@ class Upkeep:
         self._clock = SystemClock()
         self._sync_timer: Timer | None = None
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="kflow-disk")
+        self._due: deque[SyncTask] = deque()
+        self._syncing = 0  # threads that work on `_due`; under the lock
+        self._lock = threading.Lock()
 
     def start(self) -> None:
         """Look at retention from now on."""
@@ -59,8 +67,23 @@ class Upkeep:
 
     def _sync(self) -> None:
         self._sync_timer = None
-        for task in self._log.sync_due():
-            self._threads.submit(self._run, task)
+        tasks = self._log.sync_due()
+        with self._lock:
+            self._due += tasks
+            more = min(len(self._due), SYNC_THREADS) - self._syncing
+            for _ in range(more):
+                self._syncing += 1
+                self._threads.submit(self._sync_some)
+
+    def _sync_some(self) -> None:
+        """In a thread: until nothing is due."""
+        while True:
+            with self._lock:
+                if not self._due:
+                    self._syncing -= 1
+                    return
+                task = self._due.popleft()
+            self._run(task)
 
     def _retain(self) -> None:
         self._loop.call_later(RETAIN_S, self._retain)

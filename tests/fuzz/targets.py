@@ -186,7 +186,7 @@ def cbor_bytes(data: bytes) -> None:
     except struct.error:
         return  # big numbers are read, and never answered
     again = cbor.decode(written)
-    assert _same(again, value), (value, again)
+    assert _same(again, _without_null(value)), (value, again)
     if data[0] >> 5 == 6:
         return  # tags are read otherwise: AWS's times are in milliseconds, and others mean nothing
     try:
@@ -205,6 +205,13 @@ def _same(one: Any, other: Any) -> bool:
     if isinstance(one, dict) and isinstance(other, dict):
         return list(one) == list(other) and all(_same(one[key], other[key]) for key in one)
     return bool(one == other) and isinstance(other, bool) == isinstance(one, bool)
+
+
+def _without_null(value: Any) -> Any:
+    """Absent is how null is answered."""
+    if isinstance(value, dict):
+        return {key: _without_null(part) for key, part in value.items() if part is not None}
+    return [_without_null(part) for part in value] if isinstance(value, list) else value
 
 
 def _cbor_seeds() -> Iterator[bytes]:

@@ -151,12 +151,12 @@ class Directory:
 
     def of(self, place: Place) -> list[Queue]:
         """The queues of a place, by name."""
-        found = (each for each in self._by_id.values() if each.place == place and each.is_made)
+        found = (each for each in self._by_id.values() if each.place == place and each.is_made and not each.is_gone)
         return sorted(found, key=lambda each: each.facts.name)
 
     def on(self, stream_id: int) -> list[Queue]:
         """The queues on a stream."""
-        return [each for each in self._by_id.values() if each.stream_id == stream_id]
+        return [each for each in self._by_id.values() if each.stream_id == stream_id and not each.is_gone]
 
     def count_on(self, stream_id: int) -> int:
         """How many queues there are on a stream, in whatever state."""
@@ -192,11 +192,12 @@ class Directory:
         """
         now_ms = self._host.now_ms()
         place, stream_map = stream.place, stream.map
-        if any(each.place == place and each.facts.name == name for each in self._by_id.values()):
+        there = [each for each in self._by_id.values() if not each.is_gone]
+        if any(each.place == place and each.facts.name == name for each in there):
             raise ResourceInUse(f"Queue {name} under account {place.account} already exists.")
         moving = sum(
             each.status(now_ms) in ("CREATING", "DELETING")
-            for each in self._by_id.values()
+            for each in there
             if each.place.account == place.account
         )
         if moving >= limits.QUEUES_MOVING:
@@ -424,7 +425,7 @@ class Directory:
         for queue in self.on(stream.id):
             if not stream.is_gone:
                 queue.desk.changed()
-            elif not queue.is_gone:
+            else:
                 text = f"queue {queue.facts.name} goes with its stream {queue.facts.stream_name}, which was deleted"
                 self._host.notice("warning", text)
                 self._remove(queue, lambda: None)

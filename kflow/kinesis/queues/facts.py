@@ -45,8 +45,8 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """All of it; replaced as a whole.
 
     Attributes:
-        id: 32 hexadecimal digits, also the end of its ARN. Source: documented: QueueDescription: what an ARN ends with is
-            generated, and not derived from the name.
+        id: 32 hexadecimal digits, also the end of its ARN, which is generated, and not derived from the name. Source:
+            documented: QueueDescription.
         name: unique in its place.
         account: as a stream's map has it: empty for the folder's own.
         region: likewise.

@@ -332,6 +332,30 @@ def test_syncing_covers_what_was_appended_and_stores_the_durable_tail(tmp_path: 
     assert store.log.sync_due() == []
 
 
+def test_syncs_that_wait_keep_no_shard_open(tmp_path: Path) -> None:
+    files = FaultyFiles()
+    folder = DataFolder.open(tmp_path / "data", create=True, fsync="interval", files=files)
+    store = Log(folder, open_shards=2)
+    stream = store.create_stream("orders", 20)
+    keys = [str(number) for number in range(200)]
+    tasks = []
+    for part in Encoder(stream).encode_many(keys, [b"x"] * 200):
+        store.append(stream, [part])
+        tasks += store.sync_due()
+    segments = [os.readlink(link) for link in Path("/proc/self/fd").iterdir() if link.is_symlink()]
+    assert len([each for each in segments if each.startswith(str(tmp_path)) and each.endswith(".seg")]) <= 3
+    while tasks:
+        for task in tasks:
+            task()
+        tasks = store.sync_due()
+    assert all(
+        Ctl.open(os.fspath(folder.shard_dir(stream, shard)), files, write=False).words[ctl.DURABLE]
+        == Ctl.open(os.fspath(folder.shard_dir(stream, shard)), files, write=False).words[ctl.TAIL]
+        for shard in range(20)
+    )
+    store.close()
+
+
 def test_what_is_committed_while_a_sync_runs_is_synced_after_it(tmp_path: Path) -> None:
     store = Store(tmp_path, fsync="interval")
     store.put(b"1")

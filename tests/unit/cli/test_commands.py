@@ -17,6 +17,7 @@ from kflow.broker.folder import DataFolder
 from kflow.broker.parked import ParkedStore
 from kflow.broker.parked_batch import ParkCondition, ParkedBatch, ParkedRecord
 from kflow.broker.slots import Slot, SlotState
+from kflow.broker.writing import writing
 from kflow.cli import demo
 from kflow.cli.main import main
 from kflow.cli.terminal import Terminal
@@ -473,6 +474,16 @@ def test_reset_empties_streams_positions_and_parked_records(run: Run, handled: D
     assert json.loads(run("streams", "list", "--json")[1])[0]["records"] == 0
     assert run("checkpoints", "list") == (0, "no checkpoints: no handler has run yet\n", "")
     assert run("parked", "list") == (0, "nothing is parked\n", "")
+
+
+def test_reset_names_and_empties_the_streams_of_all_places(run: Run, orders: DataFolder) -> None:
+    with writing(orders) as log:
+        log.create_stream("orders", 1, account="999999999999", region="eu-west-1")
+    before = {each.id for each in orders.live_maps()}
+    found = json.loads(run("reset", "--yes", "--json")[1])
+    assert found == {"emptied": ["orders", "orders (999999999999 eu-west-1)"]}
+    after = {each.id for each in orders.live_maps()}
+    assert (len(after), before & after) == (2, set())
 
 
 def test_reset_of_one_stream_leaves_the_others(run: Run, orders: DataFolder) -> None:

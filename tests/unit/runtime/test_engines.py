@@ -134,7 +134,7 @@ def test_what_lanes_shared_is_forgotten_when_all_is_read(tmp_path: Path) -> None
     assert not shard.source._blocks
 
 
-@pytest.mark.parametrize(("limit", "shards"), [(1024, 256), (4096, 896), (1 << 20, 4096)])
+@pytest.mark.parametrize(("limit", "shards"), [(256, 64), (1024, 128), (4096, 896), (1 << 20, 4096)])
 def test_shards_kept_open_for_appending_follow_the_descriptors_there_are(limit: int, shards: int) -> None:
     assert descriptors.open_shards(limit) == shards
 

@@ -21,7 +21,7 @@ from kflow.errors import (
     StorageError,
     ValidationFailed,
 )
-from tests.queueing import HOME, World
+from tests.queueing import HOME, FakeCall, World, given
 from tests.storing import FaultyFiles
 
 DEFAULTS = {
@@ -456,6 +456,22 @@ def test_what_was_under_way_when_the_clock_was_set_back_ends(tmp_path: Path) -> 
     assert described(world, queue)["QueueStatus"] == "DELETING"
     world.host.advance(500)
     assert files(world) == []
+
+
+def test_a_queue_whose_files_go_just_now_is_gone_for_everybody(world: World) -> None:
+    queue = world.create()
+    world.call("delete_queue", QueueARN=queue)
+    submitted = world.host.submitted
+    world.host._timers[-1][3]()  # its time has come, and no thread has done anything yet
+    assert world.host.submitted > submitted
+    with pytest.raises(ResourceNotFound):
+        described(world, queue)
+    assert world.registry.queues_on(world.store.stream.id) == 0
+    assert world.service.list_queues(FakeCall(), given({})) == {"QueueSummaries": []}
+    again = world.create()
+    assert again != queue
+    assert described(world, again)["QueueStatus"] == "ACTIVE"
+    assert [each for each in files(world) if queue.rpartition("/")[2] in each] == []
 
 
 def test_tags_are_fifty_at_most(world: World) -> None:

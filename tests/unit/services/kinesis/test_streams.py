@@ -405,8 +405,10 @@ def test_a_pending_change_of_a_shard_that_is_not_there_stops_no_start(desk: Desk
     desk.settle()
     assert desk.status() == "ACTIVE"
     assert desk.host.notices == [
-        "error: stream orders: cannot split as was asked for: "
-        "Could not find shard shardId-000000000007 in stream orders under account 123456789012."
+        (
+            "error: stream orders: cannot split as was asked for: "
+            "Could not find shard shardId-000000000007 in stream orders under account 123456789012."
+        )
     ]
 
 
