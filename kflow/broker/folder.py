@@ -280,6 +280,8 @@ class DataFolder:
             names = self.files.listdir(self._streams)
         except OSError as error:
             raise storage_error(error, f"list the streams in {self.path}") from error
+        for gone in set(self._maps).difference(names):
+            self._maps.pop(gone, None)
         return [found for name in names if (found := self._load(name)) is not None]
 
     def map(self, name: str) -> StreamMap:

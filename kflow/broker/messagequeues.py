@@ -317,11 +317,6 @@ class MessageStore:
         (found,) = self._one(f"SELECT {what} > ?", (now_ms,))  # noqa: S608  # constants
         return None if found is None or found >= ASIDE_MS else int(found)
 
-    def hidden(self, now_ms: int) -> int:
-        """How many messages are in flight or delayed. Counts them."""
-        (found,) = self._one("SELECT count(*) FROM messages WHERE visible_ms > ? AND visible_ms < ?", (now_ms, ASIDE_MS))
-        return int(found)
-
     def counts(self, now_ms: int) -> Counts:
         """How many there are. Looks at all that are hidden."""
         hidden, delayed = self._one(

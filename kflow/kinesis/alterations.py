@@ -99,7 +99,7 @@ class Alterations:
                 raise InvalidArgument("WarmThroughputMiBps is only for streams in ON_DEMAND mode.")
             self._accounts.require_commitment(stream.place, warm_mibps, now_ms)
         require_active(stream, now_ms)
-        if stream.map.mode is mode:
+        if stream.mode is mode:
             raise ValidationFailed(f"Request is invalid. {where} is in {_spoken(mode)} mode already.")
         queues = self._registry.queues_on(stream.id)
         if is_provisioned and queues:
@@ -111,8 +111,14 @@ class Alterations:
         recent = within_a_day(stream.attributes.modes_ms, now_ms)
         if len(recent) >= limits.MODE_CHANGES:
             raise LimitExceeded(f"{where} can change its mode {limits.MODE_CHANGES} times in 24 hours.")
+        stream.next_mode = mode
+
+        def done(failure: KflowError | None) -> None:
+            stream.next_mode = None
+            told(failure)
+
         changes = {"mode": str(mode)}
-        self._alter(stream, told, changes, modes_ms=(*recent, now_ms), warm_mibps=warm_mibps, warm_before_mibps=None)
+        self._alter(stream, done, changes, modes_ms=(*recent, now_ms), warm_mibps=warm_mibps, warm_before_mibps=None)
 
     def encrypt(self, stream: Stream, key_id: str, told: Done) -> None:
         """Say that records are encrypted with a key; they are not, here.
@@ -176,7 +182,7 @@ class Alterations:
             InvalidArgument: it is not on-demand, or the account has no commitment, or it is too much.
         """
         now_ms = self._host.now_ms()
-        if stream.map.mode is not StreamMode.ON_DEMAND:
+        if stream.mode is not StreamMode.ON_DEMAND:
             raise InvalidArgument("WarmThroughputMiBps is only for streams in ON_DEMAND mode.")
         self._accounts.require_commitment(stream.place, mibps, now_ms)
         require_active(stream, now_ms)
@@ -192,7 +198,7 @@ class Alterations:
             InvalidArgument: AUTO for a provisioned stream.
         """
         require_there(stream, self._host.now_ms())
-        if strategy == "AUTO" and stream.map.mode is not StreamMode.ON_DEMAND:
+        if strategy == "AUTO" and stream.mode is not StreamMode.ON_DEMAND:
             raise InvalidArgument("RecordDistributionStrategy AUTO is only for streams in ON_DEMAND mode.")
         self._registry.change(stream, told, distribution=strategy)
 

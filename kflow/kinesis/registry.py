@@ -18,7 +18,7 @@ from kflow import arn
 from kflow.aws.calls import Place
 from kflow.broker import attributes as attributefiles
 from kflow.broker.attributes import DEFAULTS, Attributes, Consumer, lasts
-from kflow.broker.streammap import StreamMap
+from kflow.broker.streammap import StreamMap, StreamMode
 from kflow.errors import InvalidArgument, KflowError, ResourceNotFound
 from kflow.kinesis.host import Host
 from kflow.kinesis.keeping import Done, Kept
@@ -59,15 +59,17 @@ class Stream:
         attributes: as they are now; replaced by `Registry.change` alone.
         is_gone: whether it was deleted.
         open_count: how many open shards it has.
+        next_mode: its capacity mode, once a change that is under way is done; None where there is none.
     """
 
-    __slots__ = ("arn", "attributes", "is_gone", "map", "open_count", "place")
+    __slots__ = ("arn", "attributes", "is_gone", "map", "next_mode", "open_count", "place")
 
     def __init__(self, stream: StreamMap, place: Place, attributes: Attributes) -> None:
         self.learn(stream)
         self.place = place
         self.attributes = attributes
         self.is_gone = False
+        self.next_mode: StreamMode | None = None
         self.arn = arn.stream_arn(place.region, place.account, stream.name)
 
     def learn(self, stream: StreamMap) -> None:
@@ -94,6 +96,11 @@ class Stream:
     def created_ms(self) -> int:
         """StreamCreationTimestamp, milliseconds since the epoch."""
         return self.attributes.created_ms or self.map.created_s * 1000
+
+    @property
+    def mode(self) -> StreamMode:
+        """The capacity mode that whatever is asked for now has to suit."""
+        return self.next_mode or self.map.mode
 
     @property
     def is_encrypted(self) -> bool:

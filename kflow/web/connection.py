@@ -25,6 +25,8 @@ READ = 1
 WRITE = 2
 PRIORITY = 2
 """After workers and producers."""
+_PARTING_S = 0.25
+"""Chosen: by then a peer that reads has its last answer, and what it sent meanwhile has been taken off it."""
 _PIECES = 32
 """Sent at once at most."""
 
@@ -155,7 +157,9 @@ class Connection:
     def stop(self) -> None:
         """Take nothing new; finish what is under way. Where nothing is, the peer is not waited for."""
         was_idle = self.is_idle
-        if self._speaker is None:
+        if self._lingering >= 0:
+            self._part()
+        elif self._speaker is None:
             self.finish()
         else:
             self._speaker.stop()
@@ -323,6 +327,12 @@ class Connection:
             return
         self._reads = True
         self._watch()
+        if self._hub.is_stopping:
+            self._part()
+
+    def _part(self) -> None:
+        """The server stops: a peer that keeps its end open, as SDKs do, is waited for a moment only."""
+        self._hub.loop.call_later(_PARTING_S, lambda: self._hub.call(self.abort))
 
     def _watch(self) -> None:
         if not self.is_open:

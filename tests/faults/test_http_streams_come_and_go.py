@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from tests.deadline import eventually
+from tests.older import expected, unpack
 from tests.served import ACCOUNT, Served, served
 
 CLIENTS = 8
@@ -235,3 +236,26 @@ def test_a_consumer_of_a_stream_that_was_made_anew_is_subscribed_to_at_once(tmp_
             kinesis.delete_stream(StreamName="orders", EnforceConsumerDeletion=True)
             if len(set(arns)) < len(arns):
                 break  # two of one second have one ARN
+
+
+@pytest.mark.parametrize("same_machine", [True, False], ids=["same machine", "copied"])
+def test_an_older_folder_is_served_whole_and_changed_like_any_other(tmp_path: Path, same_machine: bool) -> None:  # noqa: FBT001  # from the line above
+    unpack(1, tmp_path / "was", same_machine=same_machine)
+    (tmp_path / "was/data").rename(tmp_path / ".kflow")
+    known = expected(1)["streams"]
+    with served(tmp_path) as endpoint, closing(Client(endpoint.url)) as client:
+        for _ in range(2):
+            assert client("ListStreams")[1]["StreamNames"] == sorted(known)
+            for name in known:
+                summary = client("DescribeStreamSummary", StreamName=name)[1]["StreamDescriptionSummary"]
+                found = (summary["StreamStatus"], summary["StreamModeDetails"], summary["ConsumerCount"])
+                assert found == ("ACTIVE", {"StreamMode": "PROVISIONED"}, 0)
+            assert client("AddTagsToStream", StreamName="orders", Tags={"a": "b"}) == (200, {})
+        shards = client("ListShards", StreamName="orders")[1]["Shards"]
+        open_shard = next(each for each in shards if "EndingSequenceNumber" not in each["SequenceNumberRange"])
+        middle = str((int(open_shard["HashKeyRange"]["StartingHashKey"]) + 2**127) // 2)
+        given = {"StreamName": "orders", "ShardToSplit": open_shard["ShardId"], "NewStartingHashKey": middle}
+        assert client("SplitShard", **given) == (200, {})
+        assert len(client("ListShards", StreamName="orders")[1]["Shards"]) == len(shards) + 2
+        assert client("DeleteStream", StreamName="orders") == (200, {})
+        assert client("ListStreams")[1]["StreamNames"] == sorted(known.keys() - {"orders"})

@@ -196,9 +196,7 @@ class Directory:
         if any(each.place == place and each.facts.name == name for each in there):
             raise ResourceInUse(f"Queue {name} under account {place.account} already exists.")
         moving = sum(
-            each.status(now_ms) in ("CREATING", "DELETING")
-            for each in there
-            if each.place.account == place.account
+            each.status(now_ms) in ("CREATING", "DELETING") for each in there if each.place.account == place.account
         )
         if moving >= limits.QUEUES_MOVING:
             raise LimitExceeded(

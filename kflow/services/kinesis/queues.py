@@ -205,7 +205,7 @@ class Queues(Control):
                 "a queue and its stream belong to one account and region."
             )
         require_there(stream, now_ms)
-        if stream.map.mode is not StreamMode.ON_DEMAND:
+        if stream.mode is not StreamMode.ON_DEMAND:
             raise ValidationFailed(
                 f"Request is invalid. Stream {stream.name} under account {stream.account} is in Provisioned mode: "
                 "queues are supported only on data streams in On-Demand mode."

@@ -42,7 +42,8 @@ class Exchange:
         self.streams = []
 
     def respond(self, status, headers, body=b""):
-        self.answers.append(SimpleNamespace(status=status, headers=dict(headers), body=b"".join(body) if isinstance(body, list) else body))
+        whole = b"".join(body) if isinstance(body, list) else body
+        self.answers.append(SimpleNamespace(status=status, headers=dict(headers), body=whole))
 
     def stream(self, status, headers):
         stream = Stream(status, dict(headers))

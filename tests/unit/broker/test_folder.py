@@ -272,6 +272,17 @@ def test_maps_are_read_again_when_they_change(tmp_path: Path) -> None:
         other.map("orders")
 
 
+def test_maps_of_streams_that_went_are_not_remembered(tmp_path: Path) -> None:
+    folder = DataFolder.open(tmp_path / "data", create=True, fsync="none")
+    with writing(folder) as log:
+        for _ in range(5):
+            log.create_stream("orders", 1)
+            log.delete_stream("orders")
+        log.create_stream("other", 1)
+    assert [each.name for each in folder.live_maps()] == ["other"]
+    assert len(folder._maps) == 1
+
+
 def test_a_map_that_is_none_is_not_taken_for_one(tmp_path: Path) -> None:
     store = Store(tmp_path)
     (store.folder.stream_dir(store.stream) / "map.json").write_text("{}")

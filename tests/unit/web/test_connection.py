@@ -209,6 +209,35 @@ def test_a_peer_that_does_not_close_is_not_waited_for_long():
     assert peer.closed == [peer.connection]
 
 
+def test_a_server_that_stops_waits_for_a_peers_goodbye_for_a_moment_only():
+    peer = Peer(WebOptions(linger_s=5))
+    peer.send(GET % 1)
+    stream = peer.exchanges[0].stream(200, ())
+    peer.hub.is_stopping = True
+    peer.connection.stop()
+    assert "shutdown" not in peer.socket.calls
+    stream.end()
+    assert peer.socket.calls[-1] == "shutdown"
+    peer.send(b"x")
+    peer.loop.now += 0.2
+    peer.loop.round()
+    assert peer.closed == []
+    peer.loop.now += 0.1
+    peer.loop.round()
+    assert peer.closed == [peer.connection]
+
+
+def test_a_server_that_stops_while_it_waits_for_a_goodbye_waits_no_longer():
+    peer = Peer(WebOptions(linger_s=5), answer=echo)
+    peer.send(b"GET / HTTP/1.0\r\n\r\n")
+    peer.hub.is_stopping = True
+    peer.connection.stop()
+    assert peer.closed == []
+    peer.loop.now += 0.3
+    peer.loop.round()
+    assert peer.closed == [peer.connection]
+
+
 def test_a_peer_that_reads_nothing_is_closed():
     peer = Peer(WebOptions(write_s=100), answer=lambda exchange: exchange.respond(200, (), b"x" * 100_000))
     peer.socket.room = 10

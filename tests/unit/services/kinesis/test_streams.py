@@ -396,6 +396,19 @@ def test_settings_of_a_stream_that_went_meanwhile_are_of_none(tmp_path: Path) ->
     assert str(error) == "Stream orders under account 123456789012 not found."
 
 
+def test_nothing_for_on_demand_streams_only_slips_in_while_a_stream_becomes_provisioned(tmp_path: Path) -> None:
+    desk = Desk(tmp_path, transition_ms=0)
+    desk.stream(StreamModeDetails=ON_DEMAND)
+    desk.begin("UpdateStreamMode", StreamARN=ARN, StreamModeDetails={"StreamMode": "PROVISIONED"})
+    queue = desk.begin("CreateQueue", QueueName="jobs", StreamConfigurationList=[{"StreamARN": ARN}])
+    auto = desk.begin("UpdateStreamRecordDistributionStrategy", StreamARN=ARN, RecordDistributionStrategy="AUTO")
+    again = desk.begin("UpdateStreamMode", StreamARN=ARN, StreamModeDetails={"StreamMode": "PROVISIONED"})
+    desk.host.work()
+    answers = [type(answer).__name__ for (answer,) in (queue, auto, again)]
+    assert answers == ["ValidationFailed", "InvalidArgument", "ValidationFailed"]
+    assert summary(desk)["StreamModeDetails"] == {"StreamMode": "PROVISIONED"}
+
+
 def test_a_pending_change_of_a_shard_that_is_not_there_stops_no_start(desk: Desk) -> None:
     stream = desk.stream()
     pending = Pending(kind="split", due_ms=desk.host.now_ms(), arguments={"shard": "shardId-000000000007", "at": "10"})
