@@ -32,8 +32,8 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
         access_key: empty where the call is unsigned.
         protocol: `json`, `cbor`, `query`, `rest-json`, `rest-xml` or `local`.
         version: of HTTP (`1.1`, `2`), or empty.
-        base_url: of the endpoint as the caller names it, for example `http://localhost:4566`; empty where it came another
-            way.
+        base_url: of the endpoint as the caller names it, for example `http://localhost:4566`; empty where the call came
+            another way.
     """
 
     place: Place

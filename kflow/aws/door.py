@@ -223,9 +223,7 @@ class Door:
         model = bound.operation.model
         return wire is self._cbor or wire.content_type.endswith(model.json_version.encode())
 
-    def _refuse(
-        self, exchange: Exchange, head: Head, wire: Wire, error: AwsError, bound: Bound | None = None
-    ) -> None:
+    def _refuse(self, exchange: Exchange, head: Head, wire: Wire, error: AwsError, bound: Bound | None = None) -> None:
         response = self._writers[wire].error(None if bound is None else bound.operation, error, "")
         exchange.respond(response.status, [*head, *response.headers], response.body)
 

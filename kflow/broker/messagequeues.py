@@ -313,8 +313,10 @@ class MessageStore:
 
     def next_ms(self, now_ms: int, *, ordered: bool) -> int | None:
         """When the next message becomes visible, in a queue that keeps an order the next that may be received."""
-        what = "min(ready_ms) FROM groups WHERE ready_ms" if ordered else "min(visible_ms) FROM messages WHERE visible_ms"
-        (found,) = self._one(f"SELECT {what} > ?", (now_ms,))  # noqa: S608  # constants
+        if ordered:
+            (found,) = self._one("SELECT min(ready_ms) FROM groups WHERE ready_ms > ?", (now_ms,))
+        else:
+            (found,) = self._one("SELECT min(visible_ms) FROM messages WHERE visible_ms > ?", (now_ms,))
         return None if found is None or found >= ASIDE_MS else int(found)
 
     def counts(self, now_ms: int) -> Counts:

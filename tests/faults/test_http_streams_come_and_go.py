@@ -239,7 +239,7 @@ def test_a_consumer_of_a_stream_that_was_made_anew_is_subscribed_to_at_once(tmp_
 
 
 @pytest.mark.parametrize("same_machine", [True, False], ids=["same machine", "copied"])
-def test_an_older_folder_is_served_whole_and_changed_like_any_other(tmp_path: Path, same_machine: bool) -> None:  # noqa: FBT001  # from the line above
+def test_an_older_folder_is_served_whole_and_changed_like_any_other(tmp_path: Path, same_machine: bool) -> None:
     unpack(1, tmp_path / "was", same_machine=same_machine)
     (tmp_path / "was/data").rename(tmp_path / ".kflow")
     known = expected(1)["streams"]
