@@ -107,7 +107,7 @@ class Puts:
         service = self._service
         current = service.stream(stream.id)
         if current is None or current.generation != stream.generation:
-            return [StaleMap(f"the shards of stream {stream.name} have changed") for _ in parts]
+            return [_stale(stream) for _ in parts]
         if service.commits is None and not self._unbegun and len(parts) == 1:
             part = parts[0]
             result = service.appender.append_now(
@@ -132,10 +132,10 @@ class Puts:
         deadline = time.perf_counter() + SLICE_S
         while pending.begun < total:
             number = pending.begun
-            if number and time.perf_counter() > deadline:
-                break
             pending.begun += 1
             self._append(pending, number, parts[number])
+            if time.perf_counter() > deadline:
+                break
         if pending.begun == total:
             self._unbegun.popleft()
         if self._unbegun and not self._is_due:
@@ -151,6 +151,10 @@ class Puts:
 
     def _append(self, pending: _Pending, number: int, part: Part) -> None:
         service, stream = self._service, pending.stream
+        current = service.stream(stream.id)
+        if current is None or current.generation != stream.generation:  # since `put` looked, slices ago
+            self._settle(pending, number, _stale(stream))
+            return
         body = memoryview(part.body)
         result = service.appender.append_now(
             stream, pending.sender, _FRAME, number, 0, part.shard, part.count, body, part.crc, part.flags
@@ -216,3 +220,7 @@ class Puts:
             pending.done(pending.results)  # type: ignore[arg-type]  # none is missing
         except Exception:  # whoever asked is broken; the shards' other callers must be told all the same
             log.exception("what was to happen after a put failed stream=%s", pending.stream.name)
+
+
+def _stale(stream: StreamMap) -> StaleMap:
+    return StaleMap(f"the shards of stream {stream.name} have changed")

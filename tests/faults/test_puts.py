@@ -239,3 +239,20 @@ def test_with_always_a_sync_that_fails_is_said(tmp_path):
         assert isinstance(told[0][0], NotDurable)
     finally:
         desk.close()
+
+
+def test_what_a_slice_of_a_call_left_for_the_next_is_stale_where_the_shards_have_changed_between(desk, monkeypatch):
+    monkeypatch.setattr("kflow.runtime.puts.SLICE_S", 0.0)  # a part a slice
+    keys = [f"key {number}" for number in range(20)]
+    parts = desk.encoder.encode_many(keys, [b"x"] * len(keys))
+    assert len(parts) == 2
+    told: list[list[PutResult]] = []
+    assert desk.puts.put(desk.stream, parts, told.append) is None
+
+    desk.ingest.learn(msgspec.structs.replace(desk.stream, generation=desk.stream.generation + 1))
+
+    desk.wait(lambda: told, "the rest of the call")
+    first, second = told[0]
+    assert isinstance(first, Stored)
+    assert isinstance(second, StaleMap)
+    assert [shard for shard, _ in desk.appended] == [parts[0].shard]
