@@ -24,8 +24,8 @@ from kflow.kinesis.putcalls import SLICE_BYTES, Entries, Outcome, PutCall, Then,
 from kflow.kinesis.registry import Stream
 from kflow.kinesis.throttle import ShardLimits
 
-_WRITERS: Final = 64
-_CACHED_KEYS: Final = 8192
+_WRITERS: Final = 16
+_CACHED_KEYS: Final = 32_768
 """Streams whose routes are kept, and keys of each: 100 MiB at most, if no key of any of them ever comes again."""
 _PAUSE_S: Final = 0.01
 _LOOKS: Final = 500
