@@ -1,0 +1,1 @@
+"""Amazon SQS: a method for each operation, a module for each kind of them."""

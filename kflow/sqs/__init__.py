@@ -1,0 +1,1 @@
+"""Amazon SQS: standard and FIFO queues, their messages, dead letters and moves. Engines, told the time."""

@@ -1,0 +1,205 @@
+"""One queue's file: what is kept of messages, and what a kill or a full disk leaves."""
+
+from __future__ import annotations
+
+import sqlite3
+
+import pytest
+
+from kflow.broker.files import FILES
+from kflow.broker.messagequeues import ASIDE_MS, Counts, MessageStore, NeverMade, New, Recent, remove
+from kflow.errors import Damaged, StorageError, StorageFull
+
+
+@pytest.fixture
+def path(tmp_path):
+    return str(tmp_path / "jobs.db")
+
+
+@pytest.fixture
+def store(path):
+    made = MessageStore(path, fsync="none", create=b"{}")
+    yield made
+    made.close()
+
+
+def new(body, visible_ms=0, **more):
+    return New(body.encode().ljust(16), body, b"more", 0, more.pop("aged_ms", 0), visible_ms, **more)
+
+
+def add(store, *messages):
+    with store.turn():
+        return store.add(messages)
+
+
+def test_messages_come_back_as_they_were_added(store):
+    assert add(store, new("a"), new("b", receives=3, first_ms=7)) == [1, 2]
+    first, second = store.visible(0, 10)
+    assert (first.id, first.body, first.more) == (b"a".ljust(16), "a", b"more")
+    assert second.state == (2, None, 0, 0, 0, 3, 7, 0)
+    assert store.find(2) == second.state
+    assert store.read(1) == first
+    assert store.find(3) is store.read(3) is None
+
+
+def test_a_turn_that_fails_did_not_happen(store):
+    add(store, new("a"))
+
+    def fail():
+        with store.turn():
+            store.add([new("b")])
+            store.remove([1])
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
+    assert store.count == 1
+    assert [each.body for each in store.visible(0, 10)] == ["a"]
+    (number,) = add(store, new("c"))
+    assert number > 2  # nobody knows who was told of 2
+
+
+def test_a_number_is_never_given_twice(path):
+    store = MessageStore(path, fsync="none", create=b"{}")
+    (first,) = add(store, new("a"))
+    with store.turn():
+        store.remove([first])
+    store.close()
+    store = MessageStore(path, fsync="none")
+    (second,) = add(store, new("a"))
+    store.close()
+    assert second > first
+
+
+def test_a_second_message_of_one_origin_is_not_added(store):
+    assert add(store, new("a", origin=b"x")) == [1]
+    assert add(store, new("a", origin=b"x", group="g"), new("b")) == [0, 3]
+    assert store.count == 2
+    assert store.ready(0, 10) == []
+    with store.turn():
+        store.remove([1])
+    assert add(store, new("a", origin=b"x")) == [4]
+
+
+def test_what_is_hidden_is_counted_by_what_it_waits_for(store):
+    add(store, new("visible"), new("delayed", 50), new("flying"), new("aside"))
+    states = [store.find(number) for number in (3, 4)]
+    with store.turn():
+        store.hide([
+            states[0]._replace(visible_ms=60, receives=1, first_ms=1, received_ms=1),
+            states[1]._replace(visible_ms=ASIDE_MS),
+        ])  # fmt: skip
+    assert store.counts(10) == Counts(1, 1, 1)
+    assert store.next_ms(10, ordered=False) == 50
+    assert store.next_ms(55, ordered=False) == 60
+    assert store.next_ms(60, ordered=False) is None
+    with store.turn():
+        store.bring_back()
+    assert store.counts(10) == Counts(2, 1, 1)
+
+
+def test_a_group_is_ready_when_its_oldest_message_is(store):
+    add(store, new("a1", group="a"), new("a2", group="a"), new("b1", 5, group="b"))
+    assert store.ready(0, 10) == [1]
+    assert [each.body for each in store.oldest_of(1, 0, 10)] == ["a1", "a2"]
+    assert [each.body for each in store.oldest_of(1, 1, 10)] == ["a2"]
+    with store.turn():
+        store.hide([store.find(1)._replace(visible_ms=8)])
+        store.regroup([1], 0, served=True)
+    assert store.ready(5, 10) == [2]
+    assert store.next_ms(5, ordered=True) == 8
+    assert store.ready(8, 10) == [2, 1]
+    with store.turn():
+        store.remove([1, 2])
+        store.regroup([1], 8)
+    assert store.ready(8, 10) == [2]
+    assert add(store, new("a3", group="a")) == [4]
+    assert len(store.ready(8, 10)) == 2
+
+
+def test_a_group_of_which_all_is_set_aside_is_not_ready(store):
+    add(store, new("a1", group="a"))
+    with store.turn():
+        store.hide([store.find(1)._replace(visible_ms=ASIDE_MS)])
+        store.regroup([1], 5)
+    assert store.ready(5, 10) == []
+    assert store.next_ms(5, ordered=True) is None
+    add(store, new("a2", group="a"))
+    assert store.ready(5, 10) == [1]
+    assert [each.body for each in store.oldest_of(1, 0, 10)] == ["a2"]
+
+
+def test_what_is_too_old_goes_with_its_group(store):
+    add(store, new("a1", group="a"), new("b1", group="b", aged_ms=10), new("a2", group="a", aged_ms=10))
+    with store.turn():
+        assert store.expire(5, 20)
+        assert not store.expire(5, 20)
+    assert store.count == 2
+    assert [each.body for grouped in store.ready(20, 10) for each in store.oldest_of(grouped, 0, 9)] == ["a2", "b1"]
+
+
+def test_what_was_sent_lately_is_forgotten_in_time(store):
+    with store.turn():
+        store.remember("k", 10, Recent(1, b"x"))
+    assert store.recent("k", 9) == Recent(1, b"x")
+    assert store.recent("k", 10) is None
+    with store.turn():
+        store.forget(10)
+    assert store.recent("k", 9) is None
+
+
+def test_clearing_leaves_facts_alone(store):
+    add(store, new("a", group="g"))
+    with store.turn():
+        store.remember("k", 10, Recent(1, b"x"))
+        store.clear()
+    assert (store.count, store.recent("k", 0), store.ready(0, 1)) == (0, None, [])
+    assert store.fact("queue") == b"{}"
+    assert add(store, new("b")) == [2]
+
+
+def test_a_file_is_made_once_and_opened_only_where_it_is(path, store):
+    with pytest.raises(StorageError, match="cannot make the queue's file"):
+        MessageStore(path, fsync="none", create=b"{}")
+    with pytest.raises(StorageError, match="cannot open the queue"):
+        MessageStore(path + "x", fsync="none")
+
+
+def test_what_is_no_queue_is_told_apart(tmp_path):
+    (tmp_path / "empty.db").touch()
+    with pytest.raises(NeverMade):
+        MessageStore(str(tmp_path / "empty.db"), fsync="none")
+    (tmp_path / "bad.db").write_bytes(b"nix" * 1000)
+    with pytest.raises(Damaged, match="delete the queue and create it again"):
+        MessageStore(str(tmp_path / "bad.db"), fsync="none")
+    later = sqlite3.connect(tmp_path / "later.db")
+    later.execute("PRAGMA user_version = 9")
+    later.close()
+    with pytest.raises(StorageError, match="another version of kflow"):
+        MessageStore(str(tmp_path / "later.db"), fsync="none")
+
+
+def test_a_full_disk_refuses_a_turn_and_keeps_the_rest(store):
+    add(store, new("a"))
+    (pages,) = store._one("PRAGMA page_count")
+    store._one(f"PRAGMA max_page_count = {pages}")
+    with pytest.raises(StorageFull, match="free some space"):
+        add(store, *(new(f"{number}" + "x" * 4000) for number in range(10)))
+    assert store.count == 1
+    store._one("PRAGMA max_page_count = 100000")
+    add(store, new("b"))
+    assert [each.body for each in store.visible(0, 10)] == ["a", "b"]
+
+
+@pytest.mark.parametrize(("fsync", "level"), [("none", 0), ("interval", 1), ("always", 2)])
+def test_a_policy_says_when_a_turn_is_durable(path, fsync, level):
+    store = MessageStore(path, fsync=fsync, create=b"{}")
+    assert store._one("PRAGMA synchronous") == (level,)
+    store.close()
+
+
+def test_a_removed_file_leaves_nothing(path, store, tmp_path):
+    add(store, new("a"))
+    store.close()
+    remove(path, FILES)
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,180 @@
+"""Receives that wait: woken by what may bring a message, and by nothing else."""
+
+from __future__ import annotations
+
+import pytest
+
+from kflow.errors import StorageError
+from kflow.sqs import errors
+from kflow.sqs.desk import IDLE_S
+
+
+def wait(world, url, seconds=20, **parameters):
+    begun = world.begin("ReceiveMessage", QueueUrl=url, WaitTimeSeconds=seconds, **parameters)
+    world.host.run()
+    return begun
+
+
+def test_a_send_wakes_it_in_the_same_turn(world):
+    url = world.create()
+    begun = wait(world, url)
+    assert begun.is_waiting
+    submitted = world.host.submitted
+    world.send(url, "x")
+    assert begun.bodies == ["x"]
+    assert world.host.submitted == submitted + 1
+
+
+def test_it_comes_back_with_one_message_though_it_asked_for_ten(world):
+    url = world.create()
+    world.send(url, "x")
+    assert wait(world, url, MaxNumberOfMessages=10).bodies == ["x"]
+
+
+def test_its_time_over_it_gets_nothing(world):
+    url = world.create(ReceiveMessageWaitTimeSeconds="3")
+    begun = world.begin("ReceiveMessage", QueueUrl=url)
+    world.host.advance(2_999)
+    assert begun.is_waiting
+    world.host.advance(1)
+    assert begun.output == {}
+
+
+def test_a_call_may_say_that_it_does_not_wait(world):
+    url = world.create(ReceiveMessageWaitTimeSeconds="3")
+    assert world.call("ReceiveMessage", QueueUrl=url, WaitTimeSeconds=0) == {}
+
+
+def test_nothing_happens_while_it_waits(world):
+    url = world.create()
+    begun = wait(world, url)
+    submitted = world.host.submitted
+    world.host.advance(19_999)
+    assert (begun.is_waiting, world.host.submitted) == (True, submitted)
+
+
+def test_delays_timeouts_and_changes_of_visibility_wake_it(world):
+    url = world.create(VisibilityTimeout="5")
+    world.send(url, "x", DelaySeconds=2)
+    begun = wait(world, url)
+    world.host.advance(2_001)
+    assert begun.bodies == ["x"]
+    begun = wait(world, url)
+    world.host.advance(4_990)
+    assert begun.is_waiting
+    world.host.advance(20)
+    assert begun.bodies == ["x"]
+    message = begun.output["Messages"][0]
+    begun = wait(world, url)
+    world.hide(url, message, 0)
+    assert begun.bodies == ["x"]
+
+
+def test_a_timeout_that_is_shortened_wakes_it_earlier(world):
+    url = world.create(VisibilityTimeout="100")
+    world.send(url, "x")
+    (message,) = world.receive(url)
+    begun = wait(world, url)
+    world.hide(url, message, 3)
+    world.host.advance(3_001)
+    assert begun.bodies == ["x"]
+
+
+def test_a_group_that_is_freed_wakes_it(world):
+    url = world.create("jobs.fifo")
+    world.send(url, "a1", "a")
+    world.send(url, "a2", "a")
+    (message,) = world.receive(url, 1)
+    begun = wait(world, url)
+    assert begun.is_waiting
+    world.delete(url, message)
+    assert begun.bodies == ["a2"]
+
+
+def test_the_time_of_a_group_in_flight_wakes_it(world):
+    url = world.create("jobs.fifo", VisibilityTimeout="5")
+    world.send(url, "a1", "a")
+    world.send(url, "a2", "a")
+    world.receive(url, 1)
+    begun = wait(world, url, MaxNumberOfMessages=10)
+    world.host.advance(5_001)
+    assert begun.bodies == ["a1", "a2"]
+
+
+def test_who_came_first_is_served_first(world):
+    url = world.create()
+    first, second = wait(world, url), wait(world, url)
+    world.send(url, "x")
+    assert first.bodies == ["x"]
+    assert second.is_waiting
+    world.send(url, "y")
+    assert second.bodies == ["y"]
+
+
+def test_a_thousand_waiters_are_served_by_a_thousand_messages(world):
+    url = world.create()
+    waiting = [wait(world, url) for _ in range(300)]
+    for number in range(30):
+        entries = [{"Id": str(each), "MessageBody": f"{number}.{each}"} for each in range(10)]
+        world.call("SendMessageBatch", QueueUrl=url, Entries=entries)
+    assert len({begun.bodies[0] for begun in waiting}) == 300
+
+
+def test_one_who_hangs_up_takes_nothing(world):
+    url = world.create()
+    gone, there = wait(world, url), wait(world, url)
+    gone.hang_up()
+    world.send(url, "x")
+    assert there.bodies == ["x"]
+
+
+def test_one_who_hangs_up_while_served_gives_it_back(world):
+    url = world.create()
+    gone = world.begin("ReceiveMessage", QueueUrl=url)
+    begun = world.begin("SendMessage", QueueUrl=url, MessageBody="x")
+    gone.hang_up()
+    world.host.run()
+    assert begun.output
+    gone = world.begin("ReceiveMessage", QueueUrl=url)
+    work, then = world.host.work.pop(0)
+    result = work()
+    gone.hang_up()
+    then(result)
+    (message,) = world.receive(url, AttributeNames=["ApproximateReceiveCount"])
+    assert message["Attributes"] == {"ApproximateReceiveCount": "1"}
+
+
+def test_a_queue_that_is_deleted_sends_them_home(world):
+    url = world.create()
+    begun = wait(world, url)
+    world.call("DeleteQueue", QueueUrl=url)
+    with pytest.raises(errors.QueueDoesNotExist):
+        _ = begun.output
+
+
+def test_a_stop_answers_them_with_nothing_and_refuses_who_comes_late(world):
+    url = world.create()
+    begun = wait(world, url)
+    world.stop()
+    assert begun.output == {}
+    with pytest.raises(StorageError, match="kflow stops"):
+        world.call("ReceiveMessage", QueueUrl=url)
+
+
+def test_an_idle_queue_closes_its_file_and_opens_it_again(world):
+    url = world.create()
+    world.send(url, "x")
+    (queue,) = world.service.directory.everywhere()
+    assert queue.desk.is_open
+    world.host.advance(int(IDLE_S * 2000) + 1)
+    assert not queue.desk.is_open
+    assert world.host.timers == 0
+    assert world.bodies(url) == ["x"]
+
+
+def test_of_many_queues_only_some_are_open(world):
+    urls = [world.create(f"q{number}") for number in range(70)]
+    assert sum(queue.desk.is_open for queue in world.service.directory.everywhere()) <= 65
+    for url in urls:
+        world.send(url, url)
+    assert [world.bodies(url) for url in urls] == [[url] for url in urls]
