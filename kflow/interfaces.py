@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, TypeVar
 
 import msgspec
 
+from kflow.errors import KflowError
 from kflow.records import Window
 
 __all__ = ["BatchOutcome", "BatchResult", "FunctionError", "Invocation", "Invoker", "Outcome", "RuntimeInfo", "Window"]
+
+T = TypeVar("T")
 
 
 class FunctionError(msgspec.Struct, frozen=True, kw_only=True):
@@ -81,6 +84,22 @@ class Cancellable(Protocol):
 
     def cancel(self) -> None:
         """Make sure that it never happens; after it did, this does nothing."""
+        ...
+
+
+class Loop(Protocol):
+    """The node's loop, and its threads. Everything here belongs to the loop's thread, and never waits for a disk."""
+
+    def now_ms(self) -> int:
+        """Milliseconds since the epoch."""
+        ...
+
+    def call_later(self, seconds: float, call: Callable[[], object]) -> Cancellable:
+        """Call once, `seconds` from now, on the loop."""
+        ...
+
+    def submit(self, work: Callable[[], T], then: Callable[[T | KflowError], object]) -> None:
+        """Do file work in a thread; `then` is called on the loop. Any exception becomes a `KflowError`."""
         ...
 
 

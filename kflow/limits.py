@@ -86,7 +86,7 @@ LIMITS: Final[tuple[Limit, ...]] = (
     Limit("body of a stored block", BLOCK_BYTES, "bytes, or one record", "chosen: one read serves one block"),
     Limit("segment file", SEGMENT_BYTES, "bytes", "chosen: retention deletes whole segments"),
     Limit("records of a queue in flight", QUEUE_IN_FLIGHT, "records", "documented: Kinesis queues, quotas"),
-    Limit("queues being created or deleted", QUEUES_MOVING, "queues of an account", "documented: Kinesis queues, quotas"),
+    Limit("queues being created or deleted", QUEUES_MOVING, "queues", "documented: Kinesis queues, quotas"),
     Limit("free space below which puts are refused", FREE_BYTES, "bytes", "chosen: checkpoints must go on"),
     Limit("filters of an event source mapping", FILTERS, "filters", "documented: Lambda event filtering"),
     Limit("filters of a mapping, after a quota increase", FILTERS_MAX, "filters", "documented: Lambda event filtering"),

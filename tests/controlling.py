@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import heapq
-import itertools
-from collections import deque
 from collections.abc import Callable, Sequence
 from functools import cache, partial
 from pathlib import Path
@@ -24,11 +21,12 @@ from kflow.broker.resharding import carry_out
 from kflow.broker.sequence import shard_index
 from kflow.broker.streammap import StreamMap, StreamMode
 from kflow.clock import ManualClock
-from kflow.errors import InternalError, KflowError
+from kflow.errors import KflowError
 from kflow.kinesis.host import PutResult
 from kflow.kinesis.registry import Registry, Stream
 from kflow.services.kinesis.parts import Parts
 from kflow.services.kinesis.service import Kinesis
+from tests.looping import SteppedLoop
 
 ACCOUNT = "123456789012"
 HOME = Place(ACCOUNT, "us-east-1")
@@ -36,20 +34,12 @@ ARN = f"arn:aws:kinesis:us-east-1:{ACCOUNT}:stream/orders"
 TRANSITION_MS = 500
 
 
-class Timer:
-    def __init__(self, call: Callable[[], object]) -> None:
-        self.call: Callable[[], object] | None = call
-
-    def cancel(self) -> None:
-        self.call = None
-
-
 class Watch:
     def close(self) -> None:
         return
 
 
-class ControlHost:
+class ControlHost(SteppedLoop):
     """A host whose threads work when `work` is called, and whose timers fire when the clock is moved.
 
     Attributes:
@@ -59,58 +49,15 @@ class ControlHost:
     """
 
     def __init__(self, log: Log, clock: ManualClock, transition_ms: int) -> None:
+        super().__init__(clock)
         self.folder = log.folder
         self.transition_s = transition_ms / 1000
         self.log = log
-        self.clock = clock
         self.moved: Callable[[StreamMap], object] = lambda stream: None
         self.notices: list[str] = []
         self.did: list[str] = []
-        self._work: deque[tuple[Callable[[], Any], Callable[[Any], object]]] = deque()
-        self._timers: list[tuple[int, int, Timer]] = []
-        self._serial = itertools.count()
 
-    def now_ms(self) -> int:
-        return self.clock.epoch_ms
-
-    def call_later(self, seconds: float, call: Callable[[], object]) -> Timer:
-        timer = Timer(call)
-        heapq.heappush(self._timers, (self.clock.monotonic_ms + round(seconds * 1000), next(self._serial), timer))
-        return timer
-
-    def submit(self, work: Callable[[], Any], then: Callable[[Any], object]) -> None:
-        self._work.append((work, then))
-
-    def step(self) -> bool:
-        """Do the next piece of work; whether there was one."""
-        if not self._work:
-            return False
-        work, then = self._work.popleft()
-        try:
-            result: Any = work()
-        except KflowError as error:
-            result = error
-        except Exception as error:  # noqa: BLE001  # as the node's threads do
-            result = InternalError(f"{type(error).__name__}: {error}")
-        then(result)
-        return True
-
-    def work(self) -> None:
-        """Do all that threads have to do, and no timer."""
-        while self.step():
-            pass
-
-    def advance(self, milliseconds: int) -> None:
-        """Let time pass."""
-        end = self.clock.monotonic_ms + milliseconds
-        self.work()
-        while self._timers and self._timers[0][0] <= end:
-            due, _, timer = heapq.heappop(self._timers)
-            self.clock.advance(max(0, due - self.clock.monotonic_ms))
-            if timer.call is not None:
-                timer.call()
-            self.work()
-        self.clock.advance(end - self.clock.monotonic_ms)
+    work = SteppedLoop.run
 
     def put(
         self, stream: StreamMap, parts: Sequence[Part], done: Callable[[list[PutResult]], object]

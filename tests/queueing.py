@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import heapq
-import itertools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,21 +14,14 @@ from kflow.broker.encode import Encoder
 from kflow.broker.resharding import carry_out
 from kflow.broker.reshardplan import split
 from kflow.broker.streammap import StreamMap, StreamMode
-from kflow.errors import AwsError, InternalError, KflowError
+from kflow.errors import AwsError, KflowError
 from kflow.kinesis.registry import Registry
 from kflow.services.kinesis.parts import Parts
 from kflow.services.kinesis.queues import Queues
+from tests.looping import SteppedLoop
 from tests.storing import Store
 
 HOME = Place("123456789012", "us-east-1")
-
-
-class _Timer:
-    def __init__(self) -> None:
-        self.is_cancelled = False
-
-    def cancel(self) -> None:
-        self.is_cancelled = True
 
 
 class _Watch:
@@ -44,62 +35,16 @@ class _Watch:
         self.host.watches.remove(self)
 
 
-class FakeHost:
-    """A host on a manual clock: work and timers wait until `run` or `advance`."""
+class FakeHost(SteppedLoop):
+    """A host of one stream, stepped by hand."""
 
     def __init__(self, store: Store) -> None:
-        self.store = store
+        super().__init__(store.clock)
         self.folder = store.folder
         self.transition_s = 0.5
         self.maps: dict[int, StreamMap] = {}
         self.notices: list[tuple[str, str]] = []
         self.watches: list[_Watch] = []
-        self.submitted = 0
-        self._work: list[tuple[Callable[[], Any], Callable[[Any], object]]] = []
-        self._timers: list[tuple[int, int, _Timer, Callable[[], object]]] = []
-        self._serial = itertools.count()
-
-    def now_ms(self) -> int:
-        return self.store.clock.epoch_ms
-
-    def call_later(self, seconds: float, call: Callable[[], object]) -> _Timer:
-        timer = _Timer()
-        due = self.store.clock.monotonic_ms + round(seconds * 1000)
-        heapq.heappush(self._timers, (due, next(self._serial), timer, call))
-        return timer
-
-    def submit(self, work: Callable[[], Any], then: Callable[[Any], object]) -> None:
-        self.submitted += 1
-        self._work.append((work, then))
-
-    def run(self) -> None:
-        """Do all work that was handed to threads, and what follows from it."""
-        while self._work:
-            work, then = self._work.pop(0)
-            try:
-                result = work()
-            except KflowError as error:
-                result = error
-            except Exception as error:  # noqa: BLE001  # as the real one
-                result = InternalError(repr(error))
-            then(result)
-
-    def advance(self, milliseconds: int) -> None:
-        """Let time pass; timers fire when they are due."""
-        end = self.store.clock.monotonic_ms + milliseconds
-        self.run()
-        while self._timers and self._timers[0][0] <= end:
-            due, _, timer, call = heapq.heappop(self._timers)
-            self.store.clock.advance(max(0, due - self.store.clock.monotonic_ms))
-            if not timer.is_cancelled:
-                call()
-            self.run()
-        self.store.clock.advance(end - self.store.clock.monotonic_ms)
-
-    @property
-    def timers(self) -> int:
-        """How many timers run."""
-        return sum(not timer.is_cancelled for _, _, timer, _ in self._timers)
 
     def stream_by_id(self, stream_id: int) -> StreamMap | None:
         return self.maps.get(stream_id)
@@ -173,8 +118,7 @@ class World:
     def start(self) -> None:
         """Begin anew with what is on the disk, as after a kill."""
         self.host.watches.clear()
-        self.host._timers.clear()
-        self.host._work.clear()
+        self.host.forget()
         self.registry = Registry(self.host)  # type: ignore[arg-type]
         self.registry.load()
         self.service = Queues(Parts(host=self.host, registry=self.registry))  # type: ignore[arg-type]

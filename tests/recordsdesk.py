@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import heapq
-import itertools
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
@@ -21,22 +20,15 @@ from kflow.broker.log import Log
 from kflow.broker.resharding import carry_out
 from kflow.broker.streammap import StreamMap
 from kflow.clock import ManualClock
-from kflow.errors import InternalError, KflowError, StaleMap
+from kflow.errors import KflowError, StaleMap
 from kflow.kinesis.host import PutResult, Stored
 from kflow.kinesis.registry import Registry, Stream
 from kflow.services.kinesis.parts import Parts
 from kflow.services.kinesis.service import Kinesis
+from tests.looping import SteppedLoop
 
 ACCOUNT = "123456789012"
 REGION = "us-east-1"
-
-
-class Timer:
-    def __init__(self, call: Callable[[], object]) -> None:
-        self.call: Callable[[], object] | None = call
-
-    def cancel(self) -> None:
-        self.call = None
 
 
 class Watch:
@@ -44,62 +36,36 @@ class Watch:
         return
 
 
-class DeskHost:
-    """A host on a manual clock: threads' work and timers wait until `run`.
+class DeskHost(SteppedLoop):
+    """A host over a log, stepped by hand.
 
     Attributes:
         held: puts wait in `later` while it is set, as behind a slow disk.
         refusal: what the next puts fail with.
-        submitted: pieces of work that were handed to threads.
         rounds: of the loop, that `run` has made.
     """
 
     def __init__(self, log: Log, clock: ManualClock) -> None:
+        super().__init__(clock)
         self.log = log
-        self.clock = clock
         self.folder = log.folder
         self.transition_s = 0.0
         self.held = False
         self.later: list[tuple[StreamMap, Sequence[Part], Callable[[list[PutResult]], object]]] = []
         self.refusal: KflowError | None = None
-        self.submitted = 0
         self.rounds = 0
         self.puts = 0
         self.notices: list[tuple[str, str]] = []
         self.maps: dict[int, StreamMap] = {}
-        self._work: list[tuple[Callable[[], Any], Callable[[Any], object]]] = []
-        self._timers: list[tuple[int, int, Timer]] = []
-        self._serial = itertools.count()
-
-    def now_ms(self) -> int:
-        return self.clock.epoch_ms
-
-    def call_later(self, seconds: float, call: Callable[[], object]) -> Timer:
-        timer = Timer(call)
-        due = self.clock.epoch_ms + round(seconds * 1000)
-        heapq.heappush(self._timers, (due, next(self._serial), timer))
-        return timer
-
-    def submit(self, work: Callable[[], Any], then: Callable[[Any], object]) -> None:
-        self.submitted += 1
-        self._work.append((work, then))
 
     def run(self) -> None:
-        """Do what threads would do, and all timers that are due by now or within a second."""
-        while self._work or self._timers:
-            while self._work:
-                work, then = self._work.pop(0)
-                try:
-                    result: Any = work()
-                except KflowError as error:
-                    result = error
-                except Exception as error:  # noqa: BLE001  # as a host promises
-                    result = InternalError(f"{type(error).__name__}: {error}")
-                then(result)
+        """Do what threads would do, and all timers that are due within ten seconds."""
+        while self.errands or self._timers:
+            super().run()
             if self._timers:
                 self.rounds += 1
                 due, _, timer = heapq.heappop(self._timers)
-                if due > self.clock.epoch_ms + 10_000:
+                if due > self.clock.monotonic_ms + 10_000:
                     return
                 if timer.call is not None:
                     timer.call()

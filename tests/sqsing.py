@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import functools
-import heapq
 import itertools
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +12,12 @@ from kflow.aws.calls import Context, Place
 from kflow.aws.dispatch import Dispatcher
 from kflow.aws.shapes import Model
 from kflow.broker.folder import DataFolder
-from kflow.errors import InternalError, KflowError
+from kflow.clock import ManualClock
+from kflow.errors import KflowError
 from kflow.services.sqs.models import loose
 from kflow.services.sqs.parts import Parts
 from kflow.services.sqs.service import Sqs
+from tests.looping import SteppedLoop
 
 HOME = Place("123456789012", "us-east-1")
 BEGIN_MS = 1_700_000_000_000
@@ -30,69 +30,16 @@ def model() -> Model:
     return loose(models.load("sqs"))
 
 
-class _Timer:
-    def __init__(self) -> None:
-        self.is_cancelled = False
+class FakeHost(SteppedLoop):
+    """A host over a folder, stepped by hand."""
 
-    def cancel(self) -> None:
-        self.is_cancelled = True
-
-
-class FakeHost:
-    """A host on a manual clock: work and timers wait until `run` or `advance`."""
-
-    def __init__(self, path: Path, fsync: str) -> None:
+    def __init__(self, path: Path, fsync: str, clock: ManualClock) -> None:
+        super().__init__(clock)
         self.folder = DataFolder.open(path, create=True, region=HOME.region, account=HOME.account, fsync=fsync)
-        self.time_ms = BEGIN_MS
         self.notices: list[tuple[str, str]] = []
-        self.submitted = 0
-        self.work: list[tuple[Callable[[], Any], Callable[[Any], object]]] = []
-        self._timers: list[tuple[int, int, _Timer, Callable[[], object]]] = []
-        self._serial = itertools.count()
-
-    def now_ms(self) -> int:
-        return self.time_ms
-
-    def call_later(self, seconds: float, call: Callable[[], object]) -> _Timer:
-        timer = _Timer()
-        heapq.heappush(self._timers, (self.time_ms + round(seconds * 1000), next(self._serial), timer, call))
-        return timer
-
-    def submit(self, work: Callable[[], Any], then: Callable[[Any], object]) -> None:
-        self.submitted += 1
-        self.work.append((work, then))
 
     def notice(self, level: str, text: str) -> None:
         self.notices.append((level, text))
-
-    def run(self) -> None:
-        """Do all work that was handed to threads, and what follows from it."""
-        while self.work:
-            work, then = self.work.pop(0)
-            try:
-                result = work()
-            except KflowError as error:
-                result = error
-            except Exception as error:  # noqa: BLE001  # as the real one
-                result = InternalError(repr(error))
-            then(result)
-
-    def advance(self, milliseconds: int) -> None:
-        """Let time pass; timers fire when they are due."""
-        end = self.time_ms + milliseconds
-        self.run()
-        while self._timers and self._timers[0][0] <= end:
-            due, _, timer, call = heapq.heappop(self._timers)
-            self.time_ms = max(self.time_ms, due)
-            if not timer.is_cancelled:
-                call()
-            self.run()
-        self.time_ms = end
-
-    @property
-    def timers(self) -> int:
-        """How many timers run."""
-        return sum(not timer.is_cancelled for _, _, timer, _ in self._timers)
 
 
 class Begun:
@@ -128,13 +75,12 @@ class World:
 
     def __init__(self, path: Path, *, fsync: str = "none") -> None:
         self.path = path
-        self.host = FakeHost(path, fsync)
+        self.host = FakeHost(path, fsync, ManualClock(BEGIN_MS))
         self.start()
 
     def start(self) -> None:
         """Begin anew with what is on the disk, as after a kill."""
-        time_ms, self.host = self.host.time_ms, FakeHost(self.path, self.host.folder.fsync)
-        self.host.time_ms = time_ms
+        self.host = FakeHost(self.path, self.host.folder.fsync, self.host.clock)
         self.service = Sqs(Parts(host=self.host, home=HOME, url=lambda: HERE))
         self.dispatcher = Dispatcher([self.service], {"sqs": model()}, call_later=self.host.call_later)
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import heapq
-import itertools
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,6 +16,7 @@ from kflow.errors import KflowError
 from kflow.kinesis.registry import Registry
 from kflow.services.kinesis.fanout import Fanout
 from kflow.services.kinesis.parts import Parts
+from tests.looping import SteppedLoop
 from tests.storing import Store
 
 STREAM_ARN = "arn:aws:kinesis:us-east-1:123456789012:stream/orders"
@@ -25,46 +24,16 @@ FAST = f"{STREAM_ARN}/consumer/fast:1600000000"
 OTHER = f"{STREAM_ARN}/consumer/other:1600000001"
 
 
-class Timer:
-    """A call that is due later."""
-
-    def __init__(self, call: Callable[[], object]) -> None:
-        self.call: Callable[[], object] | None = call
-
-    def cancel(self) -> None:
-        self.call = None
-
-
-class Host:
+class Host(SteppedLoop):
     """A host whose threads and timers run when a test says so; time is the store's."""
 
     def __init__(self, store: Store) -> None:
+        super().__init__(store.clock)
         self.store = store
         self.folder = store.folder
         self.transition_s = 0.0
         self.maps = {store.stream.id: store.stream}
-        self.errands: list[Callable[[], object]] = []
-        self._timers: list[tuple[int, int, Timer]] = []
-        self._order = itertools.count()
         self.readers: dict[tuple[int, int], list[Callable[[], object]]] = {}
-
-    def now_ms(self) -> int:
-        return self.store.clock.epoch_ms
-
-    def call_later(self, seconds: float, call: Callable[[], object]) -> Timer:
-        timer = Timer(call)
-        heapq.heappush(self._timers, (self.now_ms() + round(seconds * 1000), next(self._order), timer))
-        return timer
-
-    def submit(self, work: Callable[[], Any], then: Callable[[Any], object]) -> None:
-        def run() -> None:
-            try:
-                found = work()
-            except KflowError as error:
-                found = error
-            then(found)
-
-        self.errands.append(run)
 
     def stream_by_id(self, stream_id: int) -> StreamMap | None:
         return self.maps.get(stream_id)
@@ -79,29 +48,9 @@ class Host:
         for news in list(self.readers.get((self.store.stream.id, shard), ())):
             news()
 
-    @property
-    def timers(self) -> int:
-        """How many calls are due some time."""
-        return sum(timer.call is not None for _, _, timer in self._timers)
-
     def settle(self) -> None:
         """Do all that is due now."""
-        while self.errands or (self._timers and self._timers[0][0] <= self.now_ms()):
-            while self.errands:
-                self.errands.pop(0)()
-            while self._timers and self._timers[0][0] <= self.now_ms():
-                call = heapq.heappop(self._timers)[2].call
-                if call is not None:
-                    call()
-
-    def advance(self, seconds: float) -> None:
-        """Let time pass, timer by timer."""
-        end = self.now_ms() + round(seconds * 1000)
-        self.settle()
-        while self._timers and self._timers[0][0] <= end:
-            self.store.clock.epoch_ms = max(self._timers[0][0], self.now_ms())
-            self.settle()
-        self.store.clock.epoch_ms = end
+        self.advance(0)
 
 
 class Watch:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from kflow.aws import cbor
@@ -44,6 +45,10 @@ class CborWire:
         except cbor.CborError:
             return None
         return bound.binary_input.quick(value)
+
+    def reader(self, bound: Bound) -> Callable[[bytes], Any]:
+        """See `Wire`."""
+        return partial(self.quick, bound)
 
     def exact(self, bound: Bound, value: Mapping[str, Any]) -> Any:
         """See `Wire`."""

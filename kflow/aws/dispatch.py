@@ -36,8 +36,8 @@ class Deferred(NamedTuple):
 
     Attributes:
         signing_name: in the credential scope.
-        target_prefix: of the `X-Amz-Target` header, without the dot.
-        json_version: `1.0` or `1.1`.
+        target_prefix: of the `X-Amz-Target` header, without the dot; empty where the service speaks no JSON.
+        json_version: `1.0` or `1.1`; empty as above.
         make: makes it, and its model; on the loop.
     """
 
@@ -203,7 +203,9 @@ class Dispatcher:
         except Exception as error:  # noqa: BLE001 # whatever a method raises, others must be served
             call.refuse(_broken(bound, error))
         else:
-            if isinstance(answer, Generator):
+            if type(answer) is dict:
+                call.answer(answer)
+            elif isinstance(answer, Generator):
                 self._slice(bound, call, answer)
             elif answer is not LATER:
                 call.answer(answer)  # type: ignore[arg-type] # what is neither is an output

@@ -41,6 +41,8 @@ _CORAL: Final = "com.amazon.coral.service#"
 _JSON: Final = b"application/json"
 
 Head = list[tuple[bytes, bytes]]
+Known = tuple[Bound, Wire, Callable[[bytes], Any]]
+"""An operation, the encoding of its input, and what reads that."""
 
 
 class Door:
@@ -73,6 +75,7 @@ class Door:
         self._dispatcher = dispatcher
         self._callers = Callers(home)
         self._guard = guard or Guard()
+        self._fine = self._guard.fine
         self._authenticate = authenticate
         self._own = own
         self._stranger = stranger
@@ -82,8 +85,9 @@ class Door:
         self._signing_names |= {each.signing_name for each in deferred.values()}
         self._ids = RequestIds()
         self._targets: dict[str, Bound] = {}
+        self._known: dict[tuple[str, str], Known] = {}  # by target and content type, where these suit each other
         self._prefixes = {model.target_prefix: name for name, model in dispatcher.models.items() if model.target_prefix}
-        self._prefixes |= {each.target_prefix: name for name, each in deferred.items()}
+        self._prefixes |= {each.target_prefix: name for name, each in deferred.items() if each.target_prefix}
         self._json = JsonWire("1.1")
         self._cbor = CborWire()
         self._wires: dict[str, Wire] = {}
@@ -112,9 +116,10 @@ class Door:
     def _admit(self, exchange: Exchange) -> None:
         headers = exchange.headers
         request_id, extended_id = self._ids.new()
-        if not self._guard.admits_host(headers.get("host")):
+        host = headers.get("host")
+        if host not in self._fine and not self._guard.admits_host(host):
             text = (
-                f"Host {headers.get('host')!r} is no name of this endpoint: "
+                f"Host {host!r} is no name of this endpoint: "
                 "call it by localhost or 127.0.0.1, or by the name it is bound to"
             )
             _respond_xml(exchange, [(b"x-amzn-RequestId", request_id.encode())], AccessRefused(text))
@@ -123,10 +128,10 @@ class Door:
         origin = headers.get("origin")
         if origin is not None and not self._admit_origin(exchange, origin, head):
             return
-        if exchange.target.startswith(OWN) and self._own is not None:
+        if self._own is not None and exchange.target.startswith(OWN):
             self._own(exchange)
             return
-        head.append((b"x-amz-id-2", extended_id.encode()))
+        head.append((b"x-amz-id-2", extended_id))
         is_aimed = "x-amz-target" in headers or not (self._formats or self._late)
         if not is_aimed and self._try_formats(exchange, head, request_id):
             return
@@ -159,21 +164,30 @@ class Door:
         if exchange.method != "POST":
             _respond_xml(exchange, head, AccessRefused(self._strange(exchange) or _UNNAMED))
             return
-        target = headers.get("x-amz-target", "")
-        bound = self._targets.get(target) or self._find(target)
-        content_type = headers.get("content-type", "")
-        wire = self._wires.get(content_type)
-        if wire is None:
-            content_type = content_type.partition(";")[0].strip().lower()
+        target, content_type = headers.get("x-amz-target", ""), headers.get("content-type", "")
+        bound: Bound | None
+        wire: Wire | None
+        if body and (known := self._known.get((target, content_type))) is not None:
+            bound, wire, read = known
+            given = read(body)
+        else:
+            bound = self._targets.get(target) or self._find(target)
             wire = self._wires.get(content_type)
-        if not body:
-            kind: AwsError = UnknownOperation(self._strange(exchange)) if bound is None else SerializationFailed()
-            self._refuse(exchange, head, wire if isinstance(wire, JsonWire) else self._cbor, kind)
-            return
-        if wire is None or (bound is not None and not self._speaks(bound, wire)):
-            self._refuse_type(exchange, head, bound, content_type)
-            return
-        given = None if bound is None else wire.quick(bound, body)
+            if wire is None:
+                content_type = content_type.partition(";")[0].strip().lower()
+                wire = self._wires.get(content_type)
+            if not body:
+                kind: AwsError = UnknownOperation(self._strange(exchange)) if bound is None else SerializationFailed()
+                self._refuse(exchange, head, wire if isinstance(wire, JsonWire) else self._cbor, kind)
+                return
+            if wire is None or (bound is not None and not self._speaks(bound, wire)):
+                self._refuse_type(exchange, head, bound, content_type)
+                return
+            given = None
+            if bound is not None:
+                read = wire.reader(bound)
+                self._known[target, content_type] = bound, wire, read
+                given = read(body)
         plain: dict[str, Any] | None = None
         if given is None:
             try:
@@ -186,15 +200,17 @@ class Door:
                 return
         assert bound is not None
         caller = self._callers.of(headers, exchange.target)
-        accepted = self._wires.get(headers.get("accept", ""), wire)
-        try:
-            if self._authenticate is not None:
-                self._authenticate(exchange, bound.operation.model)
-            if plain is not None:
-                given = wire.exact(bound, plain)
-        except AwsError as error:
-            self._refuse(exchange, head, accepted, error, bound)
-            return
+        accept = headers.get("accept")
+        accepted = wire if accept is None else self._wires.get(accept, wire)
+        if plain is not None or self._authenticate is not None:
+            try:
+                if self._authenticate is not None:
+                    self._authenticate(exchange, bound.operation.model)
+                if plain is not None:
+                    given = wire.exact(bound, plain)
+            except AwsError as error:
+                self._refuse(exchange, head, accepted, error, bound)
+                return
         context = Context(
             place=caller.place,
             request_id=request_id,

@@ -15,7 +15,11 @@ _KEPT: Final = 256
 
 
 class Guard:
-    """Decides by header; remembers what was fine."""
+    """Decides by header.
+
+    Attributes:
+        fine: values of `Host` that were admitted; always the same set.
+    """
 
     def __init__(self, hosts: Iterable[str] | None = ()) -> None:
         """Admit loopback, and these.
@@ -23,19 +27,19 @@ class Guard:
         Args:
             hosts: names, besides those of loopback, by which the endpoint may be called; None: any.
         """
+        self.fine: set[str] = set()
         self._hosts = None if hosts is None else {host.lower().strip("[]") for host in hosts}
-        self._fine: set[str] = set()
 
     def admits_host(self, host: str | None) -> bool:
         """Whether a `Host` header means this endpoint. Without one no browser is at work."""
-        if host is None or host in self._fine or self._hosts is None:
+        if host is None or host in self.fine or self._hosts is None:
             return True
         name = _name(f"//{host}")
         if name is None or not (_is_loopback(name) or name in self._hosts):
             return False
-        if len(self._fine) >= _KEPT:
-            self._fine.clear()
-        self._fine.add(host)
+        if len(self.fine) >= _KEPT:
+            self.fine.clear()
+        self.fine.add(host)
         return True
 
     def admits_origin(self, origin: str) -> bool:

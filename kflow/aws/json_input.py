@@ -95,7 +95,7 @@ class JsonInput:
     def quick(self, body: bytes) -> Any:
         """The input as a struct; None: it takes `exact` to say what it is, or what is wrong with it."""
         blobs = self._blobs
-        if self._decode is None or _is_crowded(body):
+        if self._decode is None or (len(body) > MOST and _is_crowded(body)):
             return None
         try:
             if not body.isascii():
@@ -110,7 +110,7 @@ class JsonInput:
                 blobs.put_back(given, texts)
             else:
                 given = self._decode(body)
-                if _BITS_LEFT.search(body):
+                if b'="' in body and _BITS_LEFT.search(body):
                     return None
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError):
             return None

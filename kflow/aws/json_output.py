@@ -41,7 +41,7 @@ class JsonOutput:
         Raises:
             LookupError, TypeError, ValueError: it is none; a bug of whoever made it.
         """
-        return encode(self._structure(shape)(value))
+        return encode((self._structures.get(shape.name) or self._structure(shape))(value))
 
     def sliced(self, shape: Structure, value: Mapping[str, Any]) -> Generator[None, None, list[bytes]]:
         """The same in pieces, a slice a step. Raises as `bytes_of`."""

@@ -1,7 +1,7 @@
 """Strict authentication: Signature Version 4, by header or by query, checked against configured keys.
 
 Checks come in AWS's order: what is missing, whose key it is, its scope, its time, and the signature itself. Session
-tokens are signed like any header and mean nothing here (chosen: a key has no session, so none expires).
+tokens count for keys that STS gave out; with configured keys they are signed like any header and mean nothing (chosen).
 
 Source: documented: IAM User Guide, Signature Version 4; recorded: kinesalite's test-suite (missing parts); texts of
 answers of AWS quoted by its users (scope, time, mismatch).
@@ -16,7 +16,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Protocol
 from urllib.parse import quote, unquote
 
 from kflow.aws.shapes import Model
@@ -42,6 +42,7 @@ _MISMATCH: Final = (
     "and signing method. Consult the service documentation for details."
 )
 _UNKNOWN: Final = "The security token included in the request is invalid."
+_EXPIRED: Final = "The security token included in the request is expired"
 _QUERY: Final = ("X-Amz-Algorithm", "X-Amz-Credential", "X-Amz-Signature", "X-Amz-SignedHeaders", "X-Amz-Date")
 
 
@@ -102,6 +103,25 @@ _S3 = _Names(
 _FAMILIES: Final = {"json": _JSON, "rest-json": _REST_JSON}
 
 
+class Temporary(Protocol):
+    """Credentials that were given out for a while."""
+
+    @property
+    def secret(self) -> str:
+        """The secret of the key."""
+        ...
+
+    @property
+    def token(self) -> str:
+        """What each request must hold."""
+        ...
+
+    @property
+    def expires_ms(self) -> int:
+        """Milliseconds since the epoch."""
+        ...
+
+
 class _Claim(NamedTuple):
     """What a request says of its signature.
 
@@ -120,13 +140,20 @@ class _Claim(NamedTuple):
 class Verifier:
     """Checks requests against keys. A body's hash costs about 1 ms a MiB."""
 
-    def __init__(self, secrets: Mapping[str, str], now_ms: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        secrets: Mapping[str, str],
+        now_ms: Callable[[], int],
+        temporary: Callable[[str], Temporary | None] = lambda _: None,
+    ) -> None:
         """Check against these.
 
         Args:
             secrets: secret by access key id.
             now_ms: milliseconds since the epoch.
+            temporary: what was given out, by access key id; None: nothing was under that key.
         """
+        self._temporary = temporary
         self._secrets = dict(secrets)
         self._now_ms = now_ms
         self._keys: dict[tuple[str, str], bytes] = {}
@@ -158,7 +185,12 @@ class Verifier:
         key_id, (day, _, named, terminator) = "/".join(scope[:-4]), scope[-4:]
         secret = self._secrets.get(key_id)
         if secret is None:
-            return names.error(names.unknown_key, _UNKNOWN)
+            found = self._temporary(key_id)
+            if found is None or _token(exchange, claim) != found.token:
+                return names.error(names.unknown_key, _UNKNOWN)
+            if found.expires_ms <= self._now_ms():
+                return names.error("ExpiredToken", _EXPIRED)
+            secret = found.secret
         said: list[str] = []
         if terminator != _TERMINATOR:
             said.append(f"Credential should be scoped with a valid terminator: '{_TERMINATOR}', not '{terminator}'. ")
@@ -201,6 +233,12 @@ class Verifier:
                 self._keys.clear()
             self._keys[key_id, "/".join(scope)] = found
         return found
+
+
+def _token(exchange: Exchange, claim: _Claim) -> str:
+    """The session token, by header or by query; empty: there is none."""
+    in_query = next((unquote(value) for name, value in claim.query if unquote(name) == "X-Amz-Security-Token"), "")
+    return exchange.headers.get("x-amz-security-token", in_query)
 
 
 def _claim(exchange: Exchange, names: _Names) -> _Claim:

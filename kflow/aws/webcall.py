@@ -16,7 +16,7 @@ from kflow.aws.shapes import Operation, Structure
 from kflow.aws.slicing import is_long
 from kflow.aws.wires import Wire, error_body
 from kflow.errors import AwsError, KflowError
-from kflow.web.exchange import Exchange, Headers
+from kflow.web.exchange import Body, Exchange, Headers
 
 logger = logging.getLogger(__name__)
 
@@ -44,26 +44,30 @@ class WireWriter:
 
     Attributes:
         call_later: of the loop.
+        head: what all answers have.
     """
 
     def __init__(self, wire: Wire, call_later: CallLater) -> None:
         self.call_later = call_later
         self._write = wire.write
         self._wire = wire
-        self._head = ((b"Content-Type", wire.content_type),)
+        self.head: Headers = ((b"Content-Type", wire.content_type),)
         self._empty: Mapping[str, Any] = {}
         self.vocabulary = wire.vocabulary
 
     def serialise(self, operation: Operation, output: Output, request_id: str) -> Response:  # noqa: ARG002 # as `Writer`
         """See `Writer`. Without an output shape the body is empty."""
+        return Response(operation.http_status, self.head, self.body(operation, output))
+
+    def body(self, operation: Operation, output: Output) -> bytes:
+        """A success, without what is around it. Raises what a wrong output raises."""
         shape = operation.output
-        body = b"" if shape is None else self._write(shape, self._empty if output is None else output)
-        return Response(operation.http_status, self._head, body)
+        return b"" if shape is None else self._write(shape, self._empty if output is None else output)
 
     def sliced(self, operation: Operation, output: Output) -> Generator[None, None, Response] | None:
         """The same, a slice a step; None where it is short."""
         shape = operation.output
-        if output is None or shape is None:
+        if output is None or shape is None or _LONG.isdisjoint(map(type, output.values())):
             return None
         for value in output.values():
             if type(value) in _LONG and is_long(value):
@@ -74,7 +78,7 @@ class WireWriter:
         self, operation: Operation, shape: Structure, output: Mapping[str, Any]
     ) -> Generator[None, None, Response]:
         body = yield from self._wire.write_sliced(shape, output)
-        return Response(operation.http_status, self._head, body)
+        return Response(operation.http_status, self.head, body)
 
     def error(self, operation: Operation | None, error: AwsError, request_id: str) -> Response:  # noqa: ARG002 # as above
         """See `Writer`. Where a service spoke the query protocol once, its code of that time is said too.
@@ -82,11 +86,11 @@ class WireWriter:
         Source: documented: Smithy, awsQueryCompatible trait.
         """
         if operation is None or "awsQueryCompatible" not in operation.model.metadata:
-            return Response(error.http_status, self._head, error_body(self._wire, error))
+            return Response(error.http_status, self.head, error_body(self._wire, error))
         kind = "Sender" if error.sender_fault else "Receiver"
         code = (b"x-amzn-query-error", f"{error.query_code or error.code};{kind}".encode())
         body = error_body(self._wire, error, f"com.amazonaws.{operation.model.service}#")
-        return Response(error.http_status, (*self._head, code), body)
+        return Response(error.http_status, (*self.head, code), body)
 
 
 class WebCall:
@@ -120,7 +124,10 @@ class WebCall:
 
     def answer(self, output: Output, then: Callable[[], object] | None = None) -> None:
         """It worked."""
-        work = self._serialised(output) if self._ends() else None
+        work = None
+        if not self._is_answered or self._ends():
+            self._is_answered = True
+            work = self._serialised(output)
         if work is not None:
             self._go_on(work, then)
         elif then is not None:
@@ -130,14 +137,18 @@ class WebCall:
         """Respond; or what there is to do before, a slice a step."""
         writer = self._writer
         try:
-            work = writer.sliced(self._operation, output) if isinstance(writer, WireWriter) else None
-            if work is not None:
-                return work
-            response = writer.serialise(self._operation, output, self.context.request_id)
+            if isinstance(writer, WireWriter):
+                work = writer.sliced(self._operation, output)
+                if work is not None:
+                    return work
+                status, headers = self._operation.http_status, writer.head
+                body: Body = writer.body(self._operation, output)
+            else:
+                status, headers, body = writer.serialise(self._operation, output, self.context.request_id)
         except Exception as error:  # noqa: BLE001 # whatever a method returns, the caller gets an answer
             self._fail(error)
         else:
-            self._exchange.respond(response.status, [*self._head, *response.headers], response.body)
+            self._exchange.respond(status, [*self._head, *headers], body)
         return None
 
     def _go_on(self, work: Generator[None, None, Response], then: Callable[[], object] | None) -> None:

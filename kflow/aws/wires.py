@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from typing import Any, Protocol
 
 from kflow.aws.dispatch import Bound
@@ -28,6 +28,10 @@ class Wire(Protocol):
 
     def quick(self, bound: Bound, body: bytes) -> Any:
         """The input as a struct; None: it takes `plain` and `exact` to say what it is, or what is wrong with it."""
+        ...
+
+    def reader(self, bound: Bound) -> Callable[[bytes], Any]:
+        """`quick` of one operation, for whoever asks often."""
         ...
 
     def plain(self, body: bytes) -> dict[str, Any]:
@@ -72,6 +76,10 @@ class JsonWire:
     def quick(self, bound: Bound, body: bytes) -> Any:
         """See `Wire`."""
         return bound.json_input.quick(body)
+
+    def reader(self, bound: Bound) -> Callable[[bytes], Any]:
+        """See `Wire`."""
+        return bound.json_input.quick
 
     def exact(self, bound: Bound, value: Mapping[str, Any]) -> Any:
         """See `Wire`."""

@@ -4,28 +4,21 @@
       |  with a delay: hidden until then                       +--remove--> gone
       +--set aside--> on its way to another queue --remove--> gone; a kill brings it back
 
-SQLite in a file of its own, one transaction a turn: a kill leaves the turn done or not done. With `always` a turn is
-durable when it ends; else a loss of power may take back the last turns. What only messages in order need (groups) is
-kept beside them: a group is ready when its oldest message is visible.
-
-A store has one process, which locks the file, and is used by one thread at a time.
+With `always` a turn is durable when it ends; else a loss of power may take back the last turns. What only messages in
+order need (groups) is kept beside them: a group is ready when its oldest message is visible.
 """
 
 from __future__ import annotations
 
-import contextlib
 import os
-from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Sequence
 from typing import Any, Final, NamedTuple
 
-from kflow.broker.files import Files
-from kflow.errors import Damaged, StorageError, StorageFull
+from kflow.broker.queuefile import QueueFile
+from kflow.errors import Damaged, StorageError
 
 ASIDE_MS: Final = 1 << 62
 """`visible_ms` of a message that is set aside."""
-_VERSION: Final = 1
-_CACHE_KIB: Final = 512
 _NUMBERS: Final = 1 << 20
 """Numbers taken at a time, so that none is given twice, whatever is removed and whenever the process ends."""
 _SYNCHRONOUS: Final = {"always": "FULL", "interval": "NORMAL", "none": "OFF"}
@@ -49,7 +42,6 @@ CREATE TABLE recent (
 ) WITHOUT ROWID;
 CREATE INDEX by_until ON recent (until_ms);
 """
-_SUFFIXES: Final = ("", "-wal", "-shm", "-journal")
 _COLUMNS: Final = "number, grouped, sent_ms, aged_ms, visible_ms, receives, first_ms, received_ms"
 
 
@@ -140,7 +132,7 @@ class Counts(NamedTuple):
     delayed: int
 
 
-class MessageStore:
+class MessageStore(QueueFile):
     """One queue's.
 
     Args:
@@ -153,64 +145,22 @@ class MessageStore:
         Damaged: it is no queue any more.
     """
 
-    def __init__(self, path: str, *, fsync: str, create: bytes | None = None) -> None:
-        import sqlite3  # weight: 5 ms that only queues pay
+    _WHAT = "queue"
+    _COUNTED = "messages"
+    _OTHER_VERSION = "upgrade, or remove the file"
+    _DAMAGED = "delete the queue and create it again"
 
-        self._path = path
-        self._broken = sqlite3.Error
+    def __init__(self, path: str, *, fsync: str, create: bytes | None = None) -> None:
+        def make() -> None:
+            if create is None:
+                raise NeverMade(f"{path} holds no queue: it was never made")
+            self._create(_SCHEMA, lambda: self.set_fact("queue", create))
+
         self._next = self._last = 0
         self._turns = 0
-        with self._said("open"):
-            if create is not None:
-                self._claim()
-            self._sql = sqlite3.connect(
-                f"{Path(path).as_uri()}?mode=rw", uri=True, isolation_level=None, check_same_thread=False, timeout=10
-            )
-            try:
-                for pragma in (
-                    "locking_mode = EXCLUSIVE",  # nobody else reads it, and no file holds what would be shared
-                    "journal_mode = WAL",
-                    f"synchronous = {_SYNCHRONOUS[fsync]}",
-                    f"cache_size = -{_CACHE_KIB}",
-                ):
-                    self._sql.execute(f"PRAGMA {pragma}").fetchall()
-                (version,) = self._one("PRAGMA user_version")
-                if create is not None:
-                    self._sql.executescript(f"BEGIN IMMEDIATE;{_SCHEMA}PRAGMA user_version = {_VERSION}")
-                    self.set_fact("queue", create)
-                    self._sql.execute("COMMIT")
-                elif version == 0:
-                    raise NeverMade(f"{path} holds no queue: it was never made")
-                elif version != _VERSION:
-                    raise StorageError(f"{path} was written by another version of kflow: upgrade, or remove the file")
-                (self.count,) = self._one("SELECT count(*) FROM messages")
-            except BaseException:
-                self._sql.close()
-                raise
-
-    count: int
-    """How many messages there are, whatever their state."""
-
-    @contextlib.contextmanager
-    def turn(self) -> Iterator[None]:
-        """All that is done within is kept as a whole, or not at all.
-
-        Raises:
-            StorageFull: there is no room; nothing was kept.
-            StorageError: it cannot be written; nothing was kept.
-        """
-        with self._said("write"):
-            count = self.count
-            self._sql.execute("BEGIN IMMEDIATE")
-            try:
-                yield
-                self._sql.execute("COMMIT")
-            except BaseException:
-                self.count = count
-                self._next = self._last = 0  # what was taken of the numbers is not kept
-                if self._sql.in_transaction:
-                    self._sql.execute("ROLLBACK")
-                raise
+        if create is not None:
+            _claim(path)
+        super().__init__(path, synchronous=_SYNCHRONOUS[fsync], make=make, may_begin=False)
 
     # ------------------------------------------------------------------ facts
 
@@ -384,16 +334,8 @@ class MessageStore:
 
     # ------------------------------------------------------------------ inside
 
-    def close(self) -> None:
-        """Close the file; what was kept is kept."""
-        self._sql.close()
-
-    def _claim(self) -> None:
-        """Make the file, where none is."""
-        try:
-            os.close(os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o666))
-        except OSError as error:
-            raise StorageError(f"cannot make the queue's file {self._path}: {error.strerror}") from error
+    def _undone(self) -> None:
+        self._next = self._last = 0  # what was taken of the numbers is not kept
 
     def _messages(self, where: str, values: tuple[Any, ...]) -> list[Message]:
         found = self._sql.execute(f"SELECT {_COLUMNS}, id, more, body FROM messages WHERE {where}", values)  # noqa: S608  # constants
@@ -422,25 +364,10 @@ class MessageStore:
             self._sql.execute("UPDATE groups SET ready_ms = ? WHERE grouped = ?", (visible_ms, grouped))
         return int(grouped)
 
-    @contextlib.contextmanager
-    def _said(self, what: str) -> Iterator[None]:
-        try:
-            yield
-        except self._broken as error:
-            text = f"cannot {what} the queue {self._path}: {error}"
-            name = getattr(error, "sqlite_errorname", "")
-            if name.startswith("SQLITE_FULL"):
-                raise StorageFull(f"{text}; free some space and try again") from error
-            if name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):
-                raise Damaged(f"{text}; delete the queue and create it again") from error
-            raise StorageError(text) from error
 
-
-def remove(path: str, files: Files) -> None:
-    """Remove the file of a store that is closed, however much of it is there.
-
-    Raises:
-        OSError: it cannot be removed.
-    """
-    for suffix in reversed(_SUFFIXES):
-        files.discard(path + suffix)
+def _claim(path: str) -> None:
+    """Make the file, where none is."""
+    try:
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o666))
+    except OSError as error:
+        raise StorageError(f"cannot make the queue's file {path}: {error.strerror}") from error

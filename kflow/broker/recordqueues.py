@@ -4,27 +4,19 @@
     a row --acknowledge--> gone        --too many receives--> dead        --retention--> gone
 
 A row holds the record's position in the log, never its data. What lies before a shard's position and has no row was
-acknowledged, or has expired. SQLite in a file of its own, one transaction a turn: a kill leaves the turn done or not
-done. With `always` a turn is durable when it ends; else a loss of power may take back the last turns, and their records
-are received again.
-
-A ledger has one process, which locks the file, and is used by one thread at a time.
+acknowledged, or has expired. With `always` a turn is durable when it ends; else a loss of power may take back the last
+turns, and their records are received again.
 """
 
 from __future__ import annotations
 
-import contextlib
 import os
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Final, NamedTuple
 
-from kflow.broker.files import Files
-from kflow.errors import Damaged, StorageError, StorageFull
+from kflow.broker.queuefile import QueueFile
 from kflow.records import Position
 
-_VERSION: Final = 1
-_CACHE_KIB: Final = 512
 _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS cursors (shard INTEGER PRIMARY KEY, at INTEGER NOT NULL, record INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS records (
@@ -35,7 +27,6 @@ CREATE TABLE IF NOT EXISTS records (
 CREATE INDEX IF NOT EXISTS by_visible ON records (dead, visible_ms);
 CREATE INDEX IF NOT EXISTS by_arrival ON records (arrival_ms);
 """
-_SUFFIXES: Final = ("", "-wal", "-shm", "-journal")
 
 
 class Row(NamedTuple):
@@ -66,7 +57,7 @@ class Row(NamedTuple):
     dead: int
 
 
-class Ledger:
+class Ledger(QueueFile):
     """One queue's.
 
     Raises:
@@ -74,54 +65,14 @@ class Ledger:
         Damaged: it is not a ledger any more.
     """
 
+    _WHAT = "ledger"
+    _COUNTED = "records"
+    _OTHER_VERSION = "delete the queue, or upgrade"
+    _DAMAGED = "the stream is not touched: delete the queue and create it again"
+
     def __init__(self, path: str, *, fsync: str, create: bool = False) -> None:
-        import sqlite3  # weight: 5 ms that only queues pay
-
-        self._path = path
-        self._broken = sqlite3.Error
-        with self._said("open"):
-            uri = f"{Path(path).as_uri()}?mode={'rwc' if create else 'rw'}"  # one that is lost is not made up
-            self._sql = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False, timeout=10)
-            try:
-                for pragma in (
-                    "locking_mode = EXCLUSIVE",  # nobody else reads it, and no file holds what would be shared
-                    "journal_mode = WAL",
-                    f"synchronous = {'FULL' if fsync == 'always' else 'NORMAL'}",
-                    f"cache_size = -{_CACHE_KIB}",
-                ):
-                    self._sql.execute(f"PRAGMA {pragma}").fetchall()
-                (version,) = self._sql.execute("PRAGMA user_version").fetchone()
-                if version not in (0, _VERSION):
-                    raise StorageError(f"{path} was written by another version of kflow: delete the queue, or upgrade")
-                if version == 0:
-                    self._sql.executescript(f"BEGIN IMMEDIATE;{_SCHEMA}PRAGMA user_version = {_VERSION};COMMIT")
-                (self.count,) = self._sql.execute("SELECT count(*) FROM records").fetchone()
-            except BaseException:
-                self._sql.close()
-                raise
-
-    count: int
-    """How many rows there are."""
-
-    @contextlib.contextmanager
-    def turn(self) -> Iterator[None]:
-        """All that is done within is kept as a whole, or not at all.
-
-        Raises:
-            StorageFull: there is no room; nothing was kept.
-            StorageError: it cannot be written; nothing was kept.
-        """
-        with self._said("write"):
-            count = self.count
-            self._sql.execute("BEGIN IMMEDIATE")
-            try:
-                yield
-                self._sql.execute("COMMIT")
-            except BaseException:
-                self.count = count
-                if self._sql.in_transaction:
-                    self._sql.execute("ROLLBACK")
-                raise
+        synchronous = "FULL" if fsync == "always" else "NORMAL"
+        super().__init__(path, synchronous=synchronous, make=lambda: self._create(_SCHEMA), may_begin=create)
 
     def cursors(self) -> dict[int, Position]:
         """Where the next record that is new lies, by shard; a shard without one begins at its beginning."""
@@ -188,34 +139,7 @@ class Ledger:
         """Remove the rows of records that arrived before a time."""
         self.count -= self._sql.execute("DELETE FROM records WHERE arrival_ms < ?", (before_ms,)).rowcount
 
-    def close(self) -> None:
-        """Close the file; what was kept is kept."""
-        self._sql.close()
-
-    @contextlib.contextmanager
-    def _said(self, what: str) -> Iterator[None]:
-        try:
-            yield
-        except self._broken as error:
-            text = f"cannot {what} the ledger {self._path}: {error}"
-            name = getattr(error, "sqlite_errorname", "")
-            if name.startswith("SQLITE_FULL"):
-                raise StorageFull(f"{text}; free some space and try again") from error
-            if name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):
-                raise Damaged(f"{text}; the stream is not touched: delete the queue and create it again") from error
-            raise StorageError(text) from error
-
 
 def ledger_path(folder: str, name: str) -> str:
     """Where the ledger of that name lies."""
     return os.path.join(folder, f"{name}.db")
-
-
-def remove(folder: str, name: str, files: Files) -> None:
-    """Remove a ledger that is closed, however much of it is there.
-
-    Raises:
-        OSError: it cannot be removed.
-    """
-    for suffix in reversed(_SUFFIXES):
-        files.discard(ledger_path(folder, name) + suffix)

@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import NamedTuple, Protocol
 
 from kflow.broker.sequence import Parsed, parse, shard_id, shard_index
+from kflow.cli.arguments import Arguments, Parser
 from kflow.errors import UsageError
 from kflow.records import Position
 
@@ -81,6 +82,24 @@ def parse_shard(text: str | None, start: Start) -> int | None:
     if named not in (None, index):
         raise UsageError(f"that sequence number is of shard {named}, not of shard {index}")
     return index
+
+
+def most_of(arguments: Arguments) -> int | None:
+    """How many records `--count` allows; None for no end.
+
+    Raises:
+        UsageError: it allows none.
+    """
+    most: int | None = arguments.count
+    if most is not None and most < 1:
+        raise UsageError(f"--count must be at least 1, not {most}")
+    return most
+
+
+def add_choice_flags(parser: Parser) -> None:
+    """`--shard`, `--count`."""
+    parser.add_argument("--shard", metavar="S", help="one shard: its number or id")
+    parser.add_argument("--count", type=int, metavar="N", help="stop after N records")
 
 
 def resolve(start: Start, reader: Seeker, *, after: bool = False) -> Position:

@@ -8,7 +8,7 @@ from itertools import islice
 from kflow.arn import stream_name
 from kflow.cli.arguments import Arguments, Command, Parser, settings_of
 from kflow.cli.paths import folder_of
-from kflow.cli.positions import FORMS, parse_shard, parse_start
+from kflow.cli.positions import FORMS, add_choice_flags, most_of, parse_shard, parse_start
 from kflow.cli.progress import Progress
 from kflow.cli.remote import add_remote_flags, records, remote_of
 from kflow.cli.terminal import Terminal, count
@@ -22,8 +22,7 @@ def pull(arguments: Arguments, terminal: Terminal) -> int:
     from kflow import producing
     from kflow.runtime import admin
 
-    if arguments.count is not None and arguments.count < 1:
-        raise UsageError(f"--count must be at least 1, not {arguments.count}")
+    most = most_of(arguments)
     settings = settings_of(arguments)
     # `--data-dir` is where records go here, and no contradiction to where they come from.
     remote = remote_of(_without_folder(arguments))
@@ -42,8 +41,8 @@ def pull(arguments: Arguments, terminal: Terminal) -> int:
         made = admin.create_stream(folder, name, summary["OpenShardCount"], max_record_bytes=kib * 1024)
         terminal.note(f"created stream {name} with {count(len(made.shards), 'shard')} in {folder.path}")
     found = records(remote, arguments.stream, start, shard=shard, follow=arguments.follow, until_ms=until_ms)
-    source = islice(found, arguments.count)
-    progress = Progress(terminal, "records", arguments.count)
+    source = islice(found, most)
+    progress = Progress(terminal, "records", most)
     done = 0
     with producing.runtime(folder.path):
         while batch := list(islice(source, _BATCH if not arguments.follow else 1)):
@@ -75,8 +74,7 @@ def configure(parser: Parser) -> None:
     parser.add_argument("--into", metavar="NAME", help="the local stream; default the same name, created if missing")
     parser.add_argument("--from", dest="start", metavar="P", default="trim_horizon", help=f"{FORMS}; default all")
     parser.add_argument("--to", dest="until", metavar="TIME", help="leave out what arrived after this")
-    parser.add_argument("--shard", metavar="S", help="one shard: its number or id")
-    parser.add_argument("--count", type=int, metavar="N", help="stop after N records")
+    add_choice_flags(parser)
     parser.add_argument("--follow", action="store_true", help="go on with what comes, until Ctrl-C")
     add_remote_flags(parser)
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from kflow.broker.hashkeys import middle
 from kflow.broker.sequence import shard_id, shard_index
+from kflow.cli import resharded
 from kflow.cli.arguments import Arguments
 from kflow.cli.progress import Progress
 from kflow.cli.remote import Remote, named
@@ -132,15 +133,14 @@ def _change(remote: Remote, arguments: Arguments, terminal: Terminal, begin: Cal
     after = {each["ShardId"]: _is_open(each) for each in remote.shards(arguments.name)}
     closed = [each for each, was_open in before.items() if was_open and not after.get(each, False)]
     opened = [each for each, is_open in after.items() if is_open and each not in before]
-    done = {
-        "stream": found["StreamName"],
-        "closed": closed,
-        "opened": opened,
-        "open_shards": sum(after.values()),
-    }
-    text = f"{found['StreamName']}: {_numbers(closed)} -> {_numbers(opened)}, "
-    terminal.answer(text + count(done["open_shards"], "open shard"), done, json=arguments.json)
-    return 0
+    return resharded.show(
+        arguments,
+        terminal,
+        stream=found["StreamName"],
+        closed=closed,
+        opened=opened,
+        open_shards=sum(after.values()),
+    )
 
 
 def _wait(remote: Remote, name: str, terminal: Terminal, is_done: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
@@ -185,10 +185,6 @@ def _is_open(shard: dict[str, Any]) -> bool:
 
 def _parents(shard: dict[str, Any]) -> list[str]:
     return [shard[name] for name in ("ParentShardId", "AdjacentParentShardId") if shard.get(name)]
-
-
-def _numbers(ids: Sequence[str]) -> str:
-    return ("shard " if len(ids) == 1 else "shards ") + ", ".join(str(shard_index(each)) for each in ids)
 
 
 def _summary(found: dict[str, Any]) -> dict[str, Any]:

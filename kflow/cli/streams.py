@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from kflow.cli import remote_streams
+import msgspec
+
+from kflow.cli import remote_streams, resharded
 from kflow.cli.arguments import Arguments, Command, Group, Parser, settings_of
 from kflow.cli.paths import folder_of, open_folder
-from kflow.cli.remote import add_remote_flags, remote_of
+from kflow.cli.remote import Remote, add_remote_flags, remote_of
 from kflow.cli.terminal import Terminal, count, size
 
 if TYPE_CHECKING:
     from kflow.broker.streammap import ShardInfo
-    from kflow.runtime.sharding import Resharded
     from kflow.runtime.survey import ShardSurvey, StreamSurvey
 
-_NAMED = 6
-"""More shards than this are not named one by one."""
+Run = Callable[[Arguments, Terminal], int]
 
 
 def list_streams(arguments: Arguments, terminal: Terminal) -> int:
     """One line a stream."""
-    if (remote := remote_of(arguments)) is not None:
-        return remote_streams.list_streams(remote, arguments, terminal)
     from kflow.runtime import survey
 
     streams = survey.streams(open_folder(arguments))
@@ -49,8 +47,6 @@ def list_streams(arguments: Arguments, terminal: Terminal) -> int:
 
 def create(arguments: Arguments, terminal: Terminal) -> int:
     """Create one."""
-    if (remote := remote_of(arguments)) is not None:
-        return remote_streams.create(remote, arguments, terminal)
     from kflow.runtime import admin
 
     settings = settings_of(arguments, streams=None)
@@ -67,8 +63,6 @@ def create(arguments: Arguments, terminal: Terminal) -> int:
 
 def describe(arguments: Arguments, terminal: Terminal) -> int:
     """Everything about one."""
-    if (remote := remote_of(arguments)) is not None:
-        return remote_streams.describe(remote, arguments, terminal)
     from kflow.runtime import survey
 
     folder = open_folder(arguments)
@@ -100,65 +94,30 @@ def describe(arguments: Arguments, terminal: Terminal) -> int:
 
 def split(arguments: Arguments, terminal: Terminal) -> int:
     """Split a shard."""
-    if (remote := remote_of(arguments)) is not None:
-        return remote_streams.split(remote, arguments, terminal)
     from kflow.runtime import sharding
 
-    folder = open_folder(arguments)
-    return _changed(sharding.split(folder, arguments.name, arguments.shard, arguments.at), arguments, terminal)
+    done = sharding.split(open_folder(arguments), arguments.name, arguments.shard, arguments.at)
+    return resharded.show(arguments, terminal, **msgspec.structs.asdict(done))
 
 
 def merge(arguments: Arguments, terminal: Terminal) -> int:
     """Merge two shards."""
-    if (remote := remote_of(arguments)) is not None:
-        return remote_streams.merge(remote, arguments, terminal)
     from kflow.runtime import sharding
 
-    folder = open_folder(arguments)
-    return _changed(sharding.merge(folder, arguments.name, arguments.shard, arguments.adjacent), arguments, terminal)
+    done = sharding.merge(open_folder(arguments), arguments.name, arguments.shard, arguments.adjacent)
+    return resharded.show(arguments, terminal, **msgspec.structs.asdict(done))
 
 
 def scale(arguments: Arguments, terminal: Terminal) -> int:
     """Have another number of open shards."""
-    if (remote := remote_of(arguments)) is not None:
-        return remote_streams.scale(remote, arguments, terminal)
     from kflow.runtime import sharding
 
-    folder = open_folder(arguments)
-    return _changed(sharding.scale(folder, arguments.name, arguments.shards), arguments, terminal)
-
-
-def _changed(done: Resharded, arguments: Arguments, terminal: Terminal) -> int:
-    if arguments.json:
-        terminal.json(
-            {
-                "stream": done.stream,
-                "closed": list(done.closed),
-                "opened": list(done.opened),
-                "open_shards": done.open_shards,
-            }
-        )
-        return 0
-    closed, opened = (_numbers(ids) for ids in (done.closed, done.opened))
-    terminal.line(f"{done.stream}: {closed} -> {opened}, {count(done.open_shards, 'open shard')}")
-    return 0
-
-
-def _numbers(ids: Sequence[str]) -> str:
-    """Shards in few words: `shard 3`, `shards 0, 1`, `shards 0 to 499`, `shards 0, 1, 7 … 91`."""
-    numbers = [int(each.rpartition("-")[2]) for each in ids]
-    head = "shard " if len(numbers) == 1 else "shards "
-    if len(numbers) > _NAMED and numbers[-1] - numbers[0] == len(numbers) - 1:
-        return f"{head}{numbers[0]} to {numbers[-1]}"
-    if len(numbers) > _NAMED:
-        return head + ", ".join(map(str, numbers[: _NAMED - 1])) + f" … {numbers[-1]}"
-    return head + ", ".join(map(str, numbers))
+    done = sharding.scale(open_folder(arguments), arguments.name, arguments.shards)
+    return resharded.show(arguments, terminal, **msgspec.structs.asdict(done))
 
 
 def delete(arguments: Arguments, terminal: Terminal) -> int:
     """Delete one, with its records, positions and parked records."""
-    if (remote := remote_of(arguments)) is not None:
-        return remote_streams.delete(remote, arguments, terminal)
     from kflow.runtime import admin
 
     folder = open_folder(arguments)
@@ -200,6 +159,16 @@ def _summary(stream: StreamSurvey) -> dict[str, Any]:
         "retention_hours": stream.retention_hours,
         "max_record_size_in_kib": stream.max_record // 1024,
     }
+
+
+def _either(here: Run, elsewhere: Callable[[Remote, Arguments, Terminal], int]) -> Run:
+    """Runs a command where the flags say."""
+
+    def run(arguments: Arguments, terminal: Terminal) -> int:
+        remote = remote_of(arguments)
+        return here(arguments, terminal) if remote is None else elsewhere(remote, arguments, terminal)
+
+    return run
 
 
 def _name(parser: Parser) -> None:
@@ -249,7 +218,7 @@ COMMAND = Group(
         Command(
             name="list",
             help="show every stream with what it holds",
-            run=list_streams,
+            run=_either(list_streams, remote_streams.list_streams),
             configure=add_remote_flags,
             reads=True,
             examples=(
@@ -261,7 +230,7 @@ COMMAND = Group(
         Command(
             name="create",
             help="create a stream",
-            run=create,
+            run=_either(create, remote_streams.create),
             configure=_configure_create,
             reads=True,
             examples=(
@@ -272,7 +241,7 @@ COMMAND = Group(
         Command(
             name="describe",
             help="show a stream's shards and what they hold",
-            run=describe,
+            run=_either(describe, remote_streams.describe),
             configure=_name,
             reads=True,
             examples=(("kflow streams describe orders", "shards, ranges, records"),),
@@ -280,7 +249,7 @@ COMMAND = Group(
         Command(
             name="split",
             help="split a shard in two; producers and handlers go on",
-            run=split,
+            run=_either(split, remote_streams.split),
             configure=_configure_split,
             reads=True,
             examples=(
@@ -291,7 +260,7 @@ COMMAND = Group(
         Command(
             name="merge",
             help="merge two shards whose hash keys are neighbours; producers and handlers go on",
-            run=merge,
+            run=_either(merge, remote_streams.merge),
             configure=_configure_merge,
             reads=True,
             examples=(("kflow streams merge orders 1 2", "shard 2 begins where shard 1 ends"),),
@@ -299,7 +268,7 @@ COMMAND = Group(
         Command(
             name="scale",
             help="split and merge until there are N open shards of even ranges; producers and handlers go on",
-            run=scale,
+            run=_either(scale, remote_streams.scale),
             configure=_configure_scale,
             reads=True,
             examples=(("kflow streams scale orders --shards 8", "from 4 to 16 shards are open now"),),
@@ -307,7 +276,7 @@ COMMAND = Group(
         Command(
             name="delete",
             help="delete a stream with its records",
-            run=delete,
+            run=_either(delete, remote_streams.delete),
             configure=_name_and_yes,
             reads=True,
             examples=(

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from kflow.cli.arguments import Arguments, Command, Parser
 from kflow.cli.live import printable, short
 from kflow.cli.paths import open_folder
-from kflow.cli.positions import FORMS, Start, parse_shard, parse_start, resolve
+from kflow.cli.positions import FORMS, Start, add_choice_flags, most_of, parse_shard, parse_start, resolve
 from kflow.cli.remote import add_remote_flags, remote_of
 from kflow.cli.remote import records as remote_records
 from kflow.cli.terminal import Terminal
@@ -48,18 +48,17 @@ def tail(arguments: Arguments, terminal: Terminal) -> int:
     """Write records until there are no more, or until interrupted."""
     follow = not arguments.no_follow
     start = parse_start(arguments.start or ("latest" if follow else "trim_horizon"))
-    if arguments.count is not None and arguments.count < 1:
-        raise UsageError(f"--count must be at least 1, not {arguments.count}")
+    most = most_of(arguments)
     if (remote := remote_of(arguments)) is not None:
         shard = parse_shard(arguments.shard, start)
         found = remote_records(remote, arguments.stream, start, shard=shard, follow=follow)
-        for each in islice(found, arguments.count):
+        for each in islice(found, most):
             _write(Seen(arguments.stream, *each), arguments, terminal)
         return 0
     folder = open_folder(arguments)
     stream = folder.map(arguments.stream)
     shards = _shards(stream, arguments.shard, start)
-    left = arguments.count
+    left = most
     while True:
         for record in _records(folder, stream, shards, start, follow=follow):
             _write(record, arguments, terminal)
@@ -201,8 +200,7 @@ def configure(parser: Parser) -> None:
     parser.add_argument(
         "--from", dest="start", metavar="P", help=f"{FORMS}; default latest, with --no-follow trim_horizon"
     )
-    parser.add_argument("--shard", metavar="S", help="one shard: its number or id")
-    parser.add_argument("--count", type=int, metavar="N", help="stop after N records")
+    add_choice_flags(parser)
     parser.add_argument("--no-follow", action="store_true", help="stop at the end")
     add_remote_flags(parser)
 

@@ -328,3 +328,9 @@ def _undotted(event: dict[str, Any], dotted: frozenset[str]) -> dict[str, Any]:
         else:  # one path, two values: either may match
             result[head] = [*before, {rest: value}] if type(before) is list else [before, {rest: value}]
     return result
+
+
+def object_test(rules: Sequence[Rule]) -> Callable[[Any], bool]:
+    """The test of whole objects, parsed, by the rules of one pattern; what is no object has no fields."""
+    tests = [_Tree(rule).dict_test() for rule in rules]
+    return lambda value: any(test(value) for test in tests)

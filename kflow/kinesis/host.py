@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol
 
 from kflow.broker.encode import Part
 from kflow.broker.folder import DataFolder
 from kflow.broker.streammap import StreamMap
 from kflow.errors import KflowError
-from kflow.interfaces import Cancellable
-
-T = TypeVar("T")
+from kflow.interfaces import Loop
 
 
 class Stored(NamedTuple):
@@ -39,7 +37,7 @@ class Watch(Protocol):
         ...
 
 
-class Host(Protocol):
+class Host(Loop, Protocol):
     """Everything here belongs to the loop's thread, and never waits for a disk.
 
     Attributes:
@@ -49,18 +47,6 @@ class Host(Protocol):
 
     folder: DataFolder
     transition_s: float
-
-    def now_ms(self) -> int:
-        """Milliseconds since the epoch."""
-        ...
-
-    def call_later(self, seconds: float, call: Callable[[], object]) -> Cancellable:
-        """Call once, `seconds` from now, on the loop."""
-        ...
-
-    def submit(self, work: Callable[[], T], then: Callable[[T | KflowError], object]) -> None:
-        """Do file work in a thread; `then` is called on the loop. Any exception becomes a `KflowError`."""
-        ...
 
     def put(
         self, stream: StreamMap, parts: Sequence[Part], done: Callable[[list[PutResult]], object]

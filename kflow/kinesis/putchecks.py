@@ -16,7 +16,8 @@ from kflow.kinesis.registry import Stream
 
 _REPORTED: Final = 10
 """So many problems are named in one error at most. Source: recorded."""
-_CHARACTER_BYTES: Final = 4
+CHARACTER_BYTES: Final = 4
+"""A character of a key takes no more."""
 
 
 def hash_keys(given: Sequence[str | None]) -> list[int | None] | None:
@@ -67,8 +68,6 @@ def check_sizes(stream: Stream, keys: Sequence[str], datas: Sequence[bytes], *, 
     Source: documented: the bounds; chosen: the text for a sum, AWS's is not known.
     """
     bound = stream.map.max_record_bytes
-    if is_one and (total := len(datas[0]) + _CHARACTER_BYTES * len(keys[0])) <= bound:
-        return total
     lens = list(map(len, datas))
     text = "".join(keys)
     total = sum(lens) + (len(text) if text.isascii() else len(text.encode()))
@@ -83,7 +82,7 @@ def check_sizes(stream: Stream, keys: Sequence[str], datas: Sequence[bytes], *, 
                 if size > bound
             ]
         )
-    if max(lens) + _CHARACTER_BYTES * limits.PARTITION_KEY_CHARACTERS > bound:
+    if max(lens) + CHARACTER_BYTES * limits.PARTITION_KEY_CHARACTERS > bound:
         for index, (size, key) in enumerate(zip(lens, keys, strict=True)):
             if size + len(key.encode()) > bound:
                 which = "The record" if is_one else f"Record {index}"

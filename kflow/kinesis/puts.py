@@ -13,7 +13,8 @@ from __future__ import annotations
 
 from collections import OrderedDict, deque
 from collections.abc import Collection, Sequence
-from typing import Final
+from functools import partial
+from typing import Final, cast
 
 from kflow.broker.block import KMS
 from kflow.broker.encode import Encoder, Part
@@ -124,7 +125,8 @@ class _Writer:
 
     def put(self, entries: Entries, then: Then, faults: Collection[int]) -> Outcome | None:
         self._order += 1
-        is_free = not self.waiting and not self.stale and self._has_routes()
+        is_current = self.encoder.map is self._stream.map
+        is_free = not self.waiting and not self.stale and (is_current or self._has_routes())
         if is_free and entries.size <= SLICE_BYTES and self._puts.throttle is None and not faults:
             return self._put_at_once(entries, then)
         call = PutCall(self._order, entries, then, faults)
@@ -139,21 +141,26 @@ class _Writer:
         """The way of nearly all calls, with as few steps as there can be."""
         parts = self._encode(entries)
         order = self._order
-
-        def landed(results: list[PutResult]) -> None:
-            call = PutCall(order, entries, then, ())
-            call.open = 1
-            self._landed(call, parts, results)
-
+        landed = partial(self._landed_as_a_whole, order, entries, then, parts)
         results = self._puts.host.put(self.encoder.map, parts, landed)
         if results is None:
             self.flying += 1
             return None
-        answers = [result for result in results if type(result) is Stored]
-        if len(answers) == len(results):
-            return Outcome(*self.encoder.columns(len(entries.keys), parts, answers), {})
+        for result in results:
+            if type(result) is not Stored:
+                break
+        else:
+            numbers, ids = self.encoder.columns(len(entries.keys), parts, cast("list[Stored]", results))
+            return Outcome(numbers, ids, {})
         self._settle(PutCall(order, entries, then, ()), parts, results)
         return None
+
+    def _landed_as_a_whole(
+        self, order: int, entries: Entries, then: Then, parts: list[Part], results: list[PutResult]
+    ) -> None:
+        call = PutCall(order, entries, then, ())
+        call.open = 1
+        self._landed(call, parts, results)
 
     def _has_routes(self) -> bool:
         """Whether records may be routed now: by the newest map, and behind all that went by an older one."""
@@ -166,15 +173,15 @@ class _Writer:
 
     def _encode(self, entries: Entries) -> list[Part]:
         keys, datas, hash_keys, _ = entries
-        stream = self._stream
-        if stream.is_auto:
+        kept = self._stream.attributes
+        if kept.distribution == "AUTO":
             parts = self.encoder.encode_spread(keys, datas, self._turn)
             self._turn += len(keys)
         elif len(keys) == 1:
             parts = [self.encoder.encode_one(datas[0], keys[0], None if hash_keys is None else hash_keys[0])]
         else:
             parts = self.encoder.encode_many(keys, datas, hash_keys)
-        if stream.is_encrypted:
+        if kept.key_id:
             parts = [part._replace(flags=part.flags | KMS) for part in parts]
         return parts
 

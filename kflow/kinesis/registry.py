@@ -129,7 +129,12 @@ class Stream:
 
     def serves(self, now_ms: int) -> bool:
         """Whether records may be put and read."""
-        return not self.is_gone and self.status(now_ms) in (Status.ACTIVE, Status.UPDATING)
+        if self.is_gone:
+            return False
+        kept = self.attributes
+        if kept.pending is not None:
+            return kept.pending.kind != "delete"
+        return kept.active_ms <= now_ms or not lasts(kept.active_ms, now_ms)
 
     def consumers(self, now_ms: int) -> list[Consumer]:
         """Its registered consumers that are not gone yet, by name."""

@@ -129,7 +129,7 @@ class Appender:
         seen: int,
         index: int,
         records: int,
-        body: memoryview,
+        body: bytes | memoryview,
         crc: int,
         flags: int,
     ) -> Result | None:
@@ -152,9 +152,7 @@ class Appender:
         """
         if sender.stale and _is_behind_stale(stream, sender, frame, seen):
             return StaleMap(f"not tried, for records before it are routed again: {stream.name} has other shards by now")
-        lane = self._lanes.get((stream.id, index))
-        if lane is None:
-            lane = self._lane(stream, index)
+        lane = self._lanes.get((stream.id, index)) or self._lane(stream, index)
         if lane.waiting or lane.slow or len(body) > INLINE_BYTES:
             return None
         began = perf_counter()
@@ -269,7 +267,7 @@ class Appender:
         seen: int,
         index: int,
         records: int,
-        body: memoryview,
+        body: bytes | memoryview,
         crc: int,
         flags: int,
     ) -> Result:

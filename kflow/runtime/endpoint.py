@@ -7,7 +7,6 @@ It is bound before anything else is set up, because handlers are told the port w
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from typing import Final
 
@@ -66,7 +65,7 @@ class Endpoint:
             services.dispatcher,
             home=services.home,
             guard=Guard(None if settings.bind in _EVERYWHERE else (settings.bind,)),
-            authenticate=_authenticate(settings),
+            authenticate=_authenticate(settings, services),
             own=Pages(self._facts(services)),
             stranger=services.stranger,
             late=services.form,
@@ -130,12 +129,12 @@ class Endpoint:
         )
 
 
-def _authenticate(settings: Settings) -> Authenticate | None:
+def _authenticate(settings: Settings, services: Services) -> Authenticate | None:
     if settings.auth != "strict":
         return None
     from kflow.aws.signature import Verifier
 
-    return Verifier(settings.access_keys, lambda: time.time_ns() // 1_000_000).verify
+    return Verifier(settings.access_keys, services.host.now_ms, services.smaller.session).verify
 
 
 def _options(settings: Settings, folder: DataFolder) -> WebOptions:

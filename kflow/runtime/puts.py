@@ -98,6 +98,7 @@ class Puts:
 
     def __init__(self, service: Service) -> None:
         self._service = service
+        self._sender = _Sender()  # of calls of one part that are appended in place: nothing stands behind that
         self._queued: dict[tuple[int, int], int] = {}  # bytes in a shard's queue
         self._unbegun: deque[_Pending] = deque()
         self._is_due = False
@@ -109,14 +110,14 @@ class Puts:
         if current is None or current.generation != stream.generation:
             return [_stale(stream) for _ in parts]
         if service.commits is None and not self._unbegun and len(parts) == 1:
-            part = parts[0]
-            result = service.appender.append_now(
-                current, _Sender(), _FRAME, 0, 0, part.shard, part.count, memoryview(part.body), part.crc, part.flags
-            )
+            shard, _, count, body, crc, flags = parts[0]
+            result = service.appender.append_now(current, self._sender, _FRAME, 0, 0, shard, count, body, crc, flags)
             if isinstance(result, tuple):
-                service.on_append(current, part.shard, result[2], result[3])
-                return [Stored(result[0], result[1])]
+                first_counter, arrival_ms, tail, next_counter = result
+                service.on_append(current, shard, tail, next_counter)
+                return [Stored(first_counter, arrival_ms)]
             if result is not None:
+                self._sender = _Sender()
                 return [self._failed(current, result)]
         pending = _Pending(current, parts, done)
         self._unbegun.append(pending)

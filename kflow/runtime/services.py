@@ -16,7 +16,7 @@ from kflow.aws.shapes import Model
 from kflow.broker.streammap import StreamMap
 from kflow.errors import AwsError, KflowError, ResourceNotFound
 from kflow.kinesis.registry import Registry
-from kflow.runtime import registering
+from kflow.runtime import deferred, registering
 from kflow.runtime.calling import Calling
 from kflow.runtime.control import Control
 from kflow.runtime.ingest import Ingest
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-SERVICES: Final = ("kinesis", "sqs")
+SERVICES: Final = ("kinesis", "sqs", *deferred.NAMES)
 _HINTS: Final = 1000
 """So many streams that are elsewhere, and strange services, are told of: who invents names must not fill the log."""
 _NAME: Final = re.compile(r"[a-z0-9-]{1,40}")
@@ -50,6 +50,7 @@ class Services:
         registry: the streams of all places.
         host: the node, as the engines see it.
         calling: answers this machine's own clients.
+        smaller: the services beside Kinesis and SQS.
     """
 
     def __init__(self, settings: Settings, node: Node, ingest: Ingest, control: Control) -> None:
@@ -70,8 +71,9 @@ class Services:
         control.watch_streams(guarded(self._moved))
         self.models = {"kinesis": models.load("kinesis", cache=folder.path / "models")}
         faults = _faults(settings, self.models)
-        if faults is not None and any(text.lstrip().startswith("sqs.") for text in settings.faults):
-            faults.check("sqs", models.load("sqs", cache=folder.path / "models").operation_names)
+        for name in SERVICES[1:]:
+            if faults is not None and any(text.lstrip().startswith(f"{name}.") for text in settings.faults):
+                faults.check(name, models.load(name, cache=folder.path / "models").operation_names)
         self.kinesis = Kinesis(
             Parts(
                 host=self.host,
@@ -80,13 +82,15 @@ class Services:
                 entry_faults=lambda count: None if faults is None else faults.entries("kinesis", "PutRecords", count),
             )
         )
+        self.smaller = deferred.Smaller(self.host, self.models, lambda: node.endpoint or "")
         self.dispatcher = Dispatcher(
             [self.kinesis],
             self.models,
             call_later=node.loop.call_later,
             before=_before(faults, self.models),
-            deferred={"sqs": Deferred("sqs", "AmazonSQS", "1.0", self._make_sqs)},
+            deferred={"sqs": Deferred("sqs", "AmazonSQS", "1.0", self._make_sqs), **self.smaller.deferred},
         )
+        self.smaller.invoke = self.dispatcher.invoke
         self._sqs: Sqs | None = None
         self._forms: tuple[Format, list[Model]] | None = None
         self.calling = Calling(self.dispatcher, self.home)
@@ -141,7 +145,7 @@ class Services:
                 mode=stream.mode,
             )
 
-        self._clear_sqs(lambda: self.kinesis.queues.clear(step))
+        self.smaller.reset(lambda: self._clear_sqs(lambda: self.kinesis.queues.clear(step)))
 
     def stop(self, then: Callable[[], object]) -> None:
         """End what answers for as long as it is let; call back when nothing is open any more."""
@@ -152,7 +156,10 @@ class Services:
             self._sqs.close(lambda: self.kinesis.queues.close(then))
 
     def form(self, exchange: Exchange, signing_name: str) -> tuple[Format, list[Model]] | None:
-        """The query protocol of SQS, for a request that is in it; None: it is not."""
+        """The query protocol of one of the services, for a request that is in it; None: it is not."""
+        found = self.smaller.form(exchange, signing_name)
+        if found is not None:
+            return found
         if signing_name not in {"", "sqs"}:
             return None
         from kflow.services.sqs.forms import Forms, is_form  # of older SDKs, which come seldom

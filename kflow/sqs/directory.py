@@ -18,12 +18,13 @@ from typing import Any, Final
 import msgspec
 
 from kflow.aws.calls import Place
-from kflow.broker import messagequeues
+from kflow.broker import queuefile
 from kflow.broker.messagequeues import Message, MessageStore, NeverMade
+from kflow.desk import Told
 from kflow.errors import KflowError, StorageError
 from kflow.sqs import attributes, facts
 from kflow.sqs.asking import Accept, Drop, Keep, Moved, Nothing, Purge, Return, Terms
-from kflow.sqs.desk import Desk, Told
+from kflow.sqs.desk import Desk
 from kflow.sqs.errors import QueueDoesNotExist
 from kflow.sqs.facts import Facts
 from kflow.sqs.host import Host
@@ -107,7 +108,7 @@ class Directory:
                 finally:
                     store.close()
             except NeverMade:
-                messagequeues.remove(path, self._files)
+                queuefile.remove(path, self._files)
             except (StorageError, msgspec.MsgspecError, TypeError) as error:
                 found.append((path, str(error)))
         return found
@@ -365,7 +366,7 @@ class Directory:
     def _remove_file(self, path: str, told: Told) -> None:
         def remove() -> None:
             try:
-                messagequeues.remove(path, self._files)
+                queuefile.remove(path, self._files)
             except OSError as error:
                 raise StorageError(f"cannot remove the queue's file {path}: {error.strerror}") from error
 

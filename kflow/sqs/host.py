@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 from kflow.broker.folder import DataFolder
-from kflow.errors import KflowError
-from kflow.interfaces import Cancellable
-
-T = TypeVar("T")
+from kflow.interfaces import Loop
 
 
-class Host(Protocol):
+class Host(Loop, Protocol):
     """Everything here belongs to the loop's thread, and never waits for a disk.
 
     Attributes:
@@ -20,18 +16,6 @@ class Host(Protocol):
     """
 
     folder: DataFolder
-
-    def now_ms(self) -> int:
-        """Milliseconds since the epoch."""
-        ...
-
-    def call_later(self, seconds: float, call: Callable[[], object]) -> Cancellable:
-        """Call once, `seconds` from now, on the loop."""
-        ...
-
-    def submit(self, work: Callable[[], T], then: Callable[[T | KflowError], object]) -> None:
-        """Do file work in a thread; `then` is called on the loop. Any exception becomes a `KflowError`."""
-        ...
 
     def notice(self, level: str, text: str) -> None:
         """Tell people something."""

@@ -18,6 +18,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from kflow.broker.messagequeues import ASIDE_MS, Message, MessageStore, New, Recent, State
+from kflow.desk import Turn
 from kflow.errors import KflowError
 from kflow.sqs import checks, digests, facts, limits
 from kflow.sqs.asking import (
@@ -64,20 +65,6 @@ def draw() -> bytes:
     return bytes(drawn)
 
 
-class Turn(NamedTuple):
-    """What came of a turn.
-
-    Attributes:
-        replies: to each who asked, in their order.
-        next_ms: when the next message becomes visible; None where nothing is hidden.
-        is_news: whether something may be visible that nobody who asked in this turn has received.
-    """
-
-    replies: list[Reply | KflowError]
-    next_ms: int | None
-    is_news: bool
-
-
 class _Attempt(NamedTuple):
     """A receive that may be repeated: the same messages, as long as they are as they were."""
 
@@ -102,7 +89,7 @@ class Turns:
         with store.turn():
             store.bring_back()
 
-    def take(self, terms: Terms, asked: Sequence[Ask]) -> Turn:
+    def take(self, terms: Terms, asked: Sequence[Ask]) -> Turn[Reply]:
         """Serve all who ask: first what may bring messages, then receives.
 
         Raises:

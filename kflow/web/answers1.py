@@ -48,11 +48,15 @@ class Http1Exchange:
 
     def respond(self, status: int, headers: Headers, body: Body = b"") -> None:
         """Answer as a whole."""
-        self._answer()
+        if self._is_answered:
+            raise InternalError("a request was answered twice")
+        self._is_answered = True
         if self.is_closed:
             return
         speaker = self._speaker
-        framing = self._persistence()
+        hub = speaker.hub
+        goes_on = self._is_kept and not hub.is_stopping and not speaker.is_ended
+        framing = b"" if goes_on and self.version == "1.1" else self._persistence()
         if status not in BODILESS:
             length = len(body) if isinstance(body, bytes) else sum(map(len, body))
             framing = b"content-length: %d\r\n%b" % (length, framing)
@@ -60,16 +64,16 @@ class Http1Exchange:
                 body = b""
         else:
             body = b""
-        head = response_head(status, headers, framing, speaker.hub.date_line)
         speaker.exchange = None
-        if not isinstance(body, bytes):
-            speaker.wire.send(head)
+        date = hub.date_line
+        if isinstance(body, bytes) and len(body) <= _JOINED_BYTES:
+            speaker.wire.send(response_head(status, headers, framing, date, body))
+        elif isinstance(body, bytes):
+            speaker.wire.send(response_head(status, headers, framing, date), body)
+        else:
+            speaker.wire.send(response_head(status, headers, framing, date))
             for piece in body:
                 speaker.wire.send(piece)
-        elif len(body) <= _JOINED_BYTES:
-            speaker.wire.send(head + body)
-        else:
-            speaker.wire.send(head, body)
         speaker.answered(self._is_kept)
 
     def stream(self, status: int, headers: Headers) -> ResponseStream:

@@ -200,6 +200,7 @@ class Connection:
 
     def _receive(self) -> None:
         scratch = self._scratch
+        speaker = self._speaker
         try:
             count = self._accepted.recv_into(scratch)
         except (BlockingIOError, InterruptedError):
@@ -215,8 +216,8 @@ class Connection:
         self._is_corked = True
         if count == 0:
             self._end()
-        elif self._speaker is not None:
-            self._speaker.receive(bytes(memoryview(scratch)[:count]))
+        elif speaker is not None:
+            speaker.receive(bytes(memoryview(scratch)[:count]))
         else:
             self._sniff(bytes(memoryview(scratch)[:count]))
         self._is_corked = False
@@ -259,8 +260,9 @@ class Connection:
 
     def _flush(self) -> None:
         out = self._out
+        piece = out[0]
         try:
-            count = self._accepted.send(out[0]) if len(out) == 1 and len(out[0]) <= HIGH_BYTES else self._send_several()
+            count = self._accepted.send(piece) if len(out) == 1 and len(piece) <= HIGH_BYTES else self._send_several()
         except (BlockingIOError, InterruptedError):
             count = 0
         except OSError:
@@ -274,10 +276,14 @@ class Connection:
         if count:
             self._progress = self._hub.now
             self.buffered -= count
-            self._drop(count)
+            if self.buffered:
+                self._drop(count)
+            else:
+                out.clear()
         if self.buffered or self._is_noted:
             self._note()
-        self._watch()
+        if out or self._mask & WRITE:
+            self._watch()
         if self.buffered > LOW_BYTES:
             self._is_full = True
         elif self._is_full:

@@ -159,8 +159,8 @@ def test_a_service_that_is_not_spoken_is_refused_by_name_and_said_in_the_log(
         with pytest.raises(ClientError) as caught:
             getattr(client, operation)()
         if service != "s3":  # whose SDK looks for an error of another form
-            assert f"kflow has no {service}: this endpoint speaks kinesis, sqs only" in str(caught.value)
-    wanted = f"a call of {service} came to the endpoint, and was refused: kflow speaks kinesis, sqs only"
+            assert f"kflow has no {service}: this endpoint speaks kinesis, sqs, sns, sts only" in str(caught.value)
+    wanted = f"a call of {service} came to the endpoint, and was refused: kflow speaks kinesis, sqs, sns, sts only"
     told = eventually(lambda: [text for text in endpoint.notices() if text.startswith(wanted)], what="the notice")
     assert len(told) == 1
 
@@ -180,7 +180,7 @@ def test_health_says_what_is_served(endpoint: Served) -> None:
     assert status == 200
     answer = json.loads(body)
     assert answer["status"] == "ok"
-    assert answer["services"] == {"kinesis": "running", "sqs": "running"}
+    assert answer["services"] == {"kinesis": "running", "sqs": "running", "sns": "running", "sts": "running"}
     assert answer["project"] == str(endpoint.folder)
     assert answer["version"] == "0.1.0"
 

@@ -69,7 +69,6 @@ def _starter(folder: DataFolder, module: str) -> Iterator[Callable[[], float]]:
         yield _Starter(folder, handler, spawner).first_result
     finally:
         spawner.close()
-        port.close()
 
 
 class _Starter:

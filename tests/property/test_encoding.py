@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kflow.broker import sequence
-from kflow.broker.block import Block, well_formed
+from kflow.broker.block import KMS, Block, well_formed
 from kflow.broker.encode import Encoder
 from kflow.broker.hashkeys import HASH_KEY_END, digest, even_ranges
 from kflow.broker.streammap import ShardInfo, StreamMap, decode, encode
@@ -90,3 +90,11 @@ def test_a_map_survives_its_file(shards: int, stream_id: int, deleted: bool, clo
         ),
     )
     assert decode(encode(found)) == found
+
+
+@given(st.integers(0, 300), st.integers(0, 255), st.binary(max_size=300))
+def test_a_body_of_one_record_is_checked_the_same_whether_it_is_encrypted_or_not(size, key_size, rest):
+    for length in (size, len(rest) - 2 - key_size):
+        body = (length % (1 << 32)).to_bytes(4, "little") + bytes((key_size,)) + rest
+        for cut in (body, body[:4], body[: 7 + size + key_size]):
+            assert well_formed(cut, 1, 0) == well_formed(cut, 1, KMS)

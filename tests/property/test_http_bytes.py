@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from kflow.web.connection import Connection
 from kflow.web.frames import FRAME_BYTES, PREFACE, Prefix
+from kflow.web.heads import HeadReader, Refused, RequestHead
 from kflow.web.http1 import Http1
 from kflow.web.http2 import Http2
 from kflow.web.options import HIGH_BYTES, WebOptions
@@ -38,6 +39,73 @@ def requests(draw: st.DrawFn) -> tuple[bytes, bytes]:
         encoded += b"%x%b\r\n%b\r\n" % (count, draw(st.sampled_from([b"", b";a=b", b" "])), left[:count])
         left = left[count:]
     return head + encoded + b"0\r\n" + draw(st.sampled_from([b"", b"Trailer: t\r\n"])) + b"\r\n", body
+
+
+requests_lines = st.one_of(
+    st.sampled_from(
+        (
+            b"POST / HTTP/1.1|GET /a?b=%20#c HTTP/1.1|PUT * HTTP/1.1|GET  / HTTP/1.1|GET / HTTP/1.0|GET / HTTP/1.1 |"
+            b"get / HTTP/1.1|GET http://h/ HTTP/1.1|CONNECT h:1 HTTP/1.1||GET /"
+        ).split(b"|")
+    ),
+    st.builds(
+        b"%b %b %b".__mod__,
+        st.tuples(
+            st.sampled_from([b"GET", b"POST", b"HEAD", b"PUT", b"DELETE", b"PATCH", b"OPTIONS", b"PRI", b"CONNECT"]),
+            st.text(st.characters(codec="latin-1"), min_size=1, max_size=8).map(
+                lambda text: b"/" + text.encode("latin-1")
+            ),
+            st.sampled_from([b"HTTP/1.1", b"HTTP/1.0", b"HTTP/2.0"]),
+        ),
+    ),
+)
+fields = st.one_of(
+    st.sampled_from(
+        (
+            b"Host: h|host:h|Host: h2|Content-Length: 3|content-length: 03|Content-Length: +3|Content-Length: 3,3|"
+            b"Content-Length: 3 |Content-Length : 3|Content-Length: 99999999999999999999|Transfer-Encoding: chunked|"
+            b"Connection: keep-alive|Connection: Keep-Alive|connection: close|Connection: upgrade|Upgrade: h2c|"
+            b"Expect: 100-continue|Proxy-Connection: close| folded: x|a: b\nContent-Length: 9|a: b\rc|a:|a: |: a|a|"
+            b"a\x00: b|a: b\x00|a:  b"
+        ).split(b"|")
+    ),
+    st.builds(
+        b"%b:%b%b".__mod__, st.tuples(st.binary(max_size=4), st.sampled_from([b"", b" ", b"\t"]), st.binary(max_size=6))
+    ),
+    st.builds(
+        b"%b:%b%b".__mod__,
+        st.tuples(
+            st.from_regex(rb"[A-Za-z0-9-]{1,6}", fullmatch=True),
+            st.sampled_from([b"", b" ", b"  "]),
+            st.from_regex(rb"[ -~]{1,9}", fullmatch=True),
+        ),
+    ),
+)
+
+
+@given(st.lists(st.tuples(requests_lines, st.lists(fields, max_size=5), st.booleans()), min_size=1, max_size=3))
+def test_what_is_read_without_the_parser_is_read_as_the_parser_reads_it(heads):
+    reader = HeadReader(4)
+    for line, lines, has_host in heads:
+        head = b"".join(each + b"\r\n" for each in (line, *([b"Host: h"] if has_host else []), *lines)) + b"\r\n"
+        plain = reader.plain(head)
+        if plain is not None:
+            assert plain == parsed(head)
+            assert reader.plain(head) == plain  # now that its lines are known
+            assert reader.read(head) == plain
+
+
+def parsed(head: bytes) -> RequestHead | Refused:
+    try:
+        return HeadReader(4).exact(head)
+    except Refused as error:
+        return error
+
+
+def test_a_head_as_sdks_send_it_needs_no_parser():
+    head = b"POST / HTTP/1.1\r\nHost: localhost:4566\r\nConnection: keep-alive\r\nContent-Length: 12\r\n\r\n"
+    headers = {"host": "localhost:4566", "connection": "keep-alive", "content-length": "12"}
+    assert HeadReader(4).plain(head) == RequestHead("POST", "/", headers, "1.1", True, 12, False)
 
 
 def pieces_of(data: bytes, cuts: list[int]) -> list[bytes]:

@@ -82,7 +82,7 @@ class Delivery(RuleBasedStateMachine):
 
     @property
     def now_ms(self) -> int:
-        return self.world.host.time_ms
+        return self.world.host.now_ms()
 
     def live(self) -> list[tuple[str, Tracked]]:
         """Messages in the queue, the oldest first."""

@@ -67,9 +67,9 @@ class Consuming(RuleBasedStateMachine):
     def puts(self, count: int, size: int) -> None:
         self.put(count, size)
 
-    @rule(seconds=st.sampled_from([0.001, 1, 5, 60, 301]))
-    def time_passes(self, seconds: float) -> None:
-        self.desk.host.advance(seconds)
+    @rule(milliseconds=st.sampled_from([1, 1_000, 5_000, 60_000, 301_000]))
+    def time_passes(self, milliseconds: int) -> None:
+        self.desk.host.advance(milliseconds)
 
     @rule()
     @precondition(lambda self: self.call is not None and not self.call.out.is_closed)
@@ -95,7 +95,7 @@ class Consuming(RuleBasedStateMachine):
         self.take()
         if self.is_complete:
             return
-        self.desk.host.advance(5)
+        self.desk.host.advance(5_000)
         if not self.numbers:
             self.subscribe("TRIM_HORIZON")
             return

@@ -20,7 +20,7 @@ import msgspec
 
 from kflow import limits
 from kflow.aws.calls import Place
-from kflow.broker import recordqueues
+from kflow.broker import queuefile
 from kflow.broker.recordqueues import Ledger, ledger_path
 from kflow.broker.streammap import StreamMap
 from kflow.errors import KflowError, LimitExceeded, ResourceInUse, ResourceNotFound, StorageError
@@ -372,7 +372,7 @@ class Directory:
                 ledger.close()  # which syncs it: a ledger that forgot where it begins would deliver everything
             self._store(facts)
         except BaseException:
-            recordqueues.remove(self._folder, facts.id, self._files)
+            queuefile.remove(path, self._files)
             raise
 
     def _store(self, facts: Facts) -> None:
@@ -402,7 +402,7 @@ class Directory:
 
         def work() -> None:
             files.remove(self._folder, queue.facts.id, self._files, sync=self._sync)
-            recordqueues.remove(self._folder, queue.facts.id, self._files)
+            queuefile.remove(ledger_path(self._folder, queue.facts.id), self._files)
 
         # The last change of all: when it is over, nothing writes the queue's file any more.
         self.change(

@@ -13,11 +13,12 @@ from __future__ import annotations
 import logging
 import random
 from collections.abc import Callable, Sequence
-from typing import Final, NamedTuple
+from typing import Final
 
 from kflow import limits
 from kflow.broker.recordqueues import Ledger, Row
 from kflow.broker.streammap import StreamMap
+from kflow.desk import Turn
 from kflow.errors import KflowError, StorageError, Throttling
 from kflow.kinesis.queues.asking import (
     Ask,
@@ -37,20 +38,6 @@ from kflow.records import Position
 log = logging.getLogger(__name__)
 
 _RECEIPTS: Final = 63
-
-
-class Turn(NamedTuple):
-    """What came of a turn.
-
-    Attributes:
-        replies: to each who asked, in their order.
-        next_ms: when the next record in flight becomes visible; None where nothing is.
-        is_news: whether something became visible that somebody may wait for.
-    """
-
-    replies: list[Reply | KflowError]
-    next_ms: int | None
-    is_news: bool
 
 
 class Turns:
@@ -74,7 +61,7 @@ class Turns:
         self._max_receives: int | None = None
         self._buried_ms = 0  # up to when it is known which rows are dead letters
 
-    def take(self, terms: Terms, asked: Sequence[Ask]) -> Turn:
+    def take(self, terms: Terms, asked: Sequence[Ask]) -> Turn[Reply]:
         """Serve all who ask.
 
         Raises:

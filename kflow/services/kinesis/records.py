@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Generator, Sequence
+from functools import partial
 from typing import Any, Final
 
 from kflow import limits
@@ -69,28 +70,27 @@ class Records(Control):
 
     def put_record(self, call: Call, given: Any) -> Answer:
         """Put one record. Source: documented: PutRecord."""
-        stream = self._serving(given, call.context.place)
+        stream = self.registry.named(given, call.context.place)
+        if not stream.serves(self.host.now_ms()):
+            raise stream.not_found()
         key = given.PartitionKey
         if key is None:
             if not stream.is_auto:
                 putchecks.check_keys((None,), is_one=True)
             key = ""
         data = given.Data
-        size = putchecks.check_sizes(stream, (key,), (data,), is_one=True)
+        keys, datas = (key,), (data,)
+        size = len(data) + putchecks.CHARACTER_BYTES * len(key)
+        if size > stream.map.max_record_bytes:
+            size = putchecks.check_sizes(stream, keys, datas, is_one=True)
         hash_key = given.ExplicitHashKey
         hash_keys = None if hash_key is None else putchecks.hash_keys((hash_key,))
         if given.SequenceNumberForOrdering is not None:
             putchecks.check_ordering(stream, given.SequenceNumberForOrdering, self.host.now_ms())
-        _refuse_dry_run(given)
+        if given.DryRun:
+            _refuse_dry_run(given)
         sealed = stream.is_encrypted
-
-        def then(outcome: Outcome) -> None:
-            if outcome.errors:
-                call.refuse(outcome.errors[0])
-            else:
-                call.answer(_placed(outcome, sealed))
-
-        found = self._puts.put(stream, Entries((key,), (data,), hash_keys, size), then)
+        found = self._puts.put(stream, Entries(keys, datas, hash_keys, size), partial(_put_one, call, sealed))
         return LATER if found is None else _placed(found, sealed)
 
     def put_records(self, call: Call, given: Any) -> Answer:
@@ -410,6 +410,14 @@ def _listed(found: Sequence[ShardInfo], token: str | None) -> Generator[None, No
         listed += [shards.shard(shard) for shard in found[at : at + _SLICE_SHARDS]]
         yield
     return {"Shards": listed, "NextToken": token}
+
+
+def _put_one(call: Call, sealed: bool, outcome: Outcome) -> None:
+    """What came of PutRecord, where that took longer."""
+    if outcome.errors:
+        call.refuse(outcome.errors[0])
+    else:
+        call.answer(_placed(outcome, sealed))
 
 
 def _placed(outcome: Outcome, sealed: bool) -> Output:

@@ -47,4 +47,4 @@ def test_what_is_remembered_is_bounded():
     guard = Guard()
     for port in range(1000):
         assert guard.admits_host(f"localhost:{port}")
-    assert len(guard._fine) <= 256
+    assert len(guard.fine) <= 256

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from types import SimpleNamespace
 from urllib.parse import urlsplit
 
 import pytest
@@ -88,6 +89,29 @@ def told(request, service="kinesis", now_ms=NOW_MS):
 def test_a_signed_request_is_let_in():
     assert told(signed()) is None
     assert told(signed(token="session")) is None
+
+
+@pytest.mark.parametrize(
+    ("secret", "token", "later_ms", "expected"),
+    [
+        ("given", "token", 0, None),
+        ("given", None, 0, ("InvalidClientTokenId", "The security token included in the request is invalid.")),
+        ("given", "other", 0, ("InvalidClientTokenId", "The security token included in the request is invalid.")),
+        ("given", "token", 1, ("ExpiredToken", "The security token included in the request is expired")),
+        ("guessed", "token", 0, ("SignatureDoesNotMatch", None)),
+    ],
+)
+def test_a_key_that_was_given_out_needs_its_token_until_it_expires(secret, token, later_ms, expected):
+    given = SimpleNamespace(secret="given", token="token", expires_ms=NOW_MS + 1)
+    verifier = Verifier({}, lambda: NOW_MS + later_ms, {"ASIA": given}.get)
+    request = signed(service="sts", headers={}, key="ASIA", secret=secret, token=token)
+    if expected is None:
+        verifier.verify(request, load("sts"))
+        return
+    with pytest.raises(AwsError) as caught:
+        verifier.verify(request, load("sts"))
+    assert caught.value.code == expected[0]
+    assert expected[1] in (None, str(caught.value))
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from kflow.broker import recordqueues
+from kflow.broker import queuefile
 from kflow.broker.files import FILES
-from kflow.broker.recordqueues import Ledger, Row
+from kflow.broker.recordqueues import Ledger, Row, ledger_path
 from kflow.errors import Damaged, StorageError, StorageFull
 from kflow.records import Position
 
@@ -122,6 +122,6 @@ def test_a_ledger_is_removed_with_all_its_files(tmp_path: Path, path: str) -> No
     Ledger(path, fsync="none", create=True).close()
     for name in ("q.db-wal", "other.db-wal", "q.json"):
         (tmp_path / name).write_bytes(b"")
-    assert recordqueues.ledger_path(folder, "q") == path
-    recordqueues.remove(folder, "q", FILES)
+    assert ledger_path(folder, "q") == path
+    queuefile.remove(path, FILES)
     assert sorted(os.listdir(folder)) == ["other.db-wal", "q.json"]

@@ -151,6 +151,6 @@ def test_streams_that_nobody_puts_to_are_let_go_of_unless_something_is_under_way
     desk.host.held = False
     for stream in streams[1:]:
         puts.put(stream, entries(b"x"), told.append)
-    assert len(puts._writers) == 65
+    assert len(puts._writers) == 17
     desk.host.release()
     assert told[0].errors == {}

@@ -85,9 +85,9 @@ def test_what_was_on_its_way_at_a_kill_is_there_once(world):
     world.send(url, "bad")
     world.receive(url)
     begun = world.begin("ReceiveMessage", QueueUrl=url)
-    work, then = world.host.work.pop(0)  # set aside in the first queue
+    work, then = world.host.errands.popleft()  # set aside in the first queue
     then(work())
-    work, _ = world.host.work.pop(0)  # accepted in the second
+    work, _ = world.host.errands.popleft()  # accepted in the second
     work()
     assert begun.is_waiting
     close(world)

@@ -284,7 +284,7 @@ def test_of_two_files_of_one_name_the_newer_stands(world):
     world.host.advance(1000)
     world.begin("DeleteQueue", QueueUrl=url)
     begun = world.begin("CreateQueue", QueueName="jobs")
-    for work, then in world.host.work:  # closed, and made; then a kill
+    for work, then in list(world.host.errands):  # closed, and made; then a kill
         then(work())
     assert begun.output == {"QueueUrl": url}
     for queue in world.service.directory.everywhere():

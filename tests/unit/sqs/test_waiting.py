@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from kflow.desk import IDLE_S
 from kflow.errors import StorageError
 from kflow.sqs import errors
-from kflow.sqs.desk import IDLE_S
 
 
 def wait(world, url, seconds=20, **parameters):
@@ -136,7 +136,7 @@ def test_one_who_hangs_up_while_served_gives_it_back(world):
     world.host.run()
     assert begun.output
     gone = world.begin("ReceiveMessage", QueueUrl=url)
-    work, then = world.host.work.pop(0)
+    work, then = world.host.errands.popleft()
     result = work()
     gone.hang_up()
     then(result)

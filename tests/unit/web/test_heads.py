@@ -164,3 +164,16 @@ def test_a_value_cannot_write_headers_of_its_own(caplog):
         head = response_head(200, [(b"X", b"a\r\nset-cookie: b")], b"", b"")
     assert head == b"HTTP/1.1 200 OK\r\nX: a  set-cookie: b\r\n\r\n"
     assert "line breaks in the headers of an answer" in caplog.text
+
+
+def test_whatever_byte_stands_anywhere_in_a_plain_head_what_needs_no_parser_is_read_as_by_the_parser():
+    head = b"POST /a?b HTTP/1.1\r\nHost: h\r\nConnection: keep-alive\r\nX-Y: a, b\r\nContent-Length: 3\r\n\r\n"
+    plain = 0
+    for at in range(len(head)):
+        for byte in range(256):
+            for changed in (head[:at] + bytes((byte,)) + head[at:], head[:at] + bytes((byte,)) + head[at + 1 :]):
+                found = HeadReader(100).plain(changed)
+                if found is not None:
+                    plain += 1
+                    assert found == HeadReader(100).exact(changed), changed
+    assert plain > 2000

@@ -462,7 +462,7 @@ def test_a_queue_whose_files_go_just_now_is_gone_for_everybody(world: World) -> 
     queue = world.create()
     world.call("delete_queue", QueueARN=queue)
     submitted = world.host.submitted
-    world.host._timers[-1][3]()  # its time has come, and no thread has done anything yet
+    world.host._timers[-1][2].call()  # its time has come, and no thread has done anything yet
     assert world.host.submitted > submitted
     with pytest.raises(ResourceNotFound):
         described(world, queue)

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from kflow.desk import IDLE_S
 from kflow.errors import KflowError, ResourceNotFound, StorageError
-from kflow.kinesis.queues.desk import IDLE_S
 from tests.queueing import FakeCall, World
 
 
@@ -156,8 +156,8 @@ def test_a_client_that_hangs_up_while_it_waits_takes_nothing(world: World) -> No
 def test_a_record_that_is_put_while_a_turn_is_taken_is_not_missed(world: World) -> None:
     queue = world.create()
     call = world.begin("receive_queue_records", QueueARN=queue)
-    ((work, then),) = world.host._work
-    world.host._work.clear()
+    ((work, then),) = world.host.errands
+    world.host.errands.clear()
     found = work()
     world.put(b"one")
     then(found)

@@ -367,7 +367,7 @@ def test_what_goes_while_it_is_changed_is_not_found_and_nothing_broke(tmp_path: 
     desk.call("RegisterStreamConsumer", StreamARN=ARN, ConsumerName="fast")
     first = desk.begin("DeleteStream", StreamName="orders", EnforceConsumerDeletion=True)
     desk.host.step()  # it is DELETING for certain
-    work = desk.host._work.popleft()
+    work = desk.host.errands.popleft()
     second = desk.begin("DeregisterStreamConsumer", StreamARN=ARN, ConsumerName="fast")
     result = work[0]()  # its folder goes first, and nobody knows that yet
     desk.host.work()
@@ -389,7 +389,7 @@ def test_settings_of_a_stream_that_went_meanwhile_are_of_none(tmp_path: Path) ->
     second = desk.begin("DeleteStream", StreamName="orders")
     for _ in range(2):  # both are kept, and the deletion overtakes
         desk.host.step()
-    desk.host._work.rotate(-1)
+    desk.host.errands.rotate(-1)
     desk.host.work()
     assert second == [{}]
     (error,) = first

@@ -1,0 +1,122 @@
+"""The smaller services of a node, each made when somebody calls it: until then they cost nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, MutableMapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from kflow.aws import models
+from kflow.aws.dispatch import Deferred
+from kflow.aws.formats import Format
+from kflow.aws.shapes import Model
+from kflow.broker import checked
+from kflow.broker.folder import DataFolder
+from kflow.runtime.kinesis_host import KinesisHost
+from kflow.web.exchange import Exchange
+
+if TYPE_CHECKING:
+    from kflow.broker.sessions import Session, Sessions
+    from kflow.services.sns import Invoke, Sns
+    from kflow.services.sts import Sts
+
+NAMES: Final = ("sns", "sts")
+_SESSIONS: Final = "sessions.json"
+_TOPICS: Final = "topics.json"
+
+
+class Smaller:
+    """Belongs to the loop's thread.
+
+    Args:
+        host: the node.
+        known: the models of the services that are made, by name; grows.
+        url: where the endpoint is.
+
+    Attributes:
+        invoke: calls another service; set before anything is made.
+        deferred: how each is made.
+    """
+
+    def __init__(self, host: KinesisHost, known: MutableMapping[str, Model], url: Callable[[], str]) -> None:
+        self.invoke: Invoke
+        self._url = url
+        self._sns: Sns | None = None
+        self._host = host
+        self._models = known
+        self._forms: dict[str, tuple[Format, list[Model]]] = {}
+        self._sessions: Sessions | None = None
+        self.deferred = {
+            "sns": Deferred("sns", "", "", self._make_sns),
+            "sts": Deferred("sts", "", "", self._make_sts),
+        }
+
+    @property
+    def _cache(self) -> Path:
+        return self._host.folder.path / "models"
+
+    def form(self, exchange: Exchange, signing_name: str) -> tuple[Format, list[Model]] | None:
+        """The protocol of one of these, for a request that is in it; None: it is for others."""
+        if signing_name and signing_name not in NAMES:
+            return None
+        from kflow.services.forms import Forms, service_of
+
+        name = signing_name or service_of(exchange)
+        if name not in NAMES:
+            return None
+        found = self._forms.get(name)
+        if found is None:
+            found = self._forms[name] = (Forms(), [self._model(name)])
+        return found
+
+    def session(self, access_key: str) -> Session | None:
+        """Credentials that STS gave out; None: it did not."""
+        if self._sessions is None and not _is_there(self._host.folder, _SESSIONS):
+            return None
+        return self._all_sessions().find(access_key)
+
+    def reset(self, then: Callable[[], object]) -> None:
+        """Empty them, also those of a node that nobody asked for them yet."""
+        if self._sns is not None or _is_there(self._host.folder, _TOPICS):
+            self._made_sns().clear(lambda: self._reset_sessions(then))
+        else:
+            self._reset_sessions(then)
+
+    def _reset_sessions(self, then: Callable[[], object]) -> None:
+        if self._sessions is not None or _is_there(self._host.folder, _SESSIONS):
+            self._all_sessions().clear(then)
+        else:
+            then()
+
+    def _model(self, name: str) -> Model:
+        found = self._models.get(name)
+        if found is None:
+            found = self._models[name] = models.load(name, cache=self._cache)
+        return found
+
+    def _all_sessions(self) -> Sessions:
+        if self._sessions is None:
+            from kflow.broker.sessions import Sessions
+
+            self._sessions = Sessions(self._host)
+        return self._sessions
+
+    def _made_sns(self) -> Sns:
+        if self._sns is None:
+            from kflow.services.sns import Sns
+
+            self._sns = Sns(self._host, self.invoke, self._url)
+        return self._sns
+
+    def _make_sns(self) -> tuple[Sns, Model]:
+        return self._made_sns(), self._model("sns")
+
+    def _make_sts(self) -> tuple[Sts, Model]:
+        from kflow.services.sts import Sts
+
+        return Sts(self._host, self._all_sessions()), self._model("sts")
+
+
+def _is_there(folder: DataFolder, name: str) -> bool:
+    path = f"{folder.path}/{name}"
+    return folder.files.exists(path) or folder.files.exists(checked.twin_path(path))
