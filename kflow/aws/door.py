@@ -18,6 +18,7 @@ from kflow.aws.formats import Format
 from kflow.aws.guard import Guard
 from kflow.aws.identity import Callers, RequestIds
 from kflow.aws.shapes import Model
+from kflow.aws.strangers import STATUS, refusal
 from kflow.aws.webcall import WebCall, WireWriter
 from kflow.aws.wires import JsonWire, Wire, error_body
 from kflow.errors import AwsError
@@ -162,7 +163,8 @@ class Door:
         """AWS's JSON protocol, whatever the encoding: the checks in AWS's order."""
         headers, body = exchange.headers, exchange.body
         if exchange.method != "POST":
-            _respond_xml(exchange, head, AccessRefused(self._strange(exchange) or _UNNAMED))
+            if not self._refuse_stranger(exchange, head, request_id):
+                _respond_xml(exchange, head, AccessRefused(_UNNAMED))
             return
         target, content_type = headers.get("x-amz-target", ""), headers.get("content-type", "")
         bound: Bound | None
@@ -172,12 +174,14 @@ class Door:
             given = read(body)
         else:
             bound = self._targets.get(target) or self._find(target)
+            if bound is None and self._refuse_stranger(exchange, head, request_id):
+                return
             wire = self._wires.get(content_type)
             if wire is None:
                 content_type = content_type.partition(";")[0].strip().lower()
                 wire = self._wires.get(content_type)
             if not body:
-                kind: AwsError = UnknownOperation(self._strange(exchange)) if bound is None else SerializationFailed()
+                kind: AwsError = UnknownOperation() if bound is None else SerializationFailed()
                 self._refuse(exchange, head, wire if isinstance(wire, JsonWire) else self._cbor, kind)
                 return
             if wire is None or (bound is not None and not self._speaks(bound, wire)):
@@ -196,7 +200,7 @@ class Door:
                 self._refuse(exchange, head, wire, error, bound)
                 return
             if bound is None:
-                self._refuse(exchange, head, wire, UnknownOperation(self._strange(exchange)))
+                self._refuse(exchange, head, wire, UnknownOperation())
                 return
         assert bound is not None
         caller = self._callers.of(headers, exchange.target)
@@ -222,10 +226,14 @@ class Door:
         call = WebCall(exchange, context, bound.operation, self._writers[accepted], head)
         self._dispatcher.run(bound, call, given)
 
-    def _strange(self, exchange: Exchange) -> str:
-        """What to say to a request that is signed for a service which is not here; empty where it is for one of us."""
+    def _refuse_stranger(self, exchange: Exchange, head: Head, request_id: str) -> bool:
+        """Whether the request is signed for a service that is not here, and so was refused."""
         name = self._callers.of(exchange.headers, exchange.target).signing_name
-        return "" if self._stranger is None or not name or name in self._signing_names else self._stranger(name)
+        if self._stranger is None or not name or name in self._signing_names:
+            return False
+        headers, body = refusal(exchange, name, self._stranger(name), request_id)
+        exchange.respond(STATUS, [*head, *headers], body)
+        return True
 
     def _find(self, target: str) -> Bound | None:
         prefix, _, name = target.rpartition(".")
@@ -256,7 +264,7 @@ class Door:
             body = f'{{"Output":{{"__type":"{_CORAL}{code}"}},"Version":"1.0"}}'
             exchange.respond(status, head, body.encode())
         elif bound is None:
-            _respond_xml(exchange, head, AccessRefused(self._strange(exchange) or _UNNAMED))
+            _respond_xml(exchange, head, AccessRefused(_UNNAMED))
         else:
             exchange.respond(404, head, b"<UnknownOperationException/>\n")
 
