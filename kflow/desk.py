@@ -12,6 +12,7 @@ is news, and what a turn comes to, are the rules of each kind of queue.
 from __future__ import annotations
 
 import logging
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
@@ -91,7 +92,7 @@ class Asked(Generic[AskT]):
             self.timer = None
 
 
-class Desk(Generic[TermsT, AskT, ReplyT]):
+class Desk(ABC, Generic[TermsT, AskT, ReplyT]):
     """One queue's. Belongs to the loop's thread.
 
     Args:
@@ -193,13 +194,13 @@ class Desk(Generic[TermsT, AskT, ReplyT]):
         del asks
         return False
 
+    @abstractmethod
     def _reply(self, asked: Asked[AskT], reply: ReplyT | KflowError) -> None:
         """A turn's reply: `tell` it, or where it is a receive's see who is there by `_received`."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _back(self, reply: ReplyT) -> AskT | None:
         """What gives back what was received and nobody took: as if it had not been. None: nothing was."""
-        raise NotImplementedError
 
     @property
     def _is_needed(self) -> bool:

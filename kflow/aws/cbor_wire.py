@@ -10,9 +10,7 @@ from kflow.aws import cbor
 from kflow.aws.cbor_output import CborOutput
 from kflow.aws.dispatch import Bound
 from kflow.aws.errors import SerializationFailed
-from kflow.aws.eventstream import Vocabulary
-from kflow.aws.shapes import Operation
-from kflow.aws.vocabulary import vocabulary
+from kflow.aws.vocabulary import Vocabularies
 
 
 class CborWire:
@@ -23,10 +21,15 @@ class CborWire:
 
     def __init__(self) -> None:
         self._output = CborOutput()
-        self._vocabularies: dict[str, Vocabulary] = {}
         self.write = self._output.bytes_of
         self.write_sliced = self._output.sliced
         self.write_plain = cbor.mapping
+        self.vocabulary = Vocabularies(
+            self.write,
+            self.write_plain,
+            content_type=self.content_type.decode(),
+            event_content_type="application/cbor",
+        )
 
     def plain(self, body: bytes) -> dict[str, Any]:
         """See `Wire`."""
@@ -53,17 +56,3 @@ class CborWire:
     def exact(self, bound: Bound, value: Mapping[str, Any]) -> Any:
         """See `Wire`."""
         return bound.binary_input.exact(value)
-
-    def vocabulary(self, operation: Operation) -> Vocabulary:
-        """See `Wire`."""
-        made = self._vocabularies.get(operation.name)
-        if made is None:
-            made = self._vocabularies[operation.name] = vocabulary(
-                operation,
-                self.write,
-                self.write_plain,
-                content_type=self.content_type.decode(),
-                event_content_type="application/cbor",
-                has_initial_response=True,
-            )
-        return made

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, Final
 
 from kflow.aws.eventstream import Event, Payload, Vocabulary, event_head, initial_response
@@ -58,6 +59,29 @@ def vocabulary(
             events[name] = _event(name, member.shape, write, event_content_type or content_type)
     initial = initial_response(write(operation.output, {}), content_type) if has_initial_response else b""
     return Vocabulary(events, failures, initial, failure, content_type)
+
+
+class Vocabularies:
+    """The vocabularies of AWS's JSON protocol in one encoding, remembered by service and operation."""
+
+    def __init__(self, write: Write, failure: Payload, *, content_type: str, event_content_type: str) -> None:
+        self._make = partial(
+            vocabulary,
+            write=write,
+            failure=failure,
+            content_type=content_type,
+            event_content_type=event_content_type,
+            has_initial_response=True,
+        )
+        self._made: dict[tuple[str, str], Vocabulary] = {}
+
+    def __call__(self, operation: Operation) -> Vocabulary:
+        """The vocabulary of an operation."""
+        key = (operation.model.service, operation.name)
+        made = self._made.get(key)
+        if made is None:
+            made = self._made[key] = self._make(operation)
+        return made
 
 
 def _event(name: str, shape: Structure, write: Write, content_type: str) -> Event:

@@ -11,7 +11,7 @@ from kflow.aws.eventstream import Vocabulary
 from kflow.aws.json_input import plain
 from kflow.aws.json_output import JsonOutput, encode
 from kflow.aws.shapes import Operation, Structure
-from kflow.aws.vocabulary import vocabulary
+from kflow.aws.vocabulary import Vocabularies
 from kflow.errors import AwsError
 
 
@@ -67,11 +67,16 @@ class JsonWire:
     def __init__(self, version: str) -> None:
         self.content_type = f"application/x-amz-json-{version}".encode()
         self._output = JsonOutput()
-        self._vocabularies: dict[str, Vocabulary] = {}
         self.write = self._output.bytes_of
         self.write_sliced = self._output.sliced
         self.plain = plain
         self.write_plain = encode
+        self.vocabulary = Vocabularies(
+            self.write,
+            self.write_plain,
+            content_type=self.content_type.decode(),
+            event_content_type="application/json",
+        )
 
     def quick(self, bound: Bound, body: bytes) -> Any:
         """See `Wire`."""
@@ -84,20 +89,6 @@ class JsonWire:
     def exact(self, bound: Bound, value: Mapping[str, Any]) -> Any:
         """See `Wire`."""
         return bound.json_input.exact(value)
-
-    def vocabulary(self, operation: Operation) -> Vocabulary:
-        """See `Wire`."""
-        made = self._vocabularies.get(operation.name)
-        if made is None:
-            made = self._vocabularies[operation.name] = vocabulary(
-                operation,
-                self.write,
-                self.write_plain,
-                content_type=self.content_type.decode(),
-                event_content_type="application/json",
-                has_initial_response=True,
-            )
-        return made
 
 
 def error_body(wire: Wire, error: AwsError, namespace: str = "") -> bytes:
