@@ -216,14 +216,19 @@ class Alterations:
 
         def then(failure: KflowError | None) -> None:
             if failure is not None or not changes:
-                told(failure)
+                over(failure)
                 return
             self._host.administrate(altered, "alter_stream", stream_id=stream.id, changes=dict(changes))
 
         def altered(result: Any) -> None:
             failure = result if isinstance(result, KflowError) else None
-            told(stream.not_found() if failure is not None and stream.is_gone else failure)
+            over(stream.not_found() if failure is not None and stream.is_gone else failure)
 
+        def over(failure: KflowError | None) -> None:
+            stream.is_altering = False
+            told(failure)
+
+        stream.is_altering = True
         updated_ms = self._host.now_ms() + round(self._host.transition_s * 1000)
         self._registry.change(stream, then, updated_ms=updated_ms, **kept)
 

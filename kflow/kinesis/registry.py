@@ -59,16 +59,18 @@ class Stream:
         attributes: as they are now; replaced by `Registry.change` alone.
         is_gone: whether it was deleted.
         open_count: how many open shards it has.
+        is_altering: whether a setting is being changed, which can take longer than the time it is to be visible.
         next_mode: its capacity mode, once a change that is under way is done; None where there is none.
     """
 
-    __slots__ = ("arn", "attributes", "is_gone", "map", "next_mode", "open_count", "place")
+    __slots__ = ("arn", "attributes", "is_altering", "is_gone", "map", "next_mode", "open_count", "place")
 
     def __init__(self, stream: StreamMap, place: Place, attributes: Attributes) -> None:
         self.learn(stream)
         self.place = place
         self.attributes = attributes
         self.is_gone = False
+        self.is_altering = False
         self.next_mode: StreamMode | None = None
         self.arn = arn.stream_arn(place.region, place.account, stream.name)
 
@@ -119,7 +121,7 @@ class Stream:
             return Status.DELETING if kept.pending.kind == "delete" else Status.UPDATING
         if lasts(kept.active_ms, now_ms):
             return Status.CREATING
-        return Status.UPDATING if lasts(kept.updated_ms, now_ms) else Status.ACTIVE
+        return Status.UPDATING if self.is_altering or lasts(kept.updated_ms, now_ms) else Status.ACTIVE
 
     @property
     def is_going(self) -> bool:
