@@ -93,6 +93,34 @@ class Declared(msgspec.Struct, frozen=True):
     function_options: FunctionOptions
 
 
+class Package(msgspec.Struct, frozen=True, kw_only=True):
+    """The code of a function that no file of the project declares: it runs in a runtime process of its own.
+
+    Attributes:
+        function: its name, without a qualifier: names its log group.
+        version: `$LATEST`, or a number as text.
+        runtime: AWS's identifier, for example `python3.12`, `nodejs22.x`, `provided.al2023`.
+        entry: what Lambda calls the handler, for example `app.handler`.
+        code: folder that it is unpacked in.
+        layers: folders of its layers, in their order: each is a `/opt`.
+        account: twelve digits.
+        region: for example `us-east-1`.
+        log_format: `Text` or `JSON`.
+        log_level: of the application; empty: the runtime's own choice.
+    """
+
+    function: str
+    version: str
+    runtime: str
+    entry: str
+    code: str
+    layers: tuple[str, ...] = ()
+    account: str = ""
+    region: str = ""
+    log_format: str = "Text"
+    log_level: str = ""
+
+
 class Handler(msgspec.Struct, frozen=True, kw_only=True):
     """One function with its triggers, as data.
 
@@ -108,6 +136,7 @@ class Handler(msgspec.Struct, frozen=True, kw_only=True):
         is_async: whether it is a coroutine function.
         triggers: at least one.
         options: function options, the same for all triggers.
+        package: its code, where that is no file of the project; `file`, `root`, `module` and `qualname` are empty then.
     """
 
     name: str
@@ -121,6 +150,7 @@ class Handler(msgspec.Struct, frozen=True, kw_only=True):
     is_async: bool = False
     triggers: tuple[StreamTrigger, ...] = ()
     options: FunctionOptions = FunctionOptions()
+    package: Package | None = None
 
     @property
     def place(self) -> str:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import time
+from typing import Any
 
 
 class CognitoIdentity:
@@ -17,6 +19,36 @@ class CognitoIdentity:
         self.cognito_identity_pool_id: str | None = None
 
 
+class Client:
+    """The app that called, as it says itself."""
+
+    __slots__ = ("app_package_name", "app_title", "app_version_code", "app_version_name", "installation_id")
+
+    def __init__(self, said: dict[str, Any]) -> None:
+        for name in self.__slots__:
+            setattr(self, name, said.get(name))
+
+
+class ClientContext:
+    """What the caller of Invoke gave as ClientContext.
+
+    Attributes:
+        custom: what its maker put in.
+        env: of the mobile SDKs.
+        client: the app; None where it is not said.
+    """
+
+    __slots__ = ("client", "custom", "env")
+
+    def __init__(self, text: str) -> None:
+        said = json.loads(text)
+        said = said if isinstance(said, dict) else {}
+        self.custom: Any = said.get("custom")
+        self.env: Any = said.get("env")
+        client = said.get("client")
+        self.client = Client(client) if isinstance(client, dict) else None
+
+
 class LambdaContext:
     """What a handler is told about its invocation. Libraries may put attributes of their own on it.
 
@@ -27,7 +59,7 @@ class LambdaContext:
         invoked_function_arn: ARN of the function, without a version.
         memory_limit_in_mb: megabytes, as text.
         identity: the Cognito identity; its fields are None.
-        client_context: None for streams.
+        client_context: what the caller gave; None for streams.
         tenant_id: None.
 
     Source: documented: Lambda Developer Guide, python-context; recorded: awslambdaric 4.2.
@@ -42,6 +74,7 @@ class LambdaContext:
         invoked_function_arn: str,
         deadline: float,
         function_version: str = "$LATEST",
+        client_context: str = "",
     ) -> None:
         """Build the context of one invocation.
 
@@ -53,6 +86,7 @@ class LambdaContext:
             deadline: when the invocation times out, seconds on the monotonic clock: a step of the wall clock must not
                 move the time that remains.
             function_version: version of the function.
+            client_context: JSON text; empty: none.
         """
         self.aws_request_id = aws_request_id
         self.function_name = function_name
@@ -60,7 +94,7 @@ class LambdaContext:
         self.invoked_function_arn = invoked_function_arn
         self.memory_limit_in_mb = memory_limit_in_mb
         self.identity = CognitoIdentity()
-        self.client_context = None
+        self.client_context = ClientContext(client_context) if client_context else None
         self.tenant_id = None
         self._deadline = deadline
 

@@ -5,17 +5,18 @@ from __future__ import annotations
 import decimal
 import json
 import time
+from collections.abc import Callable
 from typing import Any
 
 from kflow.declarations import Handler
-from kflow.interfaces import Invocation, Outcome
+from kflow.interfaces import FunctionError, Invocation, Outcome
 from kflow.lambda_ import payloads
 from kflow.lambda_.context import LambdaContext
 from kflow.lambda_.forms import Call, ItemFailures
 
 
 def run_call(call: Call, handler: Handler, invocation: Invocation, context: LambdaContext) -> Outcome:
-    """Call the handler once.
+    """Call the handler once, with records.
 
     An `Exception` becomes an error payload. What ends a process on Lambda (`SystemExit`, `KeyboardInterrupt`, any other
     `BaseException`) passes through: the worker ends with it, and its parent tells the exit.
@@ -35,17 +36,54 @@ def run_call(call: Call, handler: Handler, invocation: Invocation, context: Lamb
     duration_us = (time.perf_counter_ns() - begin) // 1000
     if response is None:
         return Outcome(None, None, duration_us)
-    try:
-        text = json.dumps(response, default=_default, ensure_ascii=False)
-        size = len(text.encode())
-    except Exception as error:  # noqa: BLE001  (a value's own methods run here: as on Lambda, all is a marshal error)
-        return Outcome(error=payloads.not_json(error, context.aws_request_id), duration_us=duration_us)
-    if size > payloads.RESPONSE_BYTES:
-        return Outcome(error=payloads.too_large(), duration_us=duration_us)
+    text = _marshalled(response, context.aws_request_id)
+    if isinstance(text, FunctionError):
+        return Outcome(error=text, duration_us=duration_us)
     cause = None
     if isinstance(response, ItemFailures):
         cause = payloads.from_exception(response.cause, context.aws_request_id, handler)
     return Outcome(json.loads(text), None, duration_us, cause=cause)
+
+
+def run_event(
+    function: Callable[[Any, Any], Any], handler: Handler, payload: bytes, context: LambdaContext
+) -> tuple[bytes, Outcome]:
+    """Call the handler once, with an event as somebody sent it. What ends a process passes through, as above.
+
+    Args:
+        function: from `forms.lambda_handler`.
+        handler: as above.
+        payload: the event, JSON text.
+        context: as above.
+
+    Returns:
+        The response as JSON text, empty where it failed; and how it went, without the response.
+    """
+    request_id = context.aws_request_id
+    try:
+        event = json.loads(payload)
+    except (ValueError, RecursionError) as error:
+        return b"", Outcome(error=payloads.not_an_event(error, request_id))
+    begin = time.perf_counter_ns()
+    try:
+        response = function(event, context)
+    except Exception as error:  # noqa: BLE001  (as above)
+        duration_us = (time.perf_counter_ns() - begin) // 1000
+        return b"", Outcome(error=payloads.from_exception(error, request_id, handler), duration_us=duration_us)
+    duration_us = (time.perf_counter_ns() - begin) // 1000
+    text = _marshalled(response, request_id)
+    if isinstance(text, FunctionError):
+        return b"", Outcome(error=text, duration_us=duration_us)
+    return text, Outcome(duration_us=duration_us)
+
+
+def _marshalled(response: Any, request_id: str) -> bytes | FunctionError:
+    """A response as Lambda's Python runtime writes it, or why it cannot be written."""
+    try:
+        text = json.dumps(response, default=_default, ensure_ascii=False).encode()
+    except Exception as error:  # noqa: BLE001  (a value's own methods run here: as on Lambda, all is a marshal error)
+        return payloads.not_json(error, request_id)
+    return payloads.too_large() if len(text) > payloads.RESPONSE_BYTES else text
 
 
 def _default(value: Any) -> float:

@@ -106,6 +106,16 @@ def not_json(error: BaseException, request_id: str) -> FunctionError:
     )
 
 
+def not_an_event(error: BaseException, request_id: str) -> FunctionError:
+    """The event is no JSON."""
+    return FunctionError(
+        type="Runtime.UnmarshalError",
+        message=f"Unable to unmarshal input: {_said(error)}",
+        trace=(),
+        request_id=request_id,
+    )
+
+
 def too_large() -> FunctionError:
     """The response is larger than a synchronous invocation may return."""
     return FunctionError(

@@ -10,8 +10,9 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -27,7 +28,7 @@ from kflow.lambda_.shapes import Shape, shape_for
 from kflow.lambda_.tumbling import redriven
 from kflow.runtime import environment as variables
 from kflow.runtime.memory import MemoryLimit
-from kflow.runtime.messages import Channel, Running, WorkerSpec
+from kflow.runtime.messages import Channel, Invoke, Invoked, Running, WorkerSpec
 from kflow.runtime.output import FunctionLog, request_id_text
 
 INIT_S = 10
@@ -45,6 +46,7 @@ class Environment:
         self._lease = 0
         self._generation = 0
         self._call: forms.Call | None = None
+        self._on_event: Callable[[Any, Any], Any] | None = None
         self._guarded: list[tuple[int, int, int]] = []
         self._reader: ShardReader | None = None
         self._arn = arn.function_arn(spec.region, spec.account, spec.handler.name)
@@ -96,14 +98,49 @@ class Environment:
         self._generation = generation
 
     def invoke(self, invocation: Invocation) -> Outcome:
-        """Run the function once."""
-        timeout_s = self._spec.timeout_s
+        """Run the function once, with records."""
         request_id = request_id_text(invocation.request_id)
+        begun = self._begin(invocation.request_id, request_id, redrive=invocation.redrive)
+        if isinstance(begun, Outcome):
+            return begun
+        call = self._call
+        if call is None:  # unreachable: an import either gives a call or an error
+            raise RuntimeError("the handler was imported and is not there")
+        context = self._context(request_id, begun, self._arn)
+        return self._end(request_id, local.run_call(call, self._handler, invocation, context))
+
+    def call(self, message: Invoke) -> Invoked:
+        """Run the function once, with an event as somebody sent it."""
+        self.enter(None)
+        self.enter_lease(0, 0)
+        request_id = request_id_text(message.request_id)
+        begun = self._begin(message.request_id, request_id)
+        text = b""
+        if isinstance(begun, Outcome):
+            outcome = begun
+        else:
+            function = self._on_event
+            if function is None:  # unreachable, as above
+                raise RuntimeError("the handler was imported and is not there")
+            context = self._context(request_id, begun, message.arn, message.client_context)
+            text, outcome = local.run_event(function, self._handler, message.payload, context)
+            outcome = self._end(request_id, outcome)
+        if outcome.error is not None:
+            text = msgspec.json.encode(payloads.payload(outcome.error))
+        return Invoked(message.number, text, outcome.error, b"", outcome.duration_us, self.broken)
+
+    def _begin(self, raw_id: bytes, request_id: str, *, redrive: bool = False) -> float | Outcome:
+        """All that comes before the handler.
+
+        Returns:
+            When the invocation times out, monotonic seconds; or how it has failed already.
+        """
+        timeout_s = self._spec.timeout_s
         if self._call is None and not self._spec.init_in_invocation:
-            error = self._initialise(invocation)
+            error = self._initialise(raw_id)
             if error is not None:
                 return self._failed_init(request_id, error)
-        self._announce(invocation, timeout_s)
+        self._announce(raw_id, timeout_s)
         deadline = time.monotonic() + timeout_s
         signal.setitimer(signal.ITIMER_REAL, timeout_s)
         if self._call is None:
@@ -111,18 +148,11 @@ class Environment:
             if error is not None:
                 signal.setitimer(signal.ITIMER_REAL, 0)
                 return self._failed_init(request_id, error)
-        call = self._call
-        if call is None:  # unreachable: an import either gives a call or an error
-            raise RuntimeError("the handler was imported and is not there")
-        self._log.start(request_id, redrive=invocation.redrive)
-        context = LambdaContext(
-            aws_request_id=request_id,
-            function_name=self._handler.name,
-            memory_limit_in_mb=str(self._spec.memory_mb),
-            invoked_function_arn=self._arn,
-            deadline=deadline,
-        )
-        outcome = local.run_call(call, self._handler, invocation, context)
+        self._log.start(request_id, redrive=redrive)
+        return deadline
+
+    def _end(self, request_id: str, outcome: Outcome) -> Outcome:
+        """All that comes after the handler."""
         signal.setitimer(signal.ITIMER_REAL, 0)
         self._check()
         if self._memory.exceeded():
@@ -132,21 +162,29 @@ class Environment:
         self._log.end(outcome.duration_us, outcome.error)
         return outcome
 
-    def _announce(self, invocation: Invocation, limit_s: int, *, initialising: bool = False) -> None:
+    def _context(self, request_id: str, deadline: float, invoked: str, client_context: str = "") -> LambdaContext:
+        return LambdaContext(
+            aws_request_id=request_id,
+            function_name=self._handler.name,
+            memory_limit_in_mb=str(self._spec.memory_mb),
+            invoked_function_arn=invoked,
+            deadline=deadline,
+            client_context=client_context,
+        )
+
+    def _announce(self, raw_id: bytes, limit_s: int, *, initialising: bool = False) -> None:
         """Tell the node what runs from now on, for how long at most, and from where its memory is measured."""
         base_kb = self._memory.base_kb
-        self._channel.send(
-            Running(self._generation, invocation.request_id, limit_s * 1000, initialising, self._lease, base_kb)
-        )
+        self._channel.send(Running(self._generation, raw_id, limit_s * 1000, initialising, self._lease, base_kb))
 
     # ------------------------------------------------------------------ import
 
-    def _initialise(self, invocation: Invocation) -> FunctionError | None:
+    def _initialise(self, raw_id: bytes) -> FunctionError | None:
         """Import under the import's own limit.
 
         A worker that is killed by it is no attempt: the next one imports inside the invocation, under its timeout.
         """
-        self._announce(invocation, INIT_S, initialising=True)
+        self._announce(raw_id, INIT_S, initialising=True)
         signal.setitimer(signal.ITIMER_REAL, INIT_S)
         error = self._import()
         signal.setitimer(signal.ITIMER_REAL, 0)
@@ -156,6 +194,7 @@ class Environment:
         begin = time.perf_counter_ns()
         try:
             function = loading.load_function(self._handler)
+            self._on_event = forms.lambda_handler(function)
             self._call = forms.adapt(function, self._handler)
         except Exception as exception:  # noqa: BLE001 - user code: whatever it raises is the invocation's error
             return payloads.from_import_error(exception, self._handler)

@@ -39,12 +39,13 @@ from kflow.runtime.places import (
     IDLE_S,
     SLICE_S,
     Action,
+    Job,
     GrantLease,
     Place,
     PlaceState,
     Pool,
     RetireLease,
-    SendRedrive,
+    SendJob,
     StartWorker,
     StopWorker,
 )
@@ -55,6 +56,7 @@ __all__ = [
     "IDLE_S",
     "SLICE_S",
     "Action",
+    "Job",
     "GrantLease",
     "Lease",
     "LeaseState",
@@ -63,7 +65,7 @@ __all__ = [
     "PlaceState",
     "Pool",
     "RetireLease",
-    "SendRedrive",
+    "SendJob",
     "StartWorker",
     "StopWorker",
 ]
@@ -171,7 +173,7 @@ class LeaseTable:
 
         Args:
             worker: which.
-            lease: whose batch; 0 for a redrive.
+            lease: whose batch; 0 for a job.
             now: monotonic seconds.
             started_at: when the worker's start began.
         """
@@ -181,9 +183,17 @@ class LeaseTable:
             place.start_s = now - started_at
         return len(place.leases) > 1
 
-    def redrive(self, function: str, number: int, trigger: int) -> None:
-        """Queue a parked entry to be sent to its function again."""
-        self._planner.redrive(function, number, trigger)
+    def ask(self, function: str, job: Job) -> None:
+        """A job is to be run as soon as there is a place for it."""
+        self._planner.ask(function, job)
+
+    def forget_jobs(self, function: str | None = None) -> list[Job]:
+        """The jobs of a function (None: all) that still wait for a place get none any more; returns them."""
+        return self._planner.forget_jobs(function)
+
+    def renew(self, function: str, now: float) -> list[Action]:
+        """A function means something else from now on; its workers end with what they run. Carry this out, and plan."""
+        return self._planner.renew(function, now)
 
     def returned(self, worker: int, message: Returned, readable_end: int, next_counter: int, now: float) -> bool:
         """A worker gave a lease back. Returns False where the message is of a generation given back before."""
@@ -222,8 +232,8 @@ class LeaseTable:
             self._sleep(lease, now)
         return True
 
-    def redriven(self, worker: int, now: float, *, broken: bool = False) -> None:
-        """A worker has finished a redrive."""
+    def ran(self, worker: int, now: float, *, broken: bool = False) -> None:
+        """A worker has finished a job."""
         place = self.places[worker]
         self._planner.release(place, None, now)
         if broken:

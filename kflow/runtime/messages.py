@@ -15,7 +15,7 @@ from kflow.declarations import Handler
 from kflow.interfaces import FunctionError
 
 _LENGTH = struct.Struct("<I")
-_READ_BYTES = 8192
+_READ_BYTES = 65536
 
 
 class WorkerSpec(msgspec.Struct, frozen=True, array_like=True, tag=5):
@@ -140,18 +140,38 @@ class Redrive(msgspec.Struct, frozen=True, array_like=True, tag=4):
     trigger: int
 
 
-ToWorker = WorkerSpec | Grant | Map | Retire | Stop | Redrive
+class Invoke(msgspec.Struct, frozen=True, array_like=True, tag=7):
+    """Node to worker: run the function once with this event.
+
+    Attributes:
+        number: the node's number for it.
+        request_id: of the invocation.
+        payload: the event, JSON text.
+        arn: of the function, as it is invoked.
+        client_context: JSON text; empty: none.
+        tail: whether the end of its log is wanted.
+    """
+
+    number: int
+    request_id: bytes
+    payload: bytes
+    arn: str
+    client_context: str = ""
+    tail: bool = False
+
+
+ToWorker = WorkerSpec | Grant | Map | Retire | Stop | Redrive | Invoke
 
 
 class Running(msgspec.Struct, frozen=True, array_like=True, tag=11):
     """Worker to node, before an invocation, without waiting.
 
     Attributes:
-        generation: of the grant; 0 for a redrive.
+        generation: of the grant; 0 for a job.
         request_id: of the invocation.
         deadline_ms: how long it may take from now.
         initialising: the import of the user's module, not the handler.
-        lease: which of the leases that the worker holds; 0 for a redrive.
+        lease: which of the leases that the worker holds; 0 for a job.
         base_kb: private memory of the process when it was new, KiB; 0 where that cannot be known.
     """
 
@@ -218,7 +238,27 @@ class Redriven(msgspec.Struct, frozen=True, array_like=True, tag=14):
     broken: bool = False
 
 
-FromWorker = Running | Returned | Alive | Redriven
+class Invoked(msgspec.Struct, frozen=True, array_like=True, tag=15):
+    """Worker to node: what became of an invocation.
+
+    Attributes:
+        number: the node's number for it.
+        payload: the response as JSON text; with an error Lambda's payload of it.
+        error: set where the function failed.
+        log: the last 4 KiB of its log, where that is wanted.
+        duration_us: time in the function.
+        broken: the environment is to be thrown away.
+    """
+
+    number: int
+    payload: bytes
+    error: FunctionError | None = None
+    log: bytes = b""
+    duration_us: int = 0
+    broken: bool = False
+
+
+FromWorker = Running | Returned | Alive | Redriven | Invoked
 
 
 class Spawn(msgspec.Struct, frozen=True, array_like=True, tag=21):

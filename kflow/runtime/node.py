@@ -16,6 +16,7 @@ from kflow.broker.parked import ParkedStore
 from kflow.broker.streammap import ShardInfo, StreamMap
 from kflow.errors import KflowError
 from kflow.interfaces import BatchOutcome
+from kflow.lambda_.fleet import Interrupted, Replied, Request
 from kflow.plugins.manager import PluginManager
 from kflow.runtime import consumers, functions, messages
 from kflow.runtime.children import Children, Reader
@@ -24,13 +25,15 @@ from kflow.runtime.drain import DrainWatch
 from kflow.runtime.feed import Feed, Listener
 from kflow.runtime.functions import FunctionPlan, NodeOptions
 from kflow.runtime.hearing import Hearing
+from kflow.runtime.invocations import Invocations
 from kflow.runtime.leases import (
     Action,
+    Job,
     GrantLease,
     Lease,
     LeaseTable,
     RetireLease,
-    SendRedrive,
+    SendJob,
     StartWorker,
     StopWorker,
 )
@@ -86,6 +89,7 @@ class Node:
         self._hearing = Hearing(loop, self.feed, self._tell)
         self.supervisor = Supervisor(loop, workers, self._hearing.out, self)
         self._redrives = Redrives(parked)
+        self._invocations = Invocations()
         self._children = Children(store, self.upkeep, loop, self.notice, self._add_children)
         self._damage = DamageWatch(store, self.upkeep, self.notice, self._looked_at_damage)
         self._appended: list[OnAppend] = []
@@ -115,6 +119,7 @@ class Node:
         if self.table.stopping or kill:
             self.supervisor.kill_all()
         self.table.stopping = True
+        self._forget_jobs(None, "the runtime stops: invoke it again")
         self.dispatch()
         self._finish_if_done()
 
@@ -326,11 +331,15 @@ class Node:
             supervisor.send(supervisor.handles[action.worker], messages.Retire(action.lease, action.generation))
         elif isinstance(action, StopWorker):
             supervisor.stop_worker(supervisor.handles[action.worker], now)
-        elif isinstance(action, SendRedrive):
+        elif isinstance(action, SendJob):
             handle = supervisor.handles[action.worker]
             handle.held = 1
             handle.deadline = now + SILENCE_S
-            supervisor.send(handle, messages.Redrive(action.number, action.trigger))
+            number, trigger, _ = action.job
+            supervisor.send(
+                handle,
+                self._invocations.message(number) if trigger is None else messages.Redrive(number, trigger),
+            )
 
     def _arm(self, now: float) -> None:
         times = [t for t in (self.table.next_due(now), self.supervisor.next_deadline()) if t is not None]
@@ -418,16 +427,26 @@ class Node:
 
     def redriven(self, handle: WorkerHandle, message: messages.Redriven, now: float) -> None:
         """A parked entry was sent to its function again."""
-        self.table.redriven(handle.id, now, broken=message.broken)
+        self.table.ran(handle.id, now, broken=message.broken)
         self._redrives.done(message.number, message.error)
         self._plans = True
 
+    def invoked(self, handle: WorkerHandle, message: messages.Invoked, now: float) -> None:
+        """An invocation has come to its end."""
+        self.table.ran(handle.id, now, broken=message.broken)
+        self._plans = True
+        self._invocations.done(message)
+
     def ended(self, handle: WorkerHandle, death: DeathNote | None, now: float, *, died: bool) -> None:
         """A worker is gone: its lease may be granted anew, with the note of its death."""
-        redrive = self.table.places[handle.id].redrive
+        job = self.table.places[handle.id].job
         self.table.ended(handle.id, death, now, died=died)
-        if redrive is not None:
-            self._redrives.died(redrive, death)
+        if job is None:
+            pass
+        elif job.trigger is None:
+            self._invocations.died(job.number, death)
+        else:
+            self._redrives.died(job.number, death)
         self.dispatch()
         self._finish_if_done()
 
@@ -436,7 +455,51 @@ class Node:
     def redrive(self, function: str, number: int, trigger: int, answer: Answer) -> None:
         """Have a parked entry sent to its function again, in a place of it; `answer` is called when it is done."""
         self._redrives.begin(number, answer)
-        self.table.redrive(function, number, trigger)
+        self.table.ask(function, Job(number, trigger, time.monotonic()))
+        self.dispatch()
+
+    # ------------------------------------------------------------------ functions
+
+    def invoke(self, function: str, request: Request, replied: Replied) -> None:
+        """Run a function once, in a place of it.
+
+        Args:
+            function: its key; there is such a function.
+            request: what it is given.
+            replied: told what it came to, on the loop.
+        """
+        if self.table.stopping:
+            replied(Interrupted("the runtime stops: invoke it again"))
+            return
+        self.table.ask(function, self._invocations.begin(request, replied))
+        self.dispatch()
+
+    def publish(self, plan: FunctionPlan) -> None:
+        """A function is this from now on; environments of what it was end with what they run."""
+        name = plan.handler.name
+        is_known = name in self.functions
+        self.functions[name] = plan
+        if is_known:
+            self._renew(name)
+
+    def withdraw(self, function: str) -> None:
+        """A function without mappings is no more; what runs ends as it ends, and who waits for a place is told."""
+        self.functions.pop(function, None)
+        self._forget_jobs(function, f"there is no function {function} any more")
+        self._renew(function)
+
+    def _forget_jobs(self, function: str | None, why: str) -> None:
+        for job in self.table.forget_jobs(function):
+            if job.trigger is None:
+                self._invocations.refuse(job.number, why)
+            else:
+                self._redrives.died(job.number, None)
+
+    def _renew(self, function: str) -> None:
+        now = time.monotonic()
+        self.supervisor.slow_inits.discard(function)
+        for action in self.table.renew(function, now):
+            self._carry_out(action, now)
         self.dispatch()
 
     # ------------------------------------------------------------------ what people are told

@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 from collections import OrderedDict, deque
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NamedTuple
 
 from kflow.runtime.lease import Lease
 
@@ -19,6 +19,20 @@ BACKOFF_S: Final = (0.1, 10.0)
 Unit = list[Lease]
 """Leases that are granted together: lanes of one shard of which it is not known whether they have a batch; else one."""
 UnitKey = int | tuple[int, int]
+
+
+class Job(NamedTuple):
+    """A function is to be run once: an invocation, or a parked entry that is sent again.
+
+    Attributes:
+        number: of the invocation, or of the entry.
+        trigger: for an entry, which trigger of its function it came by; None: it is an invocation.
+        since: since when it waits.
+    """
+
+    number: int
+    trigger: int | None = None
+    since: float = 0.0
 
 
 class PlaceState(enum.Enum):
@@ -38,7 +52,9 @@ class Place:
         leases: what it holds, by id: lanes of one shard.
         running: id of the lease whose batch it runs, once that is known: then it has looked at all of them.
         start_s: how long its start took; 0 while unknown.
+        job: what it runs beside leases.
         retiring: it has been asked to return all it holds.
+        is_stale: its function means something else by now: it ends with what it runs.
     """
 
     id: int
@@ -47,7 +63,8 @@ class Place:
     state: PlaceState = PlaceState.IDLE
     leases: dict[int, Lease] = field(default_factory=dict)
     running: int | None = None
-    redrive: int | None = None
+    job: Job | None = None
+    is_stale: bool = False
     start_s: float = 0.0
     retiring: bool = False
 
@@ -63,14 +80,14 @@ class Pool:
 
     Attributes:
         ready: leases that wait for a worker, as they are to be granted; longest waiting first.
-        redrives: parked entries to send again: number and trigger.
+        jobs: what is to be run once, for somebody who waits.
         deaths: of its workers, since a batch was settled.
         not_before: no worker of it is started before this.
     """
 
     function: str
     ready: OrderedDict[UnitKey, Unit] = field(default_factory=OrderedDict)
-    redrives: deque[tuple[int, int]] = field(default_factory=deque)
+    jobs: deque[Job] = field(default_factory=deque)
     deaths: int = 0
     not_before: float = 0.0
 
@@ -108,12 +125,11 @@ class GrantLease:
 
 
 @dataclass(frozen=True, slots=True)
-class SendRedrive:
-    """Have a worker send a parked entry to its function again."""
+class SendJob:
+    """Have a worker run a job."""
 
     worker: int
-    number: int
-    trigger: int
+    job: Job
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,4 +148,4 @@ class StopWorker:
     worker: int
 
 
-Action = StartWorker | GrantLease | SendRedrive | RetireLease | StopWorker
+Action = StartWorker | GrantLease | SendJob | RetireLease | StopWorker

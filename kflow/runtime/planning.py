@@ -11,13 +11,15 @@ import itertools
 from kflow.runtime.lease import Lease, LeaseState
 from kflow.runtime.places import (
     IDLE_S,
+    SLICE_S,
     Action,
+    Job,
     GrantLease,
     Place,
     PlaceState,
     Pool,
     RetireLease,
-    SendRedrive,
+    SendJob,
     StartWorker,
     StopWorker,
     Unit,
@@ -44,7 +46,7 @@ class Planner:
         self._next_worker = 0
         self._exclusive: Lease | None = None
         self._alone: dict[int, Lease] = {}
-        self._redriving: dict[str, Pool] = {}
+        self._asked: dict[str, Pool] = {}  # pools with jobs that wait
         self._several: dict[int, Place] = {}  # places that hold more than one lease
 
     # ------------------------------------------------------------------ who waits
@@ -81,16 +83,38 @@ class Planner:
         if not unit:
             self._took(pool, key)
 
-    def redrive(self, function: str, number: int, trigger: int) -> None:
-        """A parked entry waits for a worker of its function."""
+    def ask(self, function: str, job: Job) -> None:
+        """A job waits for a worker of its function."""
         pool = self.pool(function)
-        pool.redrives.append((number, trigger))
-        self._redriving[function] = pool
+        pool.jobs.append(job)
+        self._asked[function] = pool
+
+    def forget_jobs(self, function: str | None) -> list[Job]:
+        """The jobs of a function (None: all) that still wait for a place get none any more; returns them."""
+        pools = [pool for pool in self._asked.values() if function in {None, pool.function}]
+        forgotten: list[Job] = []
+        for pool in pools:
+            del self._asked[pool.function]
+            forgotten += pool.jobs
+            pool.jobs.clear()
+        return forgotten
+
+    def renew(self, function: str, now: float) -> list[Action]:
+        """A function means something else from now on: its workers end with what they run, and new ones start."""
+        actions: list[Action] = []
+        for place in self.places.values():
+            if place.function == function and not place.is_stale:
+                place.is_stale = True
+                if place.state is PlaceState.IDLE:
+                    self._stop(place, actions, now)
+                elif not place.retiring:
+                    self._retire(place, actions)
+        return actions
 
     def release(self, place: Place, lease: Lease | None, now: float) -> None:
-        """A worker holds a lease (None: a redrive) no longer; with the last one it is idle."""
+        """A worker holds a lease (None: a job) no longer; with the last one it is idle."""
         if lease is None:
-            place.redrive = None
+            place.job = None
         else:
             place.leases.pop(lease.id, None)
             if self._several and len(place.leases) < 2:
@@ -117,23 +141,25 @@ class Planner:
         if self._exclusive is not None or self._alone:
             self._plan_alone(actions, now)
         else:
-            if self._redriving:
-                self._plan_redrives(actions, now)
+            if self._asked:
+                if self.hungry and self._free() > 0 and self._have_waited():
+                    self._serve_all(actions, now)
+                self._plan_jobs(actions, now)
             if self.hungry:
                 self._plan_ready(actions, now)
-            elif self._several and not self._redriving:
+            elif self._several and not self._asked:
                 self._spread(actions, now)
-            if self.hungry or self._redriving:
+            if self.hungry or self._asked:
                 self._make_room(actions, now)
         for place in self.places.values():
-            if place.state is PlaceState.IDLE and now - place.since >= IDLE_S:
+            if place.state is PlaceState.IDLE and (place.is_stale or now - place.since >= IDLE_S):
                 self._stop(place, actions, now)
         return actions
 
     def next_due(self, now: float) -> float | None:
         """When `plan` has to be called next if nothing happens before."""
         times = [place.since + IDLE_S for place in self.places.values() if place.state is PlaceState.IDLE]
-        if (self.hungry or self._redriving) and not self.stopping:
+        if (self.hungry or self._asked) and not self.stopping:
             # A slice that is over was looked at by the last plan: if it is not retired by now, it need not be.
             times += [
                 place.slice_end
@@ -141,7 +167,7 @@ class Planner:
                 if place.state is PlaceState.BUSY and place.leases and not place.retiring and place.slice_end > now
             ]
             times += [pool.not_before for pool in self.hungry.values() if pool.not_before > now]
-        times += [pool.not_before for pool in self._redriving.values() if pool.not_before > now]
+        times += [pool.not_before for pool in self._asked.values() if pool.not_before > now]
         return min(times, default=None)
 
     def _plan_ready(self, actions: list[Action], now: float) -> None:
@@ -197,7 +223,7 @@ class Planner:
     def _make_room(self, actions: list[Action], now: float) -> None:
         """Free places for what found none: end idle workers of other functions, then retire long runners."""
         wanted = sum(len(pool.ready) for pool in self.hungry.values() if pool.not_before <= now)
-        wanted += sum(len(pool.redrives) for pool in self._redriving.values() if pool.not_before <= now)
+        wanted += sum(len(pool.jobs) for pool in self._asked.values() if pool.not_before <= now)
         wanted -= self._coming()
         for place in list(self.places.values()):
             if wanted <= 0:
@@ -251,22 +277,27 @@ class Planner:
         self._exclusive = lease
         self._grant([lease], place_or_none, actions, now)
 
-    def _plan_redrives(self, actions: list[Action], now: float) -> None:
-        """Parked entries go before leases: somebody waits for the answer, and sends the next one only then."""
+    def _have_waited(self) -> bool:
+        """Whether a lease has waited so much longer than any job that it goes first."""
+        since = min(pool.jobs[0].since for pool in self._asked.values())
+        return min(pool.waits_since for pool in self.hungry.values()) < since - SLICE_S
+
+    def _plan_jobs(self, actions: list[Action], now: float) -> None:
+        """Jobs go before leases: somebody waits for the answer."""
         coming = self._coming()
-        for pool in list(self._redriving.values()):
-            while pool.redrives and (place := self._idle(pool.function) or self._start(pool, actions, now)):
-                number, trigger = pool.redrives.popleft()
+        for pool in list(self._asked.values()):
+            while pool.jobs and (place := self._idle(pool.function) or self._start(pool, actions, now)):
+                job = pool.jobs.popleft()
                 self._occupy(place, now)
-                place.redrive = number
-                actions.append(SendRedrive(place.id, number, trigger))
-            if not pool.redrives:
-                del self._redriving[pool.function]
+                place.job = job
+                actions.append(SendJob(place.id, job))
+            if not pool.jobs:
+                del self._asked[pool.function]
             elif pool.not_before <= now:
                 others = [place for place in self.places.values() if place.state is PlaceState.IDLE]
-                for place in others[: max(0, len(pool.redrives) - coming)]:
+                for place in others[: max(0, len(pool.jobs) - coming)]:
                     self._stop(place, actions, now)
-                coming = max(0, coming - len(pool.redrives))
+                coming = max(0, coming - len(pool.jobs))
 
     def _stop_all(self, actions: list[Action], now: float) -> None:
         for place in list(self.places.values()):
@@ -293,7 +324,7 @@ class Planner:
         actions.append(GrantLease(place.id, tuple(unit), spare))
 
     def _retire(self, place: Place, actions: list[Action]) -> None:
-        """Have a worker return all it holds; a redrive is waited for."""
+        """Have a worker return all it holds; a job is waited for."""
         place.retiring = bool(place.leases)
         for lease in place.leases.values():
             if not lease.retiring:
@@ -318,10 +349,10 @@ class Planner:
     def _idle(self, function: str, preferred: int | None = None) -> Place | None:
         if preferred is not None:
             place = self.places.get(preferred)
-            if place is not None and place.state is PlaceState.IDLE:
+            if place is not None and place.state is PlaceState.IDLE and not place.is_stale:
                 return place
         for place in self.places.values():
-            if place.state is PlaceState.IDLE and place.function == function:
+            if place.state is PlaceState.IDLE and place.function == function and not place.is_stale:
                 return place
         return None
 

@@ -99,11 +99,13 @@ def waits_for(lease: Lease) -> str:
 
 def _worker(node: Node, place: Place, now: float) -> dict[str, Any]:
     handle = node.supervisor.handles.get(place.id)
+    job = place.job
     return {
         "id": place.id,
         "function": place.function,
         "state": place.state.value,
         "pid": None if handle is None else handle.pid,
         "since_s": round(max(0.0, now - place.since), 3),
-        "redrive": place.redrive,
+        "redrive": None if job is None or job.trigger is None else job.number,
+        "invocation": None if job is None or job.trigger is not None else job.number,
     }

@@ -56,6 +56,10 @@ class Reports(Protocol):
         """A parked entry was sent to its function again."""
         ...
 
+    def invoked(self, handle: WorkerHandle, message: messages.Invoked, now: float) -> None:
+        """An invocation has come to its end."""
+        ...
+
     def heard(self, now: float) -> None:
         """All that a worker had said by now has been told: time to plan."""
         ...
@@ -275,6 +279,9 @@ class Supervisor:
             elif isinstance(message, messages.Redriven):
                 self._freed(handle, now, broken=message.broken)
                 self._reports.redriven(handle, message, now)
+            elif isinstance(message, messages.Invoked):
+                self._freed(handle, now, broken=message.broken)
+                self._reports.invoked(handle, message, now)
         if handle.dying and handle.deadline is None:
             handle.deadline = now + BURIAL_S
         if heard:

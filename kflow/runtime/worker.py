@@ -2,7 +2,7 @@
 
     starting --spec--> idle --grant--> busy --return--> idle --stop--> gone
                          ^              |
-                         +--redrive-----+     killed, crashed or timed out: gone, and the parent reports how
+                         +--job---------+     killed, crashed or timed out: gone, and the parent reports how
 
 One thread. Payloads come straight from the log; only grants and returns cross to the node. The user's module is
 imported at the first invocation, after the first intent: a module that kills its process is an attempt like any other.
@@ -105,6 +105,8 @@ class Worker:
                 self._engines.learn(message.trigger, message.text)
             elif isinstance(message, messages.Redrive):
                 self._redrive(message)
+            elif isinstance(message, messages.Invoke):
+                self._channel.send(self._environment.call(message))
             if self._environment.broken:
                 return 0
 

@@ -35,7 +35,7 @@ class WorkerHandle:
     Attributes:
         deadline: monotonic time at which it is killed; None while it is idle.
         running: the invocation it announced last under the present grant.
-        held: how many leases it holds, or 1 for a redrive.
+        held: how many leases it holds, or 1 for a job.
         killed: why the node killed it: `timeout`, `memory`, `silent`, `stop`; empty where it did not.
         asked_to_stop: its end is expected.
         broken: its import failed: it ends by itself.

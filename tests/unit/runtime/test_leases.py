@@ -14,7 +14,8 @@ from kflow.runtime.leases import (
     LeaseState,
     LeaseTable,
     RetireLease,
-    SendRedrive,
+    SendJob,
+    Job,
     StartWorker,
     StopWorker,
 )
@@ -248,12 +249,12 @@ def test_a_redrive_ends_an_idle_worker_of_another_function_where_there_is_no_pla
     made = table({"bill": 1, "ship": 0}, max_workers=1)
     made.plan(0.0)
     give_back(made, 1, now=1.0)
-    made.redrive("ship", 7, 0)
+    made.ask("ship", Job(7, 0))
 
     assert made.plan(1.0) == [StopWorker(1)]
     made.ended(1, None, 1.1, died=False)
 
-    assert [type(action) for action in made.plan(1.1)] == [StartWorker, SendRedrive]
+    assert [type(action) for action in made.plan(1.1)] == [StartWorker, SendJob]
 
 
 @pytest.mark.parametrize("function", ["bill", "ship"])
@@ -261,7 +262,7 @@ def test_a_redrive_gets_the_place_of_a_worker_that_goes_on_and_on(function: str)
     made = table({"bill": 1, "ship": 0}, max_workers=1)
     made.plan(0.0)
     made.running(1, 1, 0.1, 0.0)
-    made.redrive(function, 7, 0)
+    made.ask(function, Job(7, 0))
     assert made.plan(0.5) == []
     assert made.next_due(0.5) == 1.0
 
@@ -271,7 +272,7 @@ def test_a_redrive_gets_the_place_of_a_worker_that_goes_on_and_on(function: str)
     if function == "ship":
         assert made.plan(1.1) == [StopWorker(1)]
         made.ended(1, None, 1.2, died=False)
-    assert SendRedrive in [type(action) for action in made.plan(1.2)]
+    assert SendJob in [type(action) for action in made.plan(1.2)]
     assert made.leases[1].state is LeaseState.READY
 
 
@@ -281,12 +282,12 @@ def test_nothing_is_redriven_while_a_suspect_batch_runs_alone() -> None:
     give_back(made, 1, reason="suspect", due_ms=0, now=1.0, settled=False)
     made.tick(1.0)
     assert [type(action) for action in made.plan(1.0)] == [GrantLease]
-    made.redrive("bill", 7, 0)
+    made.ask("bill", Job(7, 0))
 
     assert made.plan(1.1) == []
     give_back(made, 1, now=2.0)
 
-    assert made.plan(2.0) == [SendRedrive(1, 7, 0)]
+    assert made.plan(2.0) == [SendJob(1, Job(7, 0))]
 
 
 def test_what_a_return_costs_does_not_grow_with_the_functions_that_wait() -> None:
@@ -313,10 +314,10 @@ def test_what_a_return_costs_does_not_grow_with_the_functions_that_wait() -> Non
 def test_a_redrive_takes_a_place_of_its_function() -> None:
     made = table({"bill": 0})
 
-    made.redrive("bill", 7, 0)
+    made.ask("bill", Job(7, 0))
 
-    assert made.plan(0.0) == [StartWorker(1, "bill"), SendRedrive(1, 7, 0)]
-    made.redriven(1, 1.0)
+    assert made.plan(0.0) == [StartWorker(1, "bill"), SendJob(1, Job(7, 0))]
+    made.ran(1, 1.0)
     assert made.places[1].leases == {}
 
 
