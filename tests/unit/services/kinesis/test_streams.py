@@ -730,6 +730,21 @@ def test_the_mode_changes_twice_a_day_and_the_shards_stay(desk: Desk) -> None:
     )
 
 
+def test_a_stream_is_updating_until_its_change_is_done_however_slow_the_disk_is(desk: Desk) -> None:
+    desk.stream()
+    answers = desk.begin("UpdateStreamMode", StreamARN=ARN, StreamModeDetails=ON_DEMAND)
+    assert desk.host.step()  # that it is under way is kept, and its map is not written yet
+    desk.clock.advance(60_000)
+    (described,) = desk.begin("DescribeStreamSummary", StreamName="orders")
+    assert described["StreamDescriptionSummary"]["StreamStatus"] == "UPDATING"
+    (refused,) = desk.begin("UpdateShardCount", StreamName="orders", TargetShardCount=2, ScalingType="UNIFORM_SCALING")
+    assert refused.code == "ResourceInUseException"
+    assert not answers
+    desk.host.work()
+    assert answers == [{}]
+    assert desk.status() == "ACTIVE"
+
+
 def test_a_stream_with_queues_or_auto_distribution_stays_on_demand(desk: Desk) -> None:
     stream = desk.stream(StreamModeDetails=ON_DEMAND, RecordDistributionStrategy="AUTO")
     provisioned = {"StreamARN": ARN, "StreamModeDetails": {"StreamMode": "PROVISIONED"}}
