@@ -1,29 +1,14 @@
-"""The page `kflow/services/kinesis.md`: its table of operations is made here, from the service's model.
+"""The page `kflow/services/kinesis.md`: which tests show an operation, and what is missing of it.
 
-    python -m tests.kinesis_page    writes the table anew
-
-`tests/docs/test_kinesis_page.py` fails where page, model, service and tests do not go together: when an operation is
-new, when a test is renamed, when the table was edited by hand.
+python -m tests.kinesis_page    writes its table anew
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
-from functools import cache
-from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final
 
-from kflow.aws import models
-from kflow.aws.shapes import snake_case
 from kflow.services.kinesis.service import Kinesis
-
-ROOT: Final = Path(__file__).parents[1]
-PAGE: Final = ROOT / "kflow" / "services" / "kinesis.md"
-KNOWN: Final = frozenset({"documented", "recorded", "chosen"})
-_BEGIN: Final = "<!-- made by tests/kinesis_page.py -->\n"
-_END: Final = "<!-- end -->\n"
-_TEST: Final = re.compile(r"^ *def test_(\w+)\(|^(Test\w+) = ", re.MULTILINE)
+from tests.service_page import Page
 
 MISSING: Final = {
     "CreateChannel": "there are no channels: always refused, with what to do instead",
@@ -166,71 +151,9 @@ TESTS: Final = {
 }
 """The tests that show an operation best."""
 
-
-class Row(NamedTuple):
-    """A row of a table of behaviours.
-
-    Attributes:
-        fact: what happens.
-        known: how we know it.
-        tests: names of the tests that show it.
-    """
-
-    fact: str
-    known: list[str]
-    tests: list[str]
-
-
-def operations() -> list[str]:
-    """The operations of the newest model that is installed."""
-    return sorted(models.load("kinesis").operation_names)
-
-
-def performed() -> set[str]:
-    """Those of them that the service has a method for."""
-    return {name for name in operations() if hasattr(Kinesis, snake_case(name))}
-
-
-def table() -> str:
-    """The table of operations."""
-    lines = ["| operation | state | shown by |", "|---|---|---|"]
-    for name in operations():
-        missing = MISSING.get(name)
-        state = "full" if missing is None else f"partial: {missing}"
-        tests = ", ".join(f"`{test}`" for test in TESTS[name])
-        lines.append(f"| `{name}` | {state} | {tests} |")
-    return "\n".join(lines) + "\n"
-
-
-def with_table(text: str) -> str:
-    """The page with its table as it should be."""
-    before, begin, rest = text.partition(_BEGIN)
-    _, end, after = rest.partition(_END)
-    if not begin or not end:
-        raise ValueError(f"{PAGE} lacks the lines {_BEGIN!r} and {_END!r}, between which the table goes")
-    return f"{before}{begin}{table()}{end}{after}"
-
-
-def behaviours(text: str) -> Iterator[Row]:
-    """The rows of all tables of behaviours."""
-    _, _, text = text.partition(_END)
-    for line in text.splitlines():
-        if line.startswith("| ") and not line.startswith("| fact "):
-            _, fact, known, tests, _ = re.split(r"(?<!\\)\|", line)
-            yield Row(fact.strip(), re.findall(r"\w+", known), re.findall(r"`(\w+)`", tests))
-
-
-@cache
-def existing() -> dict[str, str]:
-    """Texts of the files that have a test, by its name; those of several files together."""
-    found: dict[str, str] = {}
-    for path in sorted(ROOT.glob("tests/**/test_*.py")):
-        text = path.read_text(encoding="utf-8")
-        for names in _TEST.findall(text):
-            name = "".join(names)
-            found[name] = found.get(name, "") + text
-    return found
-
+PAGE: Final = Page(
+    service="kinesis", performer=Kinesis, module="tests.kinesis_page", missing=MISSING, absent={}, tests=TESTS
+)
 
 if __name__ == "__main__":
-    PAGE.write_text(with_table(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+    PAGE.path.write_text(PAGE.made(), encoding="utf-8")
