@@ -10,12 +10,12 @@ from kflow.interfaces import FunctionError
 from kflow.runtime.functions import grant
 from kflow.runtime.leases import (
     GrantLease,
+    Job,
     Lease,
     LeaseState,
     LeaseTable,
     RetireLease,
     SendJob,
-    Job,
     StartWorker,
     StopWorker,
 )

@@ -1,0 +1,83 @@
+"""Jobs beside leases: invocations and parked entries, and what a function means anew, stepped by hand."""
+
+from __future__ import annotations
+
+from kflow.runtime.leases import (
+    GrantLease,
+    Job,
+    Lease,
+    LeaseTable,
+    RetireLease,
+    SendJob,
+    StartWorker,
+    StopWorker,
+)
+from kflow.runtime.messages import Returned
+
+
+def table(functions: dict[str, int], *, max_workers: int) -> LeaseTable:
+    made = LeaseTable(max_workers)
+    number = 0
+    for function, shards in functions.items():
+        for shard in range(shards):
+            number += 1
+            made.add(Lease(number, function, 1, shard, 0, settled_at=0.0))
+    return made
+
+
+def give_back(made: LeaseTable, worker: int, *, reason: str, due_ms: int | None, now: float) -> None:
+    (lease,) = made.places[worker].leases.values()
+    made.returned(worker, Returned(lease.id, lease.generation, reason, due_ms, 0), 0, 0, now)
+
+
+def test_a_lease_that_waits_much_longer_than_every_job_goes_first() -> None:
+    made = table({"bill": 0, "ship": 1}, max_workers=1)
+    made.leases[1].ready_since = 0.0
+    made.ask("bill", Job(1, None, 0.0))
+    assert made.plan(0.0) == [StartWorker(1, "bill"), SendJob(1, Job(1, None, 0.0))]
+    made.ran(1, 2.0)
+    made.ask("bill", Job(2, None, 2.0))
+
+    assert made.plan(2.0) == [StopWorker(1)]
+    made.ended(1, None, 2.1, died=False)
+    assert [type(action) for action in made.plan(2.1)] == [StartWorker, GrantLease]
+    give_back(made, 2, reason="idle", due_ms=None, now=2.5)
+    assert made.plan(2.5) == [StopWorker(2)]
+    made.ended(2, None, 2.6, died=False)
+    assert made.plan(2.6) == [StartWorker(3, "bill"), SendJob(3, Job(2, None, 2.0))]
+
+
+def test_a_function_that_means_something_else_gets_new_workers_for_what_comes() -> None:
+    made = table({"bill": 2}, max_workers=4)
+    made.plan(0.0)
+    give_back(made, 2, reason="idle", due_ms=None, now=0.5)
+
+    assert made.renew("bill", 1.0) == [RetireLease(1, 1, 1), StopWorker(2)]
+    assert made.renew("bill", 1.0) == []
+    made.ask("bill", Job(1, None, 1.0))
+    assert made.plan(1.0) == [StartWorker(3, "bill"), SendJob(3, Job(1, None, 1.0))]
+    give_back(made, 1, reason="retired", due_ms=0, now=1.5)
+    assert made.plan(1.5) == [StartWorker(4, "bill"), GrantLease(4, (made.leases[1],)), StopWorker(1)]
+
+
+def test_a_job_that_runs_ends_in_the_environment_it_began_in() -> None:
+    made = table({"bill": 0}, max_workers=1)
+    made.ask("bill", Job(1, None, 0.0))
+    made.plan(0.0)
+
+    assert made.renew("bill", 0.5) == []
+    assert made.plan(0.5) == []
+    made.ran(1, 1.0)
+    assert made.plan(1.0) == [StopWorker(1)]
+
+
+def test_jobs_that_wait_are_forgotten_and_those_that_run_are_not() -> None:
+    made = table({"bill": 0, "ship": 0}, max_workers=1)
+    for number, function in enumerate(("bill", "bill", "ship")):
+        made.ask(function, Job(number, None, 0.0))
+    assert made.plan(0.0) == [StartWorker(1, "bill"), SendJob(1, Job(0, None, 0.0))]
+
+    assert made.forget_jobs("bill") == [Job(1, None, 0.0)]
+    assert made.forget_jobs() == [Job(2, None, 0.0)]
+    made.ran(1, 1.0)
+    assert made.plan(1.0) == []
