@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 from kflow import errors
 from kflow.errors import KflowError, PutFailed, UsageError
 from kflow.lambda_.forms import lambda_handler
-from kflow.records import Batch, Placed, Record
+from kflow.records import Batch, Message, Messages, Placed, Record
+from kflow.triggers.queue import on_queue
 from kflow.triggers.stream import on_stream
 
 if TYPE_CHECKING:
@@ -22,9 +23,12 @@ if TYPE_CHECKING:
 
 __all__ = [  # noqa: RUF022  (grouped: declare, receive, produce, fail)
     "on_stream",
+    "on_queue",
     "lambda_handler",
     "Batch",
     "Record",
+    "Message",
+    "Messages",
     "Placed",
     "Producer",
     "client",

@@ -30,6 +30,18 @@ class HandlerForm(enum.StrEnum):
     EVENT = "event"
     BATCH = "batch"
     RECORD = "record"
+    MESSAGES = "messages"
+    MESSAGE = "message"
+
+    @property
+    def is_of_queues(self) -> bool:
+        """Whether it takes what queues hold; the event form takes all there is."""
+        return self in (HandlerForm.MESSAGES, HandlerForm.MESSAGE)
+
+    @property
+    def is_of_streams(self) -> bool:
+        """Whether it takes what streams hold."""
+        return self in (HandlerForm.BATCH, HandlerForm.RECORD)
 
 
 class MappingOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -61,6 +73,7 @@ class StreamTrigger(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         consumer: name of the registered consumer that it reads as; None for none.
+        uuid: of a mapping that the API made; empty: it is declared, and follows from its names.
     """
 
     stream: str
@@ -69,6 +82,34 @@ class StreamTrigger(msgspec.Struct, frozen=True, kw_only=True):
     file: str = ""
     line: int = 0
     consumer: str | None = None
+    uuid: str = ""
+
+
+class QueueOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Options of an event source mapping for a queue, with AWS's defaults and units.
+
+    Attributes:
+        filters: patterns in the EventBridge grammar, as JSON text; a message passes where any of them matches.
+        maximum_concurrency: batches that run at once, 2 to 1,000; None leaves it to the runtime.
+
+    Source: documented: AWS Lambda API Reference, CreateEventSourceMapping.
+    """
+
+    batch_size: int = 10
+    maximum_batching_window_in_seconds: int = 0
+    report_batch_item_failures: bool = False
+    filters: tuple[str, ...] = ()
+    maximum_concurrency: int | None = None
+
+
+class QueueTrigger(msgspec.Struct, frozen=True, kw_only=True):
+    """One `@on_queue`: the queue's logical name or ARN, the options, and the line it stands on."""
+
+    queue: str
+    options: QueueOptions
+    enabled: bool = True
+    file: str = ""
+    line: int = 0
 
 
 class FunctionOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -89,7 +130,7 @@ class FunctionOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
 class Declared(msgspec.Struct, frozen=True):
     """What one decorator attached to a function."""
 
-    trigger: StreamTrigger
+    trigger: StreamTrigger | QueueTrigger
     function_options: FunctionOptions
 
 
@@ -134,7 +175,8 @@ class Handler(msgspec.Struct, frozen=True, kw_only=True):
         form: how it is called.
         typed: whether its annotation names a type to decode to.
         is_async: whether it is a coroutine function.
-        triggers: at least one.
+        triggers: streams that it reads.
+        queues: queues whose messages it takes.
         options: function options, the same for all triggers.
         package: its code, where that is no file of the project; `file`, `root`, `module` and `qualname` are empty then.
     """
@@ -149,6 +191,7 @@ class Handler(msgspec.Struct, frozen=True, kw_only=True):
     typed: bool = False
     is_async: bool = False
     triggers: tuple[StreamTrigger, ...] = ()
+    queues: tuple[QueueTrigger, ...] = ()
     options: FunctionOptions = FunctionOptions()
     package: Package | None = None
 

@@ -327,10 +327,12 @@ class Desk(ABC, Generic[TermsT, AskT, ReplyT]):
         self._put_away()
 
     def _rest(self) -> None:
-        for timer in (self._visible, self._idle):
-            if timer is not None:
-                timer.cancel()
-        self._visible = self._idle = None
+        if self._idle is not None:
+            self._idle.cancel()
+            self._idle = None
+        if self._visible is not None and not self._waiting:
+            self._visible.cancel()
+            self._visible = None
 
     def _put_away(self) -> None:
         """Close the files in a thread, then tell who waits for that."""

@@ -122,8 +122,12 @@ class Call(Protocol):
         """It did not; what is no `AwsError` becomes an InternalFailure, logged."""
         ...
 
-    def stream(self) -> EventStream:
-        """It worked, and events follow; the initial response is sent at once."""
+    def stream(self, output: Output = None) -> EventStream:
+        """It worked, and events follow; the initial response is sent at once.
+
+        Args:
+            output: what of it travels in headers, in protocols that have such.
+        """
         ...
 
 

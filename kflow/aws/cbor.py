@@ -1,5 +1,7 @@
 """CBOR as AWS has it (`application/x-amz-cbor-1.1`): RFC 8949, but timestamps are tag 1 around whole milliseconds.
 
+Where the RFC's own are meant, in seconds, `decode` is told so.
+
 Pure Python: 1.3 us a record of PutRecords, of which the bytes are taken as they are. Reading trusts nothing: lengths
 are checked against what is there, nesting is bounded, and what is left over is an error.
 """
@@ -17,7 +19,11 @@ DEEPEST: Final = 64
 """Levels of nesting (chosen; the models of AWS's services stay below ten)."""
 MOST: Final = 50_000
 """Elements and entries in a request (chosen; the models allow 30,001): a body of empty lists must not take seconds."""
+MILLISECONDS: Final = 1
+SECONDS: Final = 1000
+"""What a timestamp counts that is a whole number."""
 _EPOCH: Final = 1
+_FARTHEST: Final = 1 << 53
 _BIG: Final = {2: 0, 3: -1}
 _BREAK: Final = object()
 _U16 = struct.Struct(">H").unpack_from
@@ -38,18 +44,19 @@ _keys: dict[bytes, str] = {}
 """Names of members met before, by their coded form: cheaper than to decode them again."""
 
 
-def decode(data: bytes, *, most: int = MOST) -> Any:
+def decode(data: bytes, *, most: int = MOST, timestamps: int = MILLISECONDS) -> Any:
     """One item: dict, list, str, bytes, int, float, bool, None; a timestamp is `Milliseconds`.
 
     Args:
         data: all of it.
         most: elements and entries in all.
+        timestamps: what those count that are whole numbers: `MILLISECONDS` or `SECONDS`.
 
     Raises:
         CborError: it is none, or not only one, or has too many parts.
     """
     try:
-        value, at = _item(data, 0, [0, most])
+        value, at = _item(data, 0, [0, most, timestamps])
     except (IndexError, struct.error) as error:
         raise CborError("ends in the middle of an item") from error
     except UnicodeDecodeError as error:
@@ -60,7 +67,10 @@ def decode(data: bytes, *, most: int = MOST) -> Any:
 
 
 def _item(data: bytes, at: int, state: list[int]) -> tuple[Any, int]:
-    """One item, and where the next begins. `state`: levels above it, and how many more items there may be."""
+    """One item, and where the next begins.
+
+    `state`: levels above it, how many more items there may be, and what timestamps count.
+    """
     first = data[at]
     at += 1
     major, info = first >> 5, first & 31
@@ -98,7 +108,7 @@ def _item(data: bytes, at: int, state: list[int]) -> tuple[Any, int]:
         _enter(state, 1)
         value, at = _item(data, at, state)
         state[0] -= 1
-        return _tagged(number, value), at
+        return _tagged(number, value, state[2]), at
     return _simple(data, at, info, number), at
 
 
@@ -220,14 +230,14 @@ def _indefinite(data: bytes, at: int, major: int, state: list[int]) -> tuple[Any
     return ("".join(parts) if major == 3 else b"".join(parts)), at + 1
 
 
-def _tagged(tag: int, value: Any) -> Any:
+def _tagged(tag: int, value: Any, unit: int) -> Any:
     if value is _BREAK:
         raise CborError("a tag has nothing to tag")
     if tag == _EPOCH:
         if isinstance(value, float) and math.isfinite(value) and abs(value) < 9e15:
             return Milliseconds(round(value * 1000))
-        if type(value) is int:
-            return Milliseconds(value)
+        if type(value) is int and -_FARTHEST < value < _FARTHEST:
+            return Milliseconds(value * unit)
         raise CborError("a timestamp is no number")
     if tag in _BIG:
         if not isinstance(value, bytes) or len(value) > 1024:

@@ -18,10 +18,15 @@ Write = Callable[[Any], bytes]
 
 
 class CborOutput:
-    """Writes structures of one model. What it has compiled is kept by the shape's name."""
+    """Writes structures of one model. What it has compiled is kept by the shape's name.
 
-    def __init__(self) -> None:
+    Args:
+        scalars: how values of some kinds are written; others as AWS's own CBOR has them.
+    """
+
+    def __init__(self, scalars: Mapping[str, Write] | None = None) -> None:
         self._structures: dict[str, Write] = {}
+        self._scalars = _SCALARS if scalars is None else {**_SCALARS, **scalars}
 
     def bytes_of(self, shape: Structure, value: Mapping[str, Any]) -> bytes:
         """A structure as CBOR.
@@ -55,7 +60,7 @@ class CborOutput:
             return self._list(shape)
         if isinstance(shape, MapOf):
             return _map(self._writer(shape.value.shape))
-        return _SCALARS[shape.kind]
+        return self._scalars[shape.kind]
 
     def _structure(self, shape: Structure) -> Write:
         made = self._structures.get(shape.name)
@@ -109,7 +114,7 @@ def _column(key: bytes, write: Write, kind: str, column: Sequence[Any] | Constan
         return [key + write(column.value)] * count
     if None in column:
         return [b"" if value is None else key + write(value) for value in column]
-    if kind == "timestamp" and set(map(type, column)) == {int} and min(column) >= 0:
+    if write is _timestamp and set(map(type, column)) == {int} and min(column) >= 0:
         packed = struct.pack(f">{count}q", *column)
         start = key + b"\xc1\x1b"
         return [start + packed[at : at + 8] for at in range(0, 8 * count, 8)]

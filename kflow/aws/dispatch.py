@@ -276,8 +276,9 @@ class LocalCall:
         if self._ends():
             self._done(error)
 
-    def stream(self) -> EventStream:
-        """See `kflow.aws.calls.Call`."""
+    def stream(self, output: Output = None) -> EventStream:
+        """See `kflow.aws.calls.Call`. There are no headers here."""
+        del output
         if self._events is None:
             raise NotSpoken(f"the events of {self._operation.name} come over HTTP only")
         self._ends()

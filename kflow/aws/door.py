@@ -8,32 +8,50 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
+from kflow.aws import rpc
 from kflow.aws.calls import Context, Place
 from kflow.aws.cbor_wire import CborWire
 from kflow.aws.dispatch import Bound, Dispatcher
 from kflow.aws.errors import AccessRefused, InternalFailure, SerializationFailed, UnknownOperation
+from kflow.aws.failures import named
 from kflow.aws.formats import Format
 from kflow.aws.guard import Guard
-from kflow.aws.identity import Callers, RequestIds
+from kflow.aws.identity import Caller, Callers, RequestIds
+from kflow.aws.inflating import body_of
 from kflow.aws.shapes import Model
-from kflow.aws.strangers import STATUS, refusal
+from kflow.aws.strangers import STATUS, Signee, refusal, signee
 from kflow.aws.webcall import WebCall, WireWriter
 from kflow.aws.wires import JsonWire, Wire, error_body
 from kflow.errors import AwsError
-from kflow.web.exchange import Exchange, Handler
+from kflow.web.exchange import Exchange, Handler, Headers
 
 logger = logging.getLogger(__name__)
 
 OWN: Final = "/_kflow/"
 """Paths that are kflow's own."""
 
-Authenticate = Callable[[Exchange, Model], object]
+Authenticate = Callable[[Exchange, Signee], object]
 """Strict authentication: raises the `AwsError` that says what is wrong with the signature."""
 
 Late = Callable[[Exchange, str], tuple[Format, list[Model]] | None]
 """A format that is made when it is first needed, and the models that it is for; None: it is for others."""
+
+
+class Elsewhere(Protocol):
+    """Passes on what others answer.
+
+    Attributes:
+        takes: signing names, and prefixes of targets, of services that are here and are passed on all the same.
+    """
+
+    takes: frozenset[str]
+
+    def forward(self, exchange: Exchange, caller: Caller, extra: Headers, request_id: str) -> bool:
+        """Have a request answered, with these headers besides; False: nobody else answers it."""
+        ...
+
 
 _EXPOSED: Final = b"x-amzn-RequestId,x-amzn-ErrorType,x-amz-request-id,x-amz-id-2,x-amzn-ErrorMessage,Date"
 _CORS: Final = [(b"Access-Control-Allow-Origin", b"*"), (b"Access-Control-Expose-Headers", _EXPOSED)]
@@ -60,6 +78,7 @@ class Door:
         own: Handler | None = None,
         stranger: Callable[[str], str] | None = None,
         late: Late | None = None,
+        elsewhere: Elsewhere | None = None,
     ) -> None:
         """Open it over these services.
 
@@ -72,6 +91,7 @@ class Door:
             own: answers the paths under `/_kflow/`.
             stranger: told of a service that a request is signed for and that is not here; says what to answer.
             late: asked of requests without a target for another format, with the name they are signed for.
+            elsewhere: asked of requests of services that are not here, and of those that it takes.
         """
         self._dispatcher = dispatcher
         self._callers = Callers(home)
@@ -81,6 +101,8 @@ class Door:
         self._own = own
         self._stranger = stranger
         self._late = late
+        self._elsewhere = elsewhere
+        self._taken: frozenset[str] = frozenset() if elsewhere is None else elsewhere.takes
         deferred = dispatcher.deferred
         self._signing_names = {model.signing_name for model in dispatcher.models.values()}
         self._signing_names |= {each.signing_name for each in deferred.values()}
@@ -97,6 +119,7 @@ class Door:
         wires: list[Wire] = [self._json, self._cbor, *map(JsonWire, sorted(versions))]
         for wire in wires:
             self._wires[wire.content_type.decode()] = wire
+        self._rpc: tuple[rpc.RpcWire, WireWriter] | None = None
         self._writers = {wire: WireWriter(wire, dispatcher.call_later) for wire in self._wires.values()}
         self._formats = [
             (format_, [model for model in dispatcher.models.values() if model.protocol == format_.name])
@@ -132,7 +155,12 @@ class Door:
         if self._own is not None and exchange.target.startswith(OWN):
             self._own(exchange)
             return
+        if self._taken and self._is_taken(exchange) and self._pass_on(exchange, head, request_id):
+            return
         head.append((b"x-amz-id-2", extended_id))
+        if "smithy-protocol" in headers and "x-amz-target" not in headers:
+            self._answer_rpc(exchange, head, request_id)
+            return
         is_aimed = "x-amz-target" in headers or not (self._formats or self._late)
         if not is_aimed and self._try_formats(exchange, head, request_id):
             return
@@ -195,7 +223,7 @@ class Door:
         plain: dict[str, Any] | None = None
         if given is None:
             try:
-                plain = wire.plain(body)
+                plain = wire.plain(body_of(exchange))
             except SerializationFailed as error:
                 self._refuse(exchange, head, wire, error, bound)
                 return
@@ -213,7 +241,7 @@ class Door:
                 if plain is not None:
                     given = wire.exact(bound, plain)
             except AwsError as error:
-                self._refuse(exchange, head, accepted, error, bound)
+                self._refuse(exchange, head, accepted, named(bound.operation, error), bound)
                 return
         context = Context(
             place=caller.place,
@@ -226,14 +254,79 @@ class Door:
         call = WebCall(exchange, context, bound.operation, self._writers[accepted], head)
         self._dispatcher.run(bound, call, given)
 
+    def _answer_rpc(self, exchange: Exchange, head: Head, request_id: str) -> None:
+        """The protocol whose paths name the operation."""
+        bound = self._find(rpc.target(exchange.target))
+        if bound is None and self._refuse_stranger(exchange, head, request_id):
+            return
+        if self._rpc is None:
+            wire = rpc.RpcWire()
+            self._rpc = wire, rpc.writer(wire, self._dispatcher.call_later)
+        wire, writer = self._rpc
+        try:
+            if bound is None or exchange.method != "POST" or exchange.headers["smithy-protocol"] != wire.name:
+                raise UnknownOperation
+            if self._authenticate is not None:
+                self._authenticate(exchange, bound.operation.model)
+            body = body_of(exchange)
+            given = wire.quick(bound, body)
+            if given is None:
+                given = wire.exact(bound, wire.plain(body))
+        except AwsError as error:
+            operation = None if bound is None else bound.operation
+            refused = writer.error(operation, named(operation, error), request_id)
+            exchange.respond(refused.status, [*head, *refused.headers], refused.body)
+            return
+        caller = self._callers.of(exchange.headers, exchange.target)
+        context = Context(
+            place=caller.place,
+            request_id=request_id,
+            access_key=caller.access_key,
+            protocol=wire.name,
+            version=exchange.version,
+            base_url=_base_url(exchange),
+        )
+        self._dispatcher.run(bound, WebCall(exchange, context, bound.operation, writer, head), given)
+
     def _refuse_stranger(self, exchange: Exchange, head: Head, request_id: str) -> bool:
-        """Whether the request is signed for a service that is not here, and so was refused."""
+        """Whether the request is of a service that is not here, and so was passed on or refused."""
         name = self._callers.of(exchange.headers, exchange.target).signing_name
-        if self._stranger is None or not name or name in self._signing_names:
+        prefix = exchange.headers.get("x-amz-target", "").rpartition(".")[0]
+        if name in self._signing_names or prefix in self._prefixes:
+            return False
+        if self._pass_on(exchange, head, request_id):
+            return True
+        if self._stranger is None or not name:
             return False
         headers, body = refusal(exchange, name, self._stranger(name), request_id)
         exchange.respond(STATUS, [*head, *headers], body)
         return True
+
+    def _is_taken(self, exchange: Exchange) -> bool:
+        """Whether it is of a service that is here, and that others answer all the same."""
+        target = exchange.headers.get("x-amz-target", "")
+        return (
+            target.rpartition(".")[0] in self._taken
+            or self._callers.of(exchange.headers, exchange.target).signing_name in self._taken
+        )
+
+    def _pass_on(self, exchange: Exchange, head: Head, request_id: str) -> bool:
+        """Whether others answer it; in strict mode only for who has a key of this endpoint."""
+        if self._elsewhere is None:
+            return False
+        caller = self._callers.of(exchange.headers, exchange.target)
+        extra = [(name, value) for name, value in head if name.startswith(b"Access-Control-")]
+        if self._authenticate is None:
+            return self._elsewhere.forward(exchange, caller, extra, request_id)
+        try:
+            self._authenticate(exchange, signee(exchange, caller.signing_name))
+        except AwsError as error:
+            headers, body = refusal(
+                exchange, caller.signing_name, str(error), request_id, error.code.removesuffix("Exception")
+            )
+            exchange.respond(error.http_status, [*head, *headers], body)
+            return True
+        return self._elsewhere.forward(exchange, caller, extra, request_id)
 
     def _find(self, target: str) -> Bound | None:
         prefix, _, name = target.rpartition(".")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from kflow.aws.errors import InternalFailure
 from kflow.aws.shapes import Operation
-from kflow.errors import AwsError
+from kflow.errors import AwsError, ValidationFailed
 
 
 def status_of(operation: Operation | None, error: AwsError) -> int:
@@ -16,3 +16,22 @@ def status_of(operation: Operation | None, error: AwsError) -> int:
 def text_of(error: AwsError) -> str:
     """The text; what failed inside is not told to the caller."""
     return "" if isinstance(error, InternalFailure) else str(error)
+
+
+class _InvalidParameter(AwsError):
+    code = "InvalidParameterException"
+    http_status = 400
+    sender_fault = True
+
+
+def named(operation: Operation | None, error: AwsError) -> AwsError:
+    """The error as a service names it: what breaks a constraint is no `ValidationException` everywhere.
+
+    Source: recorded: CloudWatch Logs, whose operations list an `InvalidParameterException` for it.
+    """
+    if operation is None or not isinstance(error, ValidationFailed):
+        return error
+    listed = operation.errors
+    if "InvalidParameterException" in listed and "ValidationException" not in listed:
+        return _InvalidParameter(str(error))
+    return error

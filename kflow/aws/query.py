@@ -17,6 +17,7 @@ from kflow.aws.errors import SerializationFailed
 from kflow.aws.eventstream import Vocabulary
 from kflow.aws.failures import status_of, text_of
 from kflow.aws.formats import Response
+from kflow.aws.inflating import body_of
 from kflow.aws.shapes import ListOf, MapOf, Member, Model, Operation, Shape, Structure
 from kflow.errors import AwsError, InternalError
 from kflow.web.exchange import Exchange
@@ -102,7 +103,7 @@ class Query:
         """`<ErrorResponse><Error><Type>...`."""
         kind = "Sender" if error.sender_fault else "Receiver"
         named = f"<RequestId>{xml.escape(request_id)}</RequestId>"
-        inside = f"<Error><Type>{kind}</Type>{code_and_message(error)}</Error>{named}"
+        inside = f"<Error><Type>{kind}</Type>{code_and_message(error, operation)}</Error>{named}"
         attributes = "" if operation is None else xml.namespace(operation.model.metadata)
         return Response(
             status_of(operation, error), _XML, _document(xml.element("ErrorResponse", (inside,), attributes))
@@ -202,9 +203,11 @@ class Ec2(Query):
         return self._list(shape, node) if isinstance(shape, ListOf) else super()._value(shape, node)
 
 
-def code_and_message(error: AwsError) -> str:
-    """The two elements that all errors in XML have."""
-    return f"<Code>{xml.escape(error.code)}</Code><Message>{xml.escape(text_of(error))}</Message>"
+def code_and_message(error: AwsError, operation: Operation | None = None) -> str:
+    """The two elements that all errors in XML have; the code as the model writes it on the wire."""
+    modelled = None if operation is None else operation.model.error(error.code)
+    code = error.code if modelled is None else modelled.error_code
+    return f"<Code>{xml.escape(code)}</Code><Message>{xml.escape(text_of(error))}</Message>"
 
 
 def _document(pieces: Iterable[str]) -> bytes:
@@ -226,7 +229,7 @@ def form_of(exchange: Exchange) -> dict[str, str]:
     """The form of a body, or of a query; of a name that comes twice, the first."""
     form: dict[str, str] = {}
     if exchange.method == "POST" and exchange.headers.get("content-type", _FORM).startswith(_FORM):
-        _add(form, exchange.body.decode(errors="replace"))
+        _add(form, body_of(exchange).decode(errors="replace"))
     _add(form, exchange.target.partition("?")[2])
     return form
 

@@ -19,7 +19,7 @@ from functools import lru_cache
 from typing import Final, NamedTuple, Protocol
 from urllib.parse import quote, unquote
 
-from kflow.aws.shapes import Model
+from kflow.aws.strangers import Signee
 from kflow.errors import AwsError
 from kflow.web.exchange import Exchange
 
@@ -158,7 +158,7 @@ class Verifier:
         self._now_ms = now_ms
         self._keys: dict[tuple[str, str], bytes] = {}
 
-    def verify(self, exchange: Exchange, model: Model) -> None:
+    def verify(self, exchange: Exchange, model: Signee) -> None:
         """See that a request is signed with one of the keys.
 
         Args:

@@ -88,7 +88,9 @@ class WireWriter:
         if operation is None or "awsQueryCompatible" not in operation.model.metadata:
             return Response(error.http_status, self.head, error_body(self._wire, error))
         kind = "Sender" if error.sender_fault else "Receiver"
-        code = (b"x-amzn-query-error", f"{error.query_code or error.code};{kind}".encode())
+        modelled = operation.model.error(error.code)
+        name = error.query_code or (error.code if modelled is None else modelled.error_code)
+        code = (b"x-amzn-query-error", f"{name};{kind}".encode())
         body = error_body(self._wire, error, f"com.amazonaws.{operation.model.service}#")
         return Response(error.http_status, (*self.head, code), body)
 
@@ -173,11 +175,13 @@ class WebCall:
         if self._ends():
             self._fail(error)
 
-    def stream(self) -> EventStream:
+    def stream(self, output: Output = None) -> EventStream:
         """It worked, and events follow."""
         vocabulary = self._writer.vocabulary(self._operation)
         self._is_answered = True
         head = [*self._head, (b"Content-Type", CONTENT_TYPE.encode())]
+        if output is not None and not isinstance(self._writer, WireWriter):
+            head += self._writer.serialise(self._operation, output, self.context.request_id).headers
         return Events(self._exchange.stream(self._operation.http_status, head), vocabulary)
 
     def _fail(self, error: Exception) -> None:

@@ -4,6 +4,7 @@ One file a parked batch, in a folder for each function; the name says which reco
 
     parked/<function>/<stream id>.<shard>.<first counter>-<last counter>.<number>.parked
     parked/<function>/<stream id>.<shard>.<first counter>-<last counter>.<number>.claim-<epoch>     while it is redriven
+    parked/<function>/<the name as above>.unsent       as long as its document has not been sent to its destination
 
 A file appears whole, under its name, or not at all. Parking comes before the checkpoint that passes the records, so a
 crash between the two leaves both the file and the records behind the checkpoint: `find` is how the next owner of the
@@ -24,16 +25,16 @@ from msgspec.structs import replace
 
 from kflow.broker.files import Files, storage_error
 from kflow.broker.locks import FileLock
-from kflow.broker.parked_batch import ParkCondition, ParkedBatch, ParkedRecord, decode, encode
+from kflow.broker.parked_batch import Origin, ParkCondition, ParkedBatch, ParkedRecord, decode, encode
 from kflow.errors import Damaged, UsageError
 from kflow.interfaces import FunctionError
 
-__all__ = ["ParkCondition", "ParkedBatch", "ParkedRecord", "ParkedStore", "Unreadable"]
+__all__ = ["Origin", "ParkCondition", "ParkedBatch", "ParkedRecord", "ParkedStore", "Unreadable"]
 
 log = logging.getLogger(__name__)
 
 _LOCK_TIMEOUT_S: Final = 10.0
-_NAME = re.compile(r"([0-9a-f]{16})\.(\d+)\.(\d+)-(\d+)\.(\d+)\.(?:parked|claim-(\d+))")
+_NAME = re.compile(r"([0-9a-f]{16})\.(\d+)\.(\d+)-(\d+)\.(\d+)\.(?:parked|claim-(\d+))(\.unsent)?")
 
 
 class _Name(NamedTuple):
@@ -44,10 +45,13 @@ class _Name(NamedTuple):
     last_counter: int
     number: int
     claimed_by: int
+    is_unsent: bool
 
     @property
     def text(self) -> str:
         state = f"claim-{self.claimed_by}" if self.claimed_by else "parked"
+        if self.is_unsent:
+            state += ".unsent"
         counters = f"{self.first_counter:020d}-{self.last_counter:020d}"
         return f"{self.stream_id:016x}.{self.shard}.{counters}.{self.number}.{state}"
 
@@ -90,7 +94,8 @@ class ParkedStore:
     def park(self, entry: ParkedBatch) -> int:
         """Keep a batch. On return it survives the death of any process, and with any policy but `none` power loss.
 
-        Parking the same records of the same consumer again replaces what was kept, under the same number.
+        Parking the same records of the same consumer again replaces what was kept, under the same number. What has a
+        destination is unsent from then on.
 
         Returns:
             The number people name it by.
@@ -101,7 +106,10 @@ class ParkedStore:
         try:
             self._files.make_folder(os.path.join(self._path, entry.function), sync=self._sync)
             with _held(self._lock):
-                name = self._twin(entry) or _name_of(entry, self._next_number())
+                twin = self._twin(entry)
+                name = _name_of(entry, self._next_number() if twin is None else twin.number)
+                if twin is not None and twin != name:
+                    self._move(twin, name)
                 self._write(name, entry)
         except OSError as error:
             raise storage_error(error, f"park records of {entry.function}") from error
@@ -258,6 +266,36 @@ class ParkedStore:
             if name.claimed_by:
                 self._move(name, name._replace(claimed_by=0))
 
+    def unsent(self) -> Sequence[int]:
+        """Numbers of the batches whose documents are still to be sent, in their order; reads names only."""
+        return sorted(name.number for name in self._all_names() if name.is_unsent)
+
+    def sent(self, entry: ParkedBatch) -> None:
+        """The document of a batch, as it was read, has reached its destination.
+
+        Raises:
+            UsageError: there is no batch of that number any more.
+            StorageError: it could not be noted: the document is sent once more at the next start.
+        """
+        with _held(self._lock):
+            name = self._numbered(entry.number)
+            if name.is_unsent and self._read(name).parked_ms == entry.parked_ms:  # else it was parked again meanwhile
+                self._move(name, name._replace(is_unsent=False))
+
+    def not_sent(self, number: int, trouble: str) -> None:
+        """The document of a batch could not be sent, and nobody tries any more before the next start: note why.
+
+        Raises:
+            UsageError: there is no batch of that number any more.
+            StorageError: it could not be noted.
+        """
+        with _held(self._lock):
+            name = self._numbered(number)
+            try:
+                self._write(name, replace(self._read(name), trouble=trouble))
+            except OSError as error:
+                raise storage_error(error, f"write parked batch {number}") from error
+
     def release_claims(self, epoch: int) -> int:
         """At the start of a node: give back what other epochs claimed, and clear away half-written files.
 
@@ -303,8 +341,11 @@ class ParkedStore:
         for text in [text for text in self._texts(function) if text.startswith(prefix)]:
             match = _NAME.fullmatch(text)
             if match is not None:
-                numbers = [int(match[group] or 0) for group in range(2, 7)]
-                yield _Name(function, int(match[1], 16), *numbers)
+                stream_id, shard, first, last, number = (
+                    int(match[group], 16 if group == 1 else 10) for group in range(1, 6)
+                )
+                claimed_by, is_unsent = int(match[6] or 0), match[7] is not None
+                yield _Name(function, stream_id, shard, first, last, number, claimed_by, is_unsent)
 
     def _all_names(self) -> Sequence[_Name]:
         return [name for function in self._functions() for name in self._names(function)]
@@ -317,9 +358,9 @@ class ParkedStore:
 
     def _twin(self, entry: ParkedBatch) -> _Name | None:
         """The file that holds the same records of the same consumer already, unless it is being redriven."""
-        wanted = _name_of(entry, 0)
+        wanted = _name_of(entry, 0)._replace(is_unsent=False)
         for name in self._names(entry.function, wanted.text.rpartition(".0.")[0] + "."):
-            if name._replace(number=0) == wanted:
+            if name._replace(number=0, is_unsent=False) == wanted:
                 return name
         return None
 
@@ -338,7 +379,7 @@ class ParkedStore:
         return last + 1
 
     def _write(self, name: _Name, entry: ParkedBatch) -> None:
-        content = encode(replace(entry, number=name.number, claimed_by=0))
+        content = encode(replace(entry, number=name.number, claimed_by=0, is_unsent=False))
         self._files.write_replace(self._file(name), content, sync=self._sync)
 
     def _read(self, name: _Name) -> ParkedBatch:
@@ -352,7 +393,7 @@ class ParkedStore:
         entry = decode(raw)
         if entry is None:
             raise Damaged(f"{path}: the parked batch is damaged; its content does not have its checksum")
-        return replace(entry, number=name.number, claimed_by=name.claimed_by)
+        return replace(entry, number=name.number, claimed_by=name.claimed_by, is_unsent=name.is_unsent)
 
     def _move(self, name: _Name, target: _Name) -> None:
         try:
@@ -377,4 +418,13 @@ class _held:  # noqa: N801  # reads as the verb it is: `with _held(lock)`
 
 
 def _name_of(entry: ParkedBatch, number: int) -> _Name:
-    return _Name(entry.function, entry.stream_id, entry.shard, entry.first_counter, entry.last_counter, number, 0)
+    return _Name(
+        entry.function,
+        entry.stream_id,
+        entry.shard,
+        entry.first_counter,
+        entry.last_counter,
+        number,
+        claimed_by=0,
+        is_unsent=bool(entry.destination),
+    )

@@ -31,6 +31,26 @@ class ParkedRecord(msgspec.Struct, frozen=True):
     shard_id: str
 
 
+class Origin(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The mapping that gave records up, as its failure document names it.
+
+    Attributes:
+        function_arn: with the qualifier that the mapping names, if any.
+        stream_arn: of the stream, also where the mapping reads it as a consumer.
+        mapping: UUID of the mapping.
+        source_arn: event source ARN of the events, where it is a consumer's; empty: it is the stream's.
+        version: of the function: `$LATEST`, or a number as text.
+        destination: where the document goes, as `on_failure` names it; empty: nowhere.
+    """
+
+    function_arn: str
+    stream_arn: str
+    mapping: str
+    source_arn: str = ""
+    version: str = "$LATEST"
+    destination: str = ""
+
+
 class ParkedBatch(msgspec.Struct, frozen=True, kw_only=True):
     """What was given up, together: at least one record, of one shard.
 
@@ -51,8 +71,11 @@ class ParkedBatch(msgspec.Struct, frozen=True, kw_only=True):
         parked_ms: when, milliseconds since the epoch.
         parked_before: records that this consumer had parked in this shard before: tells a file that an interrupted
             settling left from one of an earlier pass over the same records.
+        origin: the mapping; None in entries of versions that did not keep it.
+        trouble: why its document could not be sent, the last time that was tried; empty: it was not, or could.
         number: 1, 2, 3 ... in this data folder; given by `park`.
         claimed_by: epoch of the node that redrives it now; 0 where none does. Comes from the name of the file.
+        is_unsent: whether its document is still to be sent to its destination. Comes from the name of the file.
     """
 
     function: str
@@ -70,8 +93,16 @@ class ParkedBatch(msgspec.Struct, frozen=True, kw_only=True):
     condition: ParkCondition
     parked_ms: int
     parked_before: int = 0
+    origin: Origin | None = None
+    trouble: str = ""
     number: int = 0
     claimed_by: int = 0
+    is_unsent: bool = False
+
+    @property
+    def destination(self) -> str:
+        """Where its document goes, as `on_failure` names it; empty: nowhere."""
+        return "" if self.origin is None else self.origin.destination
 
 
 class _StoredRecord(msgspec.Struct, array_like=True):

@@ -14,7 +14,7 @@ from kflow.cli.terminal import Terminal, count
 def check(arguments: Arguments, terminal: Terminal) -> int:
     """Load settings, plugins and handlers; list the handlers."""
     from kflow.plugins.manager import PluginManager
-    from kflow.runtime import loader
+    from kflow.runtime import loader, queueinfo
     from kflow.runtime.starting import describe
 
     settings = settings_of(arguments)
@@ -29,12 +29,11 @@ def check(arguments: Arguments, terminal: Terminal) -> int:
             }
         )
         return 0
-    rows = [("handler", "place", "form", "stream", "options")]
-    rows += [
-        (handler.name, os.path.relpath(handler.place), handler.form.value, trigger.stream, describe(trigger))
-        for handler in loaded.handlers
-        for trigger in handler.triggers
-    ]
+    rows = [("handler", "place", "form", "source", "options")]
+    for handler in loaded.handlers:
+        head = (handler.name, os.path.relpath(handler.place), handler.form.value)
+        rows += [(*head, trigger.stream, describe(trigger)) for trigger in handler.triggers]
+        rows += [(*head, trigger.queue, queueinfo.describe(trigger)) for trigger in handler.queues]
     terminal.table(rows)
     for warning in loaded.warnings:
         terminal.note(terminal.paint(f"warning: {warning}", "yellow"))

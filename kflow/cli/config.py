@@ -7,6 +7,7 @@ from typing import Any
 
 from kflow.cli.arguments import Arguments, Command, Group, settings_of
 from kflow.cli.terminal import Terminal
+from kflow.settings.model import HIDDEN
 
 
 def show(arguments: Arguments, terminal: Terminal) -> int:
@@ -26,7 +27,9 @@ def _plain(value: Any) -> Any:
 
 
 def _text(value: Any) -> str:
-    return ", ".join(value) or "none" if isinstance(value, (tuple, dict)) else str(value)
+    if isinstance(value, dict):
+        value = tuple(name if text == HIDDEN else f"{name} = {text}" for name, text in value.items())
+    return ", ".join(value) or "none" if isinstance(value, tuple) else str(value)
 
 
 COMMAND = Group(

@@ -75,6 +75,8 @@ def _look(arguments: Arguments) -> Iterator[Finding]:
     yield Finding(OK, "settings", where)
     yield _plugins(settings)
     yield _endpoint(settings)
+    if settings.services:
+        yield _services(settings)
     yield from _data(settings)
 
 
@@ -129,6 +131,16 @@ def _endpoint(settings: Settings) -> Finding:
     if settings.given("port"):
         return Finding(WRONG, "endpoint", f"{who}: end it, or set another `port`")
     return Finding(OK, "endpoint", f"{who}: the next free one is taken")
+
+
+def _services(settings: Settings) -> Finding:
+    from kflow.runtime.forwarding.checking import problems
+    from kflow.runtime.services import SERVICES
+
+    found = list(problems(settings.services, SERVICES))
+    if found:
+        return Finding(WARNING, "services", "; ".join(found))
+    return Finding(OK, "services", ", ".join(f"{name} = {where}" for name, where in settings.services.items()))
 
 
 def _data(settings: Settings) -> Iterator[Finding]:

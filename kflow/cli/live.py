@@ -72,11 +72,13 @@ class LiveLines:
         names = [handler.name for handler in info.handlers]
         places = [_relative(handler.place, self._folder) for handler in info.handlers]
         for handler, place in zip(info.handlers, places, strict=True):
-            shards = count(handler.shards, "shard")
+            is_queue = handler.source == "queue"
+            what = "queue" if is_queue else count(handler.shards, "shard")
             head = f"{handler.name.ljust(max(map(len, names)))}  {place.ljust(max(map(len, places)))}"
-            source = f"{handler.stream} ({'created, ' if handler.created else ''}{shards})"
+            source = f"{handler.stream} ({'created, ' if handler.created else ''}{what})"
             self._terminal.line(f"{head}  <- {source}  {handler.options}".rstrip())
-            self._head = max(self._head, len(f"{handler.name} {handler.stream}/{handler.shards - 1}"))
+            last = "" if is_queue else str(handler.shards - 1)
+            self._head = max(self._head, len(f"{handler.name} {_where(handler.stream, last)}"))
         if not self._thread.is_alive():
             self._thread.start()
 
@@ -161,12 +163,13 @@ class LiveLines:
         self._terminal.line(text[: self._terminal.width] if self._terminal.is_live else text)
 
     def _write(self, key: tuple[str, str, str], records: int, text: str, duration_us: int, colour: str = "") -> None:
-        head = f"{key[0]} {key[1]}/{shard_number(key[2])}"
+        head = f"{key[0]} {_where(key[1], key[2])}"
         self._head = max(self._head, len(head))
         padded = text.ljust(24)
         took = f"{duration_us / 1000:.1f} ms" if duration_us else ""
+        what = "record" if key[2] else "message"
         self._terminal.line(
-            f"{head.ljust(self._head)}  {count(records, 'record').ljust(13)}  "
+            f"{head.ljust(self._head)}  {count(records, what).ljust(13)}  "
             f"{self._terminal.paint(padded, colour) if colour else padded}  {took.rjust(9)}  v{CODE_VERSION}"
         )
 
@@ -237,8 +240,12 @@ def failure_text(outcome: BatchOutcome) -> str:
 
 
 def lane(outcome: BatchOutcome) -> str:
-    """`orders/0`."""
-    return f"{outcome.stream}/{shard_number(outcome.shard_id)}"
+    """`orders/0`; of a queue its name."""
+    return _where(outcome.stream, outcome.shard_id)
+
+
+def _where(stream: str, shard: str) -> str:
+    return f"{stream}/{shard_number(shard)}" if shard else stream
 
 
 def shard_number(shard_id: str) -> str:

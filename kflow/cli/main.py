@@ -43,6 +43,8 @@ TABLE: tuple[tuple[str, str], ...] = (
     ("streams", "list, create, describe and delete streams"),
     ("status", "show handlers, shards, what is in flight, blocked and parked"),
     ("logs", "show what a handler printed"),
+    ("invoke", "run a function once, with its log and its response"),
+    ("event", "write a sample event of a service"),
     ("parked", "look at records that exhausted their retries, send them again, drop them"),
     ("checkpoints", "look at and move the positions of handlers"),
     ("reset", "empty the data"),

@@ -24,7 +24,9 @@ def list_parked(arguments: Arguments, terminal: Terminal) -> int:
     if arguments.json:
         terminal.json([_summary(entry) for entry in entries])
     elif entries:
-        rows = [("number", "handler", "shard", "records", "attempts", "parked", "error")]
+        # Few have a destination: there is a column for it where one has.
+        is_sent = any(entry.destination for entry in entries)
+        rows = [("number", "handler", "shard", "records", "attempts", "parked", *["document"] * is_sent, "error")]
         rows += [
             (
                 f"#{entry.number}",
@@ -33,6 +35,7 @@ def list_parked(arguments: Arguments, terminal: Terminal) -> int:
                 str(len(entry.records)),
                 str(entry.attempts),
                 moment(entry.parked_ms),
+                *[_document(entry)] * is_sent,
                 _error(entry.error) if entry.error else entry.condition.value,
             )
             for entry in entries
@@ -66,6 +69,9 @@ def show(arguments: Arguments, terminal: Terminal) -> int:
         for part in entry.error.trace or ():
             for line in part.rstrip("\n").split("\n"):
                 terminal.line(_shown(line))
+    if entry.destination:
+        why = f": {_shown(entry.trouble)}" if entry.is_unsent and entry.trouble else ""
+        terminal.line(f"failure document: {_document(entry)}{why}")
     for record in entry.records:
         number, key = short(str(record.sequence_number)), _shown(record.partition_key)
         terminal.line(f"{number}  {moment(record.arrival_ms)}  {key}  {printable(record.data)}")
@@ -137,8 +143,18 @@ def _summary(entry: ParkedBatch) -> dict[str, Any]:
         "condition": entry.condition.value,
         "parked_ms": entry.parked_ms,
         "redriving": entry.claimed_by != 0,
+        "destination": entry.destination or None,
+        "sent": not entry.is_unsent if entry.destination else None,
+        "trouble": (entry.trouble or None) if entry.is_unsent else None,
         "error": {"type": entry.error.type, "message": entry.error.message} if entry.error else None,
     }
+
+
+def _document(entry: ParkedBatch) -> str:
+    """Where the failure document of an entry went, or is to go; empty: nowhere."""
+    if not entry.destination:
+        return ""
+    return f"{'not sent' if entry.is_unsent else 'sent'} to {entry.destination}"
 
 
 def _record(entry: ParkedBatch, index: int) -> dict[str, Any]:
@@ -200,7 +216,7 @@ COMMAND = Group(
         ),
         Command(
             name="show",
-            help="show one entry: error, traceback, records",
+            help="show one entry: error, traceback, where its failure document went, records",
             run=show,
             configure=_configure_show,
             reads=True,

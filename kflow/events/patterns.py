@@ -47,6 +47,21 @@ def compile_filters(texts: Sequence[str]) -> Filters:
     Raises:
         PatternError: one of them is not a pattern; the text names which, and the place in it.
     """
+    return Filters(*compiled_rules(texts, _check))
+
+
+def compiled_rules(
+    texts: Sequence[str], check: Callable[[Sequence[Rule]], list[str]]
+) -> tuple[list[Rule], tuple[str, ...]]:
+    """The rules of patterns, and warnings.
+
+    Args:
+        texts: as above.
+        check: what is special to the source of the records: returns its warnings, and may raise.
+
+    Raises:
+        PatternError: as above.
+    """
     if len(texts) > FILTERS_MAX:
         raise PatternError(f"{len(texts)} filters: AWS takes {FILTERS}, and {FILTERS_MAX} at most")
     warnings: list[str] = []
@@ -59,11 +74,11 @@ def compile_filters(texts: Sequence[str]) -> Filters:
             if len(text) > FILTER_CHARACTERS:
                 raise PatternError(f"has {len(text)} characters, AWS takes {FILTER_CHARACTERS}")
             found = grammar.rules(text)
-            warnings += [f"filters[{index}]: {warning}" for warning in _check(found, grammar)]
+            warnings += [f"filters[{index}]: {warning}" for warning in (*grammar.warnings, *check(found))]
         except PatternError as error:
             raise PatternError(f"filters[{index}]: {error}") from None
         rules += found
-    return Filters(rules, tuple(dict.fromkeys(warnings)))
+    return rules, tuple(dict.fromkeys(warnings))
 
 
 class Filters:
@@ -122,32 +137,32 @@ class Filters:
         passed = []
         for index, data in enumerate(datas):
             fields = read(data)
-            if test(fields) if fields is not None else dict_test(_parsed(data)):
+            if test(fields) if fields is not None else dict_test(parsed(data)):
                 passed.append(index)
         return passed
 
     def _passes(self, index: int, data: bytes, metadata: Metadata) -> bool:
         fields: Any = None
-        parsed: Any = UNSET
+        whole: Any = UNSET
         known: Any = UNSET
         if self._needs_data:
             fields = self._fields.read(data)
             if fields is None:
-                parsed = _parsed(data)
+                whole = parsed(data)
         for test, dict_test, other_test in self._rules:
             if other_test is not None:
                 if known is UNSET:
                     known = dict(metadata(index))
                 if not other_test(known):
                     continue
-            if test is None or dict_test is None or (test(fields) if fields is not None else dict_test(parsed)):
+            if test is None or dict_test is None or (test(fields) if fields is not None else dict_test(whole)):
                 return True
         return False
 
 
-def _check(rules: Sequence[Rule], grammar: Grammar) -> list[str]:
+def _check(rules: Sequence[Rule]) -> list[str]:
     """What a pattern may not do for Kinesis; returns the warnings."""
-    warnings = list(grammar.warnings)
+    warnings: list[str] = []
     for rule in rules:
         for path in rule:
             if path == ("data",):
@@ -167,7 +182,7 @@ def _below(rule: Rule, name: str) -> Rule:
     return {path[1:]: wanted for path, wanted in rule.items() if path[0] == name}
 
 
-def _parsed(data: bytes) -> Any:
+def parsed(data: bytes) -> Any:
     """A payload in full; `_NOT_JSON` where it is none.
 
     As JSON has it, and not as msgspec does: numbers may be too large for a double, and surrogates may stand alone.

@@ -13,12 +13,12 @@ import msgspec
 
 from kflow import limits
 from kflow.broker.attributes import Consumer, lasts
+from kflow.broker.keeping import Done
 from kflow.broker.streammap import StreamMode
 from kflow.errors import InvalidArgument, KflowError, LimitExceeded, ResourceInUse
 from kflow.kinesis import tags
 from kflow.kinesis.accounts import Accounts
 from kflow.kinesis.host import Host
-from kflow.kinesis.keeping import Done
 from kflow.kinesis.registry import Registry, Status, Stream, no_consumer
 from kflow.kinesis.states import require_there
 

@@ -19,6 +19,7 @@ from kflow import limits
 from kflow.aws.calls import Place
 from kflow.broker import reshardplan
 from kflow.broker.attributes import Attributes, Pending
+from kflow.broker.keeping import Done
 from kflow.broker.sequence import shard_id, shard_index
 from kflow.broker.streammap import StreamMode
 from kflow.errors import (
@@ -32,7 +33,6 @@ from kflow.errors import (
 from kflow.kinesis import quotas, tags
 from kflow.kinesis.accounts import Accounts
 from kflow.kinesis.host import Host
-from kflow.kinesis.keeping import Done
 from kflow.kinesis.registry import Registry, Status, Stream
 from kflow.kinesis.states import in_state, require_active, within_a_day
 

@@ -18,10 +18,10 @@ from kflow import arn
 from kflow.aws.calls import Place
 from kflow.broker import attributes as attributefiles
 from kflow.broker.attributes import DEFAULTS, Attributes, Consumer, lasts
+from kflow.broker.keeping import Done, Kept
 from kflow.broker.streammap import StreamMap, StreamMode
 from kflow.errors import InvalidArgument, KflowError, ResourceNotFound
 from kflow.kinesis.host import Host
-from kflow.kinesis.keeping import Done, Kept
 
 __all__ = ["Done", "Named", "Registry", "Status", "Stream", "no_consumer", "no_stream"]
 

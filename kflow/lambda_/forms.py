@@ -3,29 +3,26 @@
 A `Call` is made once and called for each invocation. Event form: the event and the context by position. Batch form: a
 `Batch`. Record form: one record after the other; the first failure ends the batch. If records before it succeeded its
 sequence number is returned as the batch item failure; if it is the first of the batch its exception is raised, so that
-bisection can isolate it and Lambda's error metric sees it.
+bisection can isolate it and Lambda's error metric sees it. What queues hold: `queue_forms`.
 """
 
 from __future__ import annotations
 
-import inspect
 import logging
-import weakref
-from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from operator import length_hint
-from typing import Any, NamedTuple
+from typing import Any
 
-import msgspec
 from msgspec.structs import force_setattr
 
-from kflow.arn import stream_name
+from kflow.arn import queue_name, stream_name
 from kflow.clock import utc_text
-from kflow.declarations import Handler, HandlerForm, declared
-from kflow.errors import DecodeFailed, HandlerError, UsageError
+from kflow.declarations import Handler, HandlerForm, QueueTrigger, StreamTrigger, declared
+from kflow.errors import UsageError
 from kflow.interfaces import Invocation
-from kflow.lambda_.decode import Decode, decoder, type_name
-from kflow.loading.places import function_place, name_of
+from kflow.lambda_.binding import Bind, EventLoop, Typed, Wait, awaiting, binder, typed
+from kflow.lambda_.queue_forms import message_call, messages_call, with_failures
+from kflow.loading.places import name_of
 from kflow.loading.signature import Signature, is_coroutine_function, read_signature
 from kflow.records import Batch, Record
 
@@ -33,8 +30,6 @@ Call = Callable[[Invocation, Any], Any]
 """Calls a handler with an invocation's records and the context; returns what Lambda would get as the response."""
 
 Response = dict[str, Any]
-_Wait = Callable[[Any], Any]
-_Bind = Callable[[Any], Callable[[Any], Any]]
 _Each = Callable[[Iterator[Record[Any]], Any], None]
 
 
@@ -43,12 +38,12 @@ def adapt(function: Callable[..., Any], handler: Handler) -> Call:
 
     Args:
         function: the handler's function.
-        handler: its declaration; says for which streams partial batch responses count.
+        handler: its declaration; says for which streams and queues partial batch responses count.
 
     Raises:
         UsageError: its signature fits no form, or JSON cannot be decoded to its type.
     """
-    reports = {stream_name(trigger.stream): trigger.options.report_batch_item_failures for trigger in handler.triggers}
+    reports = _reports((*handler.triggers, *handler.queues))
     return make_call(function, read_signature(function), name=handler.name, reports=reports, root=handler.root)
 
 
@@ -67,84 +62,29 @@ def make_call(
         function: the function.
         signature: its signature.
         name: name of the function, for its log.
-        reports: stream name to whether its mapping takes partial batch responses.
-        default: the same for streams that are not in `reports`.
+        reports: name of the stream or queue to whether its mapping takes partial batch responses.
+        default: the same for those that are not in `reports`.
         root: import root; decides whose frames a logged traceback begins with.
     """
-    wait: _Wait | None = EventLoop().run if signature.is_async else None
+    wait: Wait | None = EventLoop().run if signature.is_async else None
     if wait is not None and not is_coroutine_function(function):
-        function, wait = _awaiting(function, wait), None
+        function, wait = awaiting(function, wait), None
     if signature.form is HandlerForm.EVENT:
         return _event_call(function, wait)
     value = typed(function, signature)
-    bind = _binder(function, signature.context)
+    bind = binder(function, signature.context)
     log = logging.getLogger(f"kflow.function.{name}")
+    if signature.form is HandlerForm.MESSAGE:
+        return message_call(bind, value, wait, log, root)
+    if signature.form is HandlerForm.MESSAGES:
+        return messages_call(bind, value, wait, log, lambda queue: reports.get(queue, default))
     if signature.form is HandlerForm.RECORD:
         each = _each(bind, value) if wait is None else _each_async(bind, value, wait)
         return _record_call(each, log, root)
     return _batch_call(bind, value, wait, log, lambda stream: reports.get(stream, default))
 
 
-class Typed(NamedTuple):
-    """How `value` is decoded: the function, which raises what it likes, and the type's name for messages."""
-
-    decode: Decode
-    name: str
-
-    def failed(self, record: Record[Any], error: Exception) -> DecodeFailed:
-        """The error for a record that does not decode."""
-        return DecodeFailed(f"record {record.sequence_number}: data does not decode to {self.name}: {error}")
-
-
-def typed(function: Callable[..., Any], signature: Signature) -> Typed | None:
-    """How each record's data is decoded before the call; None where the annotation names no type.
-
-    Raises:
-        UsageError: JSON cannot be decoded to the type; names file and line.
-    """
-    if signature.value_type is msgspec.UNSET:
-        return None
-    try:
-        return Typed(decoder(signature.value_type), type_name(signature.value_type))
-    except (UsageError, NameError) as error:
-        raise UsageError(f"{function_place(function)}: {name_of(function)}: {error}") from error
-
-
-class EventLoop:
-    """The event loop of an execution environment: kept open from one invocation to the next, made when first needed."""
-
-    def __init__(self) -> None:
-        self._loop: Any = None
-
-    def run(self, coroutine: Any) -> Any:
-        """Run a coroutine to its end.
-
-        Raises:
-            HandlerError: its task was cancelled from inside, which is no way out of the process.
-        """
-        # Heavy, and only here for handlers that need it.
-        import asyncio
-
-        if self._loop is None or self._loop.is_closed():
-            self._loop = asyncio.new_event_loop()
-            weakref.finalize(self, self._loop.close)
-        try:
-            return self._loop.run_until_complete(coroutine)
-        except asyncio.CancelledError as error:
-            raise HandlerError("the handler's task was cancelled") from error
-
-
-def _awaiting(function: Callable[..., Any], wait: _Wait) -> Callable[..., Any]:
-    """A plain wrapper around a coroutine function: it may hand its coroutine on, or run it by itself."""
-
-    def call(*arguments: Any, **named: Any) -> Any:
-        result = function(*arguments, **named)
-        return wait(result) if inspect.iscoroutine(result) else result
-
-    return call
-
-
-def _event_call(function: Callable[..., Any], wait: _Wait | None) -> Call:
+def _event_call(function: Callable[..., Any], wait: Wait | None) -> Call:
     if wait is None:
 
         def call(invocation: Invocation, context: Any) -> Any:
@@ -174,19 +114,10 @@ def _event(invocation: Invocation) -> dict[str, Any]:
     }
 
 
-def _binder(function: Callable[..., Any], how: str) -> _Bind:
-    """Per invocation: the function with its context in place, so that a record costs one call and no more."""
-    if how == "positional":
-        return lambda context: lambda first: function(first, context)
-    if how == "keyword":
-        return lambda context: partial(function, context=context)
-    return lambda _: function
-
-
 def _batch_call(
-    bind: _Bind,
+    bind: Bind,
     value: Typed | None,
-    wait: _Wait | None,
+    wait: Wait | None,
     log: logging.Logger,
     takes_failures: Callable[[str], bool],
 ) -> Call:
@@ -214,7 +145,7 @@ def _batch_call(
         items: list[Any] = list(failures["batchItemFailures"]) if failures else []
         if undecoded is not None:
             items.append({"itemIdentifier": str(undecoded.sequence_number)})
-        return _with_failures(response, items)
+        return with_failures(response, items)
 
     return batch_call
 
@@ -248,16 +179,6 @@ def _with_state(response: Any, state: Any) -> Any:
     if isinstance(response, dict) and "state" not in response:
         return {**response, "state": state}
     return response
-
-
-def _with_failures(response: Any, items: list[Any]) -> Any:
-    """The handler's own response with further failures. What is no batch response stays: AWS's rules judge it."""
-    if not response:
-        return {"batchItemFailures": items}
-    said = response.get("batchItemFailures") if isinstance(response, dict) else ""
-    if not isinstance(response, dict) or (said is not None and not isinstance(said, list)):
-        return response
-    return {**response, "batchItemFailures": [*(said or ()), *items]}
 
 
 class ItemFailures(dict[str, Any]):
@@ -295,7 +216,7 @@ def _record_call(each: _Each, log: logging.Logger, root: str) -> Call:
     return record_call
 
 
-def _each(bind: _Bind, value: Typed | None) -> _Each:
+def _each(bind: Bind, value: Typed | None) -> _Each:
     if value is None:
 
         def each(records: Iterator[Record[Any]], context: Any) -> None:
@@ -319,7 +240,7 @@ def _each(bind: _Bind, value: Typed | None) -> _Each:
     return each_decoded
 
 
-def _each_async(bind: _Bind, value: Typed | None, wait: _Wait) -> _Each:
+def _each_async(bind: Bind, value: Typed | None, wait: Wait) -> _Each:
     async def one_by_one(records: Iterator[Record[Any]], context: Any) -> None:
         call = bind(context)
         for record in records:
@@ -352,10 +273,21 @@ def lambda_handler(function: Callable[..., Any]) -> Callable[[Any, Any], Any]:
     if signature.form is HandlerForm.EVENT:
         if not signature.is_async:
             return function
-        whole = _awaiting(function, EventLoop().run)
+        whole = awaiting(function, EventLoop().run)
 
         def handler(event: Any, context: Any) -> Any:
             return whole(event, context)
+
+    elif signature.form.is_of_queues:
+        call = _call_on_lambda(function, signature)
+
+        def handler(event: Any, context: Any) -> Any:
+            # Needed only where events are.
+            from kflow.events.sqs import messages_from_event
+
+            messages = messages_from_event(event)
+            queue = messages[0].queue if messages else ""
+            return call(Invocation(request_id=b"", records=messages, stream=queue, shard_id=""), context)
 
     else:
         call = _call_on_lambda(function, signature)
@@ -382,10 +314,20 @@ def lambda_handler(function: Callable[..., Any]) -> Callable[[Any, Any], Any]:
 
 def _call_on_lambda(function: Callable[..., Any], signature: Signature) -> Call:
     marks = declared(function)
-    reports = {stream_name(mark.trigger.stream): mark.trigger.options.report_batch_item_failures for mark in marks}
+    reports = _reports([mark.trigger for mark in marks])
     # On AWS a stage may bind a logical name to a stream of another name: what all triggers say holds for it.
     default = bool(reports) and all(reports.values())
     names = [mark.function_options.function_name for mark in marks if mark.function_options.function_name]
     return make_call(
         function, signature, name=names[0] if names else name_of(function), reports=reports, default=default
     )
+
+
+def _reports(triggers: Iterable[StreamTrigger | QueueTrigger]) -> dict[str, bool]:
+    """By the name of what is read. A form that asks for it takes streams alone, or queues alone."""
+    return {
+        queue_name(each.queue) if isinstance(each, QueueTrigger) else stream_name(each.stream): (
+            each.options.report_batch_item_failures
+        )
+        for each in triggers
+    }

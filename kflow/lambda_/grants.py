@@ -52,6 +52,7 @@ class Grant(NamedTuple):
         alone: nothing else runs while this lease is held.
         previous_epoch_clean: whether the node before this one stopped of its own accord.
         last_error: what the batch failed with last, in full, where the node still knows: a slot keeps its beginning.
+        throttled: the function may not run now: what is too old is given up, and nothing is attempted.
     """
 
     epoch: int
@@ -63,6 +64,7 @@ class Grant(NamedTuple):
     alone: bool = False
     previous_epoch_clean: bool = True
     last_error: FunctionError | None = None
+    throttled: bool = False
 
 
 class Step(NamedTuple):
@@ -72,8 +74,8 @@ class Step(NamedTuple):
         kind: what to do next.
         due_in_ms: for WAIT and HOLD, from the time that `step` was told.
         reason: `backoff`, `window`, `tumbling` (a window is open, and all there is has been read), `look-ahead` (other
-            lanes of the shard are too far behind), `suspect`, `storage`, `damage`, or `alone` (a suspect batch is
-            through: others may run); else empty.
+            lanes of the shard are too far behind), `suspect`, `storage`, `damage`, `alone` (a suspect batch is
+            through: others may run), or `throttled` (a batch is at hand, and the function may not run); else empty.
         position: everything before it is settled.
         read_offset: logical offset up to which the shard was read.
         want_counter: in a window, the next counter of the shard at which the batch is full, in an open tumbling window

@@ -16,6 +16,7 @@
       |  |                 |------ a tumbling window is over: a PIECE without records, FINAL
       |  |                 v
       |  |  +--------> PIECE ----- expired prefix, all attempts spent, above the event limit --> GIVE UP
+      |  |  |              |------ the function may not run now: WAIT "throttled", uncounted
       |  |  |              v           `look` ends here: a batch is at hand
       |  |  |          INTENT ---- cannot be written: WAIT "storage", uncounted
       |  |  |              v
@@ -78,6 +79,9 @@ log = logging.getLogger(__name__)
 
 SCAN_BYTES: Final = 8 << 20
 """Where nothing is taken of what is read, the checkpoint follows after so many bytes."""
+
+THROTTLED_MS: Final = 3_600_000
+"""A batch whose function may not run is looked at again after this long at the latest."""
 
 _TOO_LARGE = FunctionError(
     type="RequestTooLargeException",
@@ -225,7 +229,10 @@ class EventSourceMapping:
             waiting = self._gather(now)
             if waiting is not None:
                 return waiting
-        return self._hold_back(now)
+        held = self._hold_back(now)
+        if held is None and self._work.grant.throttled:
+            return self._work.say(StepKind.WAIT, self._until_it_ages(now), "throttled")
+        return held
 
     # ------------------------------------------------------------------ gather
 
@@ -281,6 +288,16 @@ class EventSourceMapping:
         if piece.count == 1 and not self._gatherer.fits(piece, besides_bytes=besides):
             return self._give_up(now, 1, ParkCondition.RETRY_ATTEMPTS_EXHAUSTED, _TOO_LARGE)
         return None
+
+    def _until_it_ages(self, now: Now) -> int:
+        """How long the batch at hand can wait before a record of it is too old, milliseconds.
+
+        Source: documented: a throttle uses up no attempt and does not bisect; only age and retention limit it.
+        """
+        piece = self._work.batch
+        if self._age_ms <= 0 or not piece.count:
+            return THROTTLED_MS
+        return max(1, min(piece.arrival_ms + self._age_ms + 1 - now.epoch_ms, THROTTLED_MS))
 
     def _hold_back_end(self, now: Now, attempts: int, *, is_spent: bool) -> Step | None:
         """The call that ends a window has no records to park: where it is given up, its window is dropped.

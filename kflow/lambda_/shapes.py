@@ -99,8 +99,8 @@ class RecordShape:
 
     def build(self, block: Columns, start: int, stop: int) -> list[Record[Any]]:
         """The records `start` to `stop` (exclusive) of a block."""
-        datas, keys = _slices(block, start, stop)
-        numbers = _numbers(block, start, stop, self._zero)
+        datas, keys = slices_of(block, start, stop)
+        numbers = numbers_of(block, start, stop, self._zero)
         return list(map(Record, datas, keys, numbers, repeat(self.shard_id), repeat(block.arrival_ms)))
 
     def sequence_number(self, record: Record[Any]) -> int:
@@ -109,7 +109,7 @@ class RecordShape:
 
     def rebuild(self, records: Sequence[Mapping[str, Any] | Any]) -> list[Record[Any]]:
         """The shape of records that were kept by themselves."""
-        return [_record(record) for record in records]
+        return [record_of(record) for record in records]
 
 
 class EventShape:
@@ -128,8 +128,8 @@ class EventShape:
 
     def build(self, block: Columns, start: int, stop: int) -> list[Any]:
         """The records `start` to `stop` (exclusive) of a block."""
-        datas, keys = _slices(block, start, stop)
-        numbers = _numbers(block, start, stop, self._zero)
+        datas, keys = slices_of(block, start, stop)
+        numbers = numbers_of(block, start, stop, self._zero)
         return self._events(datas, keys, numbers, self.shard_id, block.arrival_ms)
 
     def sequence_number(self, record: Mapping[str, Any]) -> int:
@@ -140,7 +140,7 @@ class EventShape:
         """The shape of records that were kept by themselves."""
         events: list[Any] = []
         for kept in records:
-            record = _record(kept)
+            record = record_of(kept)
             events += self._events(
                 [record.data], [record.partition_key], [record.sequence_number], record.shard_id, record.arrival_ms
             )
@@ -166,7 +166,7 @@ _AHEAD: Final = [place * sequence.STEP for place in range(_MULTIPLES)]
 """How far the number of a record is ahead of its block's first: taken from a table, 20 ns a picked record less."""
 
 
-def _numbers(block: Columns, start: int, stop: int, zero: int) -> Iterable[int]:
+def numbers_of(block: Columns, start: int, stop: int, zero: int) -> Iterable[int]:
     """The sequence numbers of some records of a block, or of what is picked of it; may be endless.
 
     Args:
@@ -184,14 +184,16 @@ def _numbers(block: Columns, start: int, stop: int, zero: int) -> Iterable[int]:
     return count(first + start * sequence.STEP, sequence.STEP)
 
 
-def _slices(block: Columns, start: int, stop: int) -> tuple[list[bytes], list[str]]:
+def slices_of(block: Columns, start: int, stop: int) -> tuple[list[bytes], list[str]]:
+    """Payloads and keys of the records `start` to `stop` (exclusive) of a block."""
     datas, keys = block.columns()
     if start == 0 and stop >= block.count:
         return datas, keys
     return datas[start:stop], keys[start:stop]
 
 
-def _record(kept: Mapping[str, Any] | Any) -> Record[Any]:
+def record_of(kept: Mapping[str, Any] | Any) -> Record[Any]:
+    """A record that was kept by itself, as it was in its block."""
     if isinstance(kept, Record):
         return kept
     names = Record.__struct_fields__[:5]

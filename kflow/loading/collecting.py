@@ -10,9 +10,9 @@ from typing import Any
 
 import msgspec
 
-from kflow.declarations import Declared, Handler, declared
+from kflow.declarations import Declared, Handler, QueueTrigger, StreamTrigger, declared
 from kflow.errors import UsageError
-from kflow.loading.marks import FUNCTION_NAME, check_marks
+from kflow.loading.marks import FUNCTION_NAME, check_form, check_marks
 from kflow.loading.places import function_place, name_of
 from kflow.loading.signature import read_signature
 
@@ -60,6 +60,7 @@ def _handler(
     signature = read_signature(function)
     place = function_place(function)
     options = check_marks(marks, name_of(function))
+    check_form(function, signature.form, [mark.trigger for mark in marks])
     name = options.function_name or name_of(function)
     if not FUNCTION_NAME.fullmatch(name):
         raise UsageError(
@@ -76,7 +77,8 @@ def _handler(
         form=signature.form,
         typed=signature.value_type is not msgspec.UNSET,
         is_async=signature.is_async,
-        triggers=tuple(mark.trigger for mark in marks),
+        triggers=tuple(mark.trigger for mark in marks if isinstance(mark.trigger, StreamTrigger)),
+        queues=tuple(mark.trigger for mark in marks if isinstance(mark.trigger, QueueTrigger)),
         options=options,
     )
 

@@ -56,7 +56,7 @@ def find_sources(path: str) -> list[Source]:
         found = [source_of(file) for file in _python_files(place) if _uses_kflow(file)]
         if not found:
             raise UsageError(
-                f"no handlers in {shown(str(place))}: no .py file there uses @on_stream "
+                f"no handlers in {shown(str(place))}: no .py file there uses @on_stream or @on_queue "
                 "(tests, hidden folders and virtual environments are not searched)"
             )
         return found
@@ -127,7 +127,7 @@ def _python_files(folder: Path) -> Iterator[Path]:
 
 
 def _uses_kflow(file: Path) -> bool:
-    """Whether the syntax tree applies a decorator of kflow: `@on_stream(...)`, under whatever name it was imported."""
+    """Whether the syntax tree applies a decorator of kflow, such as `@on_stream(...)`, however it was imported."""
     try:
         data = file.read_bytes()
     except OSError as error:
@@ -151,6 +151,10 @@ def parse(file: Path, data: bytes) -> ast.Module:
         raise UsageError(f"{shown(str(file))} is not Python: {error}") from error
 
 
+_DECORATORS = frozenset({"on_stream", "on_queue"})
+"""What `from kflow import *` brings."""
+
+
 def uses_decorator(tree: ast.Module) -> bool:
     """Whether anything in the tree uses a decorator of kflow (all are named `on_...`), called or not."""
     functions, modules = set(), set()
@@ -160,7 +164,7 @@ def uses_decorator(tree: ast.Module) -> bool:
                 if name.name.startswith("on_"):
                     functions.add(name.asname or name.name)
                 elif name.name == "*":
-                    functions.add("on_stream")
+                    functions |= _DECORATORS
                 else:  # from kflow.triggers import stream
                     modules.add(name.asname or name.name)
         elif isinstance(node, ast.Import):

@@ -16,7 +16,7 @@ from kflow.loading.imports import import_source, isolated
 from kflow.loading.places import shown
 
 _EMPTY = (
-    "{file} has no handlers: none of its module-level functions is decorated with @on_stream "
+    "{file} has no handlers: none of its module-level functions is decorated with @on_stream or @on_queue "
     "(a worker cannot import methods, or functions inside functions)"
 )
 Check = Callable[[Callable[..., Any], Handler], object]

@@ -20,11 +20,17 @@ import msgspec
 from kflow.declarations import HandlerForm
 from kflow.errors import UsageError
 from kflow.loading.places import call_method, function_place, name_of, plain
-from kflow.records import Batch, Record
+from kflow.records import Batch, Message, Messages, Record
 
 _VALUE_TYPE = "__kflow_value_type__"
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-_FORMS: dict[Any, HandlerForm] = {Record: HandlerForm.RECORD, Batch: HandlerForm.BATCH}
+_FORMS: dict[Any, HandlerForm] = {
+    Record: HandlerForm.RECORD,
+    Batch: HandlerForm.BATCH,
+    Message: HandlerForm.MESSAGE,
+    Messages: HandlerForm.MESSAGES,
+}
+_NAMES = frozenset(form.__name__ for form in _FORMS)
 _HOW = "a handler is `def {name}(event, context)`, or takes one `Record`, `Record[T]`, `Batch` or `Batch[T]`"
 
 
@@ -108,7 +114,7 @@ def _check_event_form(function: Callable[..., Any], parameters: list[inspect.Par
     name = name_of(function)
     positional = [parameter for parameter in parameters if parameter.kind in _POSITIONAL]
     any_number = any(parameter.kind is inspect.Parameter.VAR_POSITIONAL for parameter in parameters)
-    if missing and _head(first.annotation) in {"Record", "Batch"}:
+    if missing and _head(first.annotation) in _NAMES:
         raise _unresolved(function, first, missing)
     if len(positional) < 2 and not any_number:
         if not positional:

@@ -11,6 +11,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final
 
+from kflow.messaging import functions
 from kflow.messaging.errors import InvalidParameter
 from kflow.messaging.filters import ON_ATTRIBUTES, SCOPES, compile_policy
 from kflow.messaging.topics import Subscription, Topic
@@ -52,15 +53,22 @@ def check_topic(attributes: Mapping[str, str], *, is_fifo: bool, is_new: bool) -
 
 
 def check_endpoint(topic: Topic, protocol: str, endpoint: str | None) -> str:
-    """The ARN of the queue that a subscription is for.
+    """The ARN of the queue, or of the function, that a subscription is for.
 
     Raises:
-        InvalidParameter: it is for something else, or for a queue that cannot have it.
+        InvalidParameter: it is for something else, or for one that cannot have it.
     """
-    if protocol in {"lambda", "http", "https", "email", "email-json", "sms", "application", "firehose"}:
+    if protocol in {"http", "https", "email", "email-json", "sms", "application", "firehose"}:
         raise InvalidParameter(
-            "Protocol", f"kflow delivers to sqs only, and not to {protocol}: subscribe a queue, and read that"
+            "Protocol",
+            f"kflow delivers to sqs and lambda only, and not to {protocol}: subscribe a queue, and read that",
         )
+    if protocol == functions.PROTOCOL:
+        if topic.is_fifo:
+            raise InvalidParameter("Protocol", "FIFO topics deliver to queues only")  # chosen
+        if endpoint is None or not functions.is_function(endpoint):
+            raise InvalidParameter("Lambda endpoint ARN")  # chosen
+        return endpoint
     if protocol != "sqs":
         raise InvalidParameter(f"Amazon SNS does not support this protocol string: {protocol}")
     if endpoint is None or not _QUEUE.fullmatch(endpoint):
@@ -79,6 +87,9 @@ def check_subscription(attributes: Mapping[str, str], endpoint: str) -> None:
     """
     for name, value in attributes.items():
         if name == "RawMessageDelivery":
+            if value != "false" and functions.is_function(endpoint):
+                reason = "Delivery protocol [lambda] does not support raw message delivery."
+                raise InvalidParameter("Attributes", reason)
             if value not in _BOOLEAN:
                 raise InvalidParameter(
                     "Attributes", f"RawMessageDelivery: Invalid value [{value}]. Must be true or false."
@@ -90,7 +101,7 @@ def check_subscription(attributes: Mapping[str, str], endpoint: str) -> None:
         elif name == "RedrivePolicy":
             dead_letters(value, is_fifo=endpoint.endswith(".fifo"))
         elif name != "FilterPolicy":
-            raise InvalidParameter("AttributeName", f"kflow has no attribute {name} for a subscription of sqs")
+            raise InvalidParameter("AttributeName", f"kflow has no attribute {name} for a subscription")
     if "FilterPolicy" in attributes:
         compile_policy(attributes["FilterPolicy"], attributes.get("FilterPolicyScope", ON_ATTRIBUTES))
 
@@ -161,7 +172,7 @@ def shown_subscription(subscription: Subscription) -> dict[str, str]:
     found = {
         "SubscriptionArn": subscription.arn,
         "TopicArn": subscription.topic,
-        "Protocol": "sqs",
+        "Protocol": subscription.protocol,
         "Endpoint": subscription.endpoint,
         "Owner": subscription.owner,
         "SubscriptionPrincipal": f"arn:aws:iam::{subscription.owner}:root",

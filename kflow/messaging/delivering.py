@@ -1,7 +1,7 @@
-"""Delivers a message to the queues that are subscribed, and says when all that can have it have it.
+"""Delivers a message to the queues and functions that are subscribed, and says when all that can have it have it.
 
-    send -> kept by the queue
-         -> refused by it, or no such queue: to the dead-letter queue of the subscription, or nowhere
+    send -> kept by the queue, or as an asynchronous invocation of the function
+         -> refused by it, or it is not there: to the dead-letter queue of the subscription, or nowhere
          -> failed: again, up to three times (of FIFO topics: once); then the publisher is told, and publishes again
 
 So a message that was acknowledged is in every queue whose subscription lets it pass, at least once. On AWS the service
@@ -17,6 +17,7 @@ from typing import Any, Final, Protocol
 
 from kflow.errors import AwsError, KflowError
 from kflow.interfaces import Cancellable
+from kflow.messaging import functions
 from kflow.messaging.errors import InternalError
 from kflow.messaging.filters import ON_ATTRIBUTES, Passes, compile_policy
 from kflow.messaging.messages import Message
@@ -32,7 +33,7 @@ _HINTS: Final = 100
 
 Reply = Callable[[Mapping[str, Any] | KflowError], object]
 Send = Callable[[str, Mapping[str, Any], Reply], object]
-"""Send to the queue of an ARN; the parameters of SendMessage."""
+"""Send to the queue of an ARN; the parameters of SendMessage. Or to a function; the parameters of Invoke."""
 
 
 class Host(Protocol):
@@ -147,6 +148,8 @@ class Delivering:
         policy = subscription.attributes.get("RedrivePolicy")
         dead: str = json.loads(policy)["deadLetterTargetArn"] if policy else ""
         if dead and dead != queue:
+            if subscription.protocol == functions.PROTOCOL:
+                parameters = {"MessageBody": parameters["Payload"].decode()}  # chosen: what the function would have got
             self._try(subscription, dead, parameters, told, left)
             return
         if subscription.arn not in self._hinted and len(self._hinted) < _HINTS:

@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from functools import cached_property
 from typing import Any, Final, NamedTuple
 
+from kflow.messaging import functions
 from kflow.messaging.errors import InvalidParameter, SnsError
 from kflow.messaging.topics import Subscription, Topic
 
@@ -34,6 +35,11 @@ class Attribute(NamedTuple):
 
     kind: str
     value: str | bytes
+
+    @property
+    def text(self) -> str:
+        """The value; bytes in base64."""
+        return base64.b64encode(self.value).decode() if isinstance(self.value, bytes) else self.value
 
 
 class Message:
@@ -79,7 +85,8 @@ class Message:
             self.size += len(name) + len(each.kind.encode(errors="replace")) + len(value)
         if self.size > MESSAGE_BYTES:
             raise InvalidParameter("Message too long")
-        self.body = text if structure is None else _structured(text, structure)
+        self._entries = None if structure is None else _structured(text, structure)
+        self.body = text if self._entries is None else self._entries.get("sqs", self._entries["default"])
         self.group = group
         self.duplicate = duplicate
         self._check_order(topic)
@@ -111,8 +118,14 @@ class Message:
         except (ValueError, RecursionError):
             return None
 
+    def entry(self, protocol: str) -> str:
+        """What subscribers of a protocol are told."""
+        if self._entries is None or protocol == "sqs":
+            return self.body
+        return self._entries.get(protocol, self._entries["default"])
+
     def delivered(self, subscription: Subscription, topic: Topic, now_ms: int, base_url: str) -> dict[str, Any]:
-        """The parameters of SendMessage, but for the queue.
+        """The parameters of SendMessage, but for the queue; or of Invoke, but for the function.
 
         Args:
             subscription: to whom.
@@ -120,6 +133,8 @@ class Message:
             now_ms: milliseconds since the epoch.
             base_url: where the endpoint is, for the link that ends the subscription.
         """
+        if subscription.protocol == functions.PROTOCOL:
+            return functions.invocation(self, subscription, topic, now_ms, base_url, _NOT_SIGNED)
         found: dict[str, Any] = {}
         if subscription.is_raw:
             found["MessageBody"] = self.body
@@ -158,24 +173,19 @@ class Message:
         lines = [f"  {_json(name)} : {_json(value)}" for name, value in fields.items()]
         if self.attributes:
             inner = ",\n".join(
-                f'    {_json(name)} : {{"Type":{_json(each.kind)},"Value":{_json(_text(each))}}}'
+                f'    {_json(name)} : {{"Type":{_json(each.kind)},"Value":{_json(each.text)}}}'
                 for name, each in self.attributes.items()
             )
             lines.append(f'  "MessageAttributes" : {{\n{inner}\n  }}')
         return "{\n" + ",\n".join(lines) + "\n}"
 
 
-def _text(attribute: Attribute) -> str:
-    value = attribute.value
-    return base64.b64encode(value).decode() if isinstance(value, bytes) else value
-
-
 def _json(text: str) -> str:
     return json.dumps(text, ensure_ascii=False)
 
 
-def _structured(text: str, structure: str) -> str:
-    """What SQS is told of a message that differs by protocol."""
+def _structured(text: str, structure: str) -> dict[str, str]:
+    """What each protocol is told of a message that differs by protocol, with a `default`."""
     if structure != "json":
         raise InvalidParameter("MessageStructure")
     try:
@@ -186,10 +196,11 @@ def _structured(text: str, structure: str) -> str:
         raise InvalidParameter("Message Structure - JSON message body failed to parse")
     if not isinstance(found.get("default"), str):
         raise InvalidParameter("Message Structure - No default entry in JSON message body")
-    chosen = found.get("sqs", found["default"])
-    if not isinstance(chosen, str) or not chosen:
-        raise InvalidParameter("Message Structure - the entry for sqs is no text")
-    return chosen
+    for protocol in ("sqs", functions.PROTOCOL):
+        chosen = found.get(protocol, found["default"])
+        if not isinstance(chosen, str) or not chosen:
+            raise InvalidParameter(f"Message Structure - the entry for {protocol} is no text")
+    return {name: each for name, each in found.items() if isinstance(each, str)}
 
 
 def _check_attribute(name: str, attribute: Attribute) -> None:

@@ -9,6 +9,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
+from kflow.messaging import functions
 from kflow.messaging.errors import InvalidParameter, NotFound
 
 FILE_NAME: Final = "topics.json"
@@ -25,7 +26,7 @@ class Subscription(msgspec.Struct, kw_only=True):
         arn: its ARN.
         topic: ARN of the topic.
         owner: account of who subscribed.
-        endpoint: ARN of a queue.
+        endpoint: ARN of a queue, or of a function.
         attributes: as they were set, by name.
     """
 
@@ -34,6 +35,11 @@ class Subscription(msgspec.Struct, kw_only=True):
     owner: str
     endpoint: str
     attributes: dict[str, str] = {}
+
+    @property
+    def protocol(self) -> str:
+        """How it is told."""
+        return functions.PROTOCOL if functions.is_function(self.endpoint) else "sqs"
 
     @property
     def is_raw(self) -> bool:
@@ -153,7 +159,7 @@ class Topics:
     # ------------------------------------------------------------------ subscriptions
 
     def subscribe(self, topic: Topic, owner: str, endpoint: str, attributes: dict[str, str]) -> Subscription:
-        """Subscribe a queue, or find its subscription.
+        """Subscribe a queue or a function, or find its subscription.
 
         Raises:
             InvalidParameter: it is subscribed, and with other attributes.
@@ -267,7 +273,7 @@ def shown(subscriptions: Sequence[Subscription]) -> list[dict[str, str]]:
         {
             "SubscriptionArn": each.arn,
             "Owner": each.owner,
-            "Protocol": "sqs",
+            "Protocol": each.protocol,
             "Endpoint": each.endpoint,
             "TopicArn": each.topic,
         }

@@ -99,6 +99,7 @@ def leases_of(
                 lane=lane,
                 parents=info.parents,
                 state=LeaseState.READY if slots is not None or end > 0 else LeaseState.NEWS,
+                ages=consumer.options.maximum_record_age_in_seconds > 0,
             )
             if slots is not None:
                 slot = slots.load(info.index, lane)

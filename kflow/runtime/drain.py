@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 from kflow.runtime.lease import Lease, LeaseState
 from kflow.runtime.leases import LeaseTable
@@ -64,6 +64,18 @@ class DrainWatch:
         blocked = [(lease, end) for lease, end in held if lease is not None and not _is_settled(lease, end)]
         self.ends = {lease.id: end for lease, end in blocked}
         return [lease for lease, _ in blocked]
+
+
+class Beside(Protocol):
+    """What else is drained: queues. Belongs to the loop's thread."""
+
+    def drain(self, told: Callable[[], object]) -> None:
+        """Work off what is there; `told` is called whenever something is drained."""
+        ...
+
+    def undrained(self) -> list[str]:
+        """What is not, for people."""
+        ...
 
 
 def listed(names: Sequence[str]) -> str:

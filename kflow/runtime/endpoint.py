@@ -7,7 +7,7 @@ It is bound before anything else is set up, because handlers are told the port w
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from kflow.aws.door import Authenticate, Door
@@ -17,6 +17,7 @@ from kflow.broker.folder import DataFolder
 from kflow.runtime import descriptors, ports
 from kflow.runtime.connection import Connection
 from kflow.runtime.control import Control
+from kflow.runtime.feed import HandlerInfo, Totals
 from kflow.runtime.ingest import Ingest
 from kflow.runtime.loop import Loop
 from kflow.runtime.node import Node
@@ -29,6 +30,10 @@ from kflow.web.server import Server
 
 GRACE_S: Final = 5.0
 """At the end, answers that are under way have so long."""
+CODE_BYTES: Final = 70_167_211
+"""Of requests that upload code. Source: recorded: Lambda, the text of RequestEntityTooLargeException."""
+CODE_TARGETS: Final = ("/2015-03-31/functions", "/2018-10-31/layers")
+"""Where code is uploaded."""
 _EVERYWHERE: Final = frozenset({"0.0.0.0", "::"})  # noqa: S104  # compared
 """Addresses that are no name of this machine: it may be called by any."""
 
@@ -69,9 +74,11 @@ class Endpoint:
             own=Pages(self._facts(services)),
             stranger=services.stranger,
             late=services.form,
+            elsewhere=services.forwarder,
         )
         node.endpoint = self.url
         node.before_end = self.stop
+        services.send_failures()
         if ports.is_loopback(settings.bind):
             return
         if settings.auth != "strict":
@@ -86,6 +93,15 @@ class Endpoint:
                 f"the endpoint listens at {settings.bind}, and whoever reaches it may empty it by /_kflow/reset, which "
                 "nobody signs: leave allow_reset out, or set bind = '127.0.0.1'",
             )
+
+    def start_queues(self, ready: Callable[[list[HandlerInfo]], object]) -> None:
+        """Poll queues for the handlers that are decorated with them; `ready` is told of each when all are there."""
+        assert self._services is not None, "it is started before"
+        self._services.start_queues(ready)
+
+    def queue_totals(self) -> Mapping[str, Totals]:
+        """What became of queues' messages, by function."""
+        return {} if self._services is None else self._services.queue_totals()
 
     def call(self, connection: Connection, request: int, call: wire.Call) -> None:
         """Answer one call of this machine's own clients, which comes over the node's socket."""
@@ -125,7 +141,10 @@ class Endpoint:
             services=SERVICES,
             version=wire.library_version(),
             streams=services.streams if is_open else None,
+            tables=services.tables,
+            metrics=services.metrics if is_open else None,
             reset=services.reset if settings.allow_reset else None,
+            code=services.smaller.lambdas.send_code,
         )
 
 
@@ -142,6 +161,8 @@ def _options(settings: Settings, folder: DataFolder) -> WebOptions:
     if settings.tls:
         tls = Tls(certificate=settings.tls_cert, key=settings.tls_key, folder=folder.path / "tls")
     return WebOptions(
+        large_bytes=CODE_BYTES,
+        large_targets=CODE_TARGETS,
         connections=settings.http_connections or descriptors.connections(descriptors.raise_limit()),
         idle_s=float(settings.http_idle_seconds),
         tls=tls,

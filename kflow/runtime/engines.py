@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import Final
 
 from kflow.broker import streammap
@@ -15,8 +16,9 @@ from kflow.lambda_.lanes import SharedSource
 from kflow.lambda_.mapping import EventSourceMapping
 from kflow.records import Position
 from kflow.runtime.descriptors import kept_engines
-from kflow.runtime.invoking import Environment
+from kflow.runtime.environments import ExecutionEnvironment
 from kflow.runtime.messages import WorkerSpec
+from kflow.runtime.parking import Parking, origin_of
 
 WARM_SHARDS: Final = 2
 """Shards whose records stay in memory after they were returned with something left to do: up to an event and a read."""
@@ -42,8 +44,25 @@ class ShardEngines:
 class Engines:
     """Makes engines and keeps some. Belongs to the worker's thread."""
 
-    def __init__(self, spec: WorkerSpec, folder: DataFolder, parked: ParkedStore, environment: Environment) -> None:
+    def __init__(
+        self,
+        spec: WorkerSpec,
+        folder: DataFolder,
+        parked: ParkedStore,
+        environment: ExecutionEnvironment,
+        tell_parked: Callable[[int], object],
+    ) -> None:
+        """Make none yet.
+
+        Args:
+            spec: of the worker.
+            folder: the data folder.
+            parked: where records go that are given up.
+            environment: runs the function.
+            tell_parked: called with the number of what was parked and has a destination.
+        """
         self._spec = spec
+        self._tell_parked = tell_parked
         self._folder = folder
         self._parked = parked
         self._environment = environment
@@ -141,7 +160,7 @@ class Engines:
             source=shard.source,
             slots=slots,
             invoker=environment,
-            parking=self._parked,
+            parking=Parking(self._parked, origin_of(spec, trigger, stream, self._folder), self._tell_parked),
             shape=environment.shape(stream, index),
             windows=self._windows,
             floor=floor if factor > 1 else None,

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from kflow.broker.functionlogs import stream_name
+
 if TYPE_CHECKING:
     from kflow.settings import Settings
 
@@ -32,6 +34,12 @@ REMOVED = (
     "AWS_CA_BUNDLE",
 )
 """Variables by which an SDK would find real credentials, or ignore the endpoint it was given."""
+
+SPOKEN = ("KINESIS", "SQS", "SNS", "LAMBDA", "CLOUDWATCH", "CLOUDWATCH_LOGS")
+"""Services whose state is here, as SDKs name them in variables: handlers find them here even with real credentials.
+
+Not STS: an SDK gets the real credentials of a role from there, and those of kflow's own STS open nothing. chosen.
+"""
 
 FAKE_KEY = "AKIAKFLOWLOCALONLY00"
 FAKE_SECRET = "kflow-local-only-not-a-secret"  # noqa: S105 - it opens nothing: that is its purpose
@@ -115,17 +123,18 @@ def worker_environment(
         data_dir: the data folder; producing in a handler goes there.
         region: what SDKs take as their region.
         reach: the endpoint that SDKs are pointed at.
-        credentials: `local`; or `inherit`: only Kinesis is pointed there, and all else reaches what the shell reaches.
+        credentials: `local`; or `inherit`: only `SPOKEN` are pointed there, and all else reaches what the shell
+            reaches.
 
     Returns:
         A complete environment.
     """
     if credentials == "inherit":
-        # Kinesis is here all the same, and so is the region that its streams are in.
+        # Streams, queues, topics, functions and logs are here all the same, and so is the region that they are in.
         return {
             **{name: value for name, value in inherited.items() if name != _IGNORE},
             **past_proxies(inherited, reach.url),
-            "AWS_ENDPOINT_URL_KINESIS": reach.url,
+            **{f"AWS_ENDPOINT_URL_{name}": reach.url for name in SPOKEN},
             "AWS_REGION": region,
             "AWS_DEFAULT_REGION": region,
             "KFLOW_DATA_DIR": str(data_dir),
@@ -142,8 +151,8 @@ def worker_environment(
 def function_environment(
     *, name: str, memory_mb: int, root: str, entry: str, user: Mapping[str, str]
 ) -> dict[str, str]:
-    """The variables that differ from function to function; the user's own are last."""
-    log_stream = f"$LATEST/{os.getpid()}"
+    """The variables that differ from function to function; the user's own are last. The log stream is a new one."""
+    log_stream = stream_name("$LATEST")
     return {
         "AWS_LAMBDA_FUNCTION_NAME": name,
         "AWS_LAMBDA_FUNCTION_VERSION": "$LATEST",

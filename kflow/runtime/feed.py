@@ -26,7 +26,7 @@ _LIVE_BYTES = 1 << 20
 
 
 class HandlerInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """One handler and its stream, as shown at start."""
+    """One handler and its stream or (`source`) queue, as shown at start."""
 
     name: str
     place: str
@@ -34,6 +34,7 @@ class HandlerInfo(msgspec.Struct, frozen=True, kw_only=True):
     shards: int
     created: bool
     options: str
+    source: str = "stream"
 
 
 class ReadyInfo(msgspec.Struct, frozen=True, kw_only=True):
@@ -62,6 +63,13 @@ class HandlerSummary(msgspec.Struct, frozen=True, kw_only=True):
     parked: int
     lost: int = 0
     dropped: int = 0
+
+
+class Totals(msgspec.Struct):
+    """Messages of a function since the runtime started: those that are done, and those that came again."""
+
+    processed: int = 0
+    redelivered: int = 0
 
 
 class Summary(msgspec.Struct, frozen=True, kw_only=True):

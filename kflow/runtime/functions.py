@@ -4,13 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import Final
+
+from msgspec import structs
 
 from kflow.broker import streammap
 from kflow.broker.streammap import StreamMap
-from kflow.declarations import Handler
+from kflow.declarations import Handler, HandlerForm, StreamTrigger
 from kflow.runtime.lease import Lease
 from kflow.runtime.messages import Grant, LaneGrant, WorkerSpec
 from kflow.runtime.places import GrantLease
+
+
+TIMEOUT_S: Final = 3
+MEMORY_MB: Final = 128
+"""AWS's defaults for a function. Source: documented: CreateFunction."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,6 +27,7 @@ class FunctionPlan:
 
     Attributes:
         sources: by the stream's name, the ARN of the registered consumer that it reads the stream as.
+        exists: whether there is such a function; without it its mappings wait.
     """
 
     handler: Handler
@@ -27,10 +36,41 @@ class FunctionPlan:
     memory_mb: int
     environment: Mapping[str, str]
     sources: Mapping[str, str] = field(default_factory=dict)
+    exists: bool = True
 
     def triggers_on(self, stream: StreamMap) -> list[int]:
         """Which of its triggers read a stream."""
         return [index for index, each in enumerate(self.maps) if each.id == stream.id]
+
+    @property
+    def region(self) -> str:
+        """Where the function is; empty: at home."""
+        return "" if self.handler.package is None else self.handler.package.region
+
+    @property
+    def account(self) -> str:
+        """Whose the function is; empty: the folder's."""
+        return "" if self.handler.package is None else self.handler.package.account
+
+    def with_trigger(self, index: int, trigger: StreamTrigger, stream: StreamMap, source: str) -> FunctionPlan:
+        """The same with another trigger in one place, or one more at the end.
+
+        Args:
+            index: of the trigger.
+            trigger: what it is from now on.
+            stream: that it reads.
+            source: ARN that its events name; empty: the stream's.
+        """
+        triggers, maps = list(self.handler.triggers), list(self.maps)
+        triggers[index : index + 1] = [trigger]
+        maps[index : index + 1] = [stream]
+        sources = {**self.sources, stream.name: source} if source else self.sources
+        handler = structs.replace(self.handler, triggers=tuple(triggers))
+        return replace(self, handler=handler, maps=tuple(maps), sources=sources)
+
+    def missing(self) -> FunctionPlan:
+        """What is left of it without the function: its mappings, and no code."""
+        return replace(self, handler=nothing(self.handler.name, self.handler.triggers), exists=False)
 
     def with_map(self, trigger: int, stream: StreamMap) -> FunctionPlan:
         """The same with another map for one of its triggers."""
@@ -40,6 +80,20 @@ class FunctionPlan:
         """A lease of it, for people."""
         lane = f" lane {lease.lane}" if self.handler.triggers[lease.trigger].options.parallelization_factor > 1 else ""
         return f"{lease.function} {self.maps[lease.trigger].name}/{lease.shard}{lane}"
+
+
+def nothing(name: str, triggers: tuple[StreamTrigger, ...] = ()) -> Handler:
+    """What stands for a function that there is not: a worker of it may look at records, and never runs any code."""
+    return Handler(
+        name=name, file="", line=0, root="", module="", qualname="", form=HandlerForm.EVENT, triggers=triggers
+    )
+
+
+def absent(name: str) -> FunctionPlan:
+    """The plan of a function that there is not, for mappings that wait for it."""
+    return FunctionPlan(
+        handler=nothing(name), maps=(), timeout_s=TIMEOUT_S, memory_mb=MEMORY_MB, environment={}, exists=False
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,8 +124,8 @@ def worker_spec(
         maps=tuple(streammap.encode(each) for each in plan.maps),
         epoch=options.epoch,
         previous_epoch_clean=options.previous_epoch_clean,
-        region=options.region,
-        account=options.account,
+        region=plan.region or options.region,
+        account=plan.account or options.account,
         retry_backoff_scale=options.retry_backoff_scale,
         timeout_s=plan.timeout_s,
         memory_mb=plan.memory_mb,
@@ -101,4 +155,4 @@ def grant(action: GrantLease, now: float, *, window_over: bool) -> Grant:
                 lease.last_error,
             )
         )
-    return Grant(first.trigger, first.shard, tuple(lanes), action.spare, window_over)
+    return Grant(first.trigger, first.shard, tuple(lanes), action.spare, window_over, action.throttled)

@@ -20,8 +20,8 @@ from kflow.lambda_.grants import Death, Step, StepKind
 from kflow.lambda_.grants import Grant as EngineGrant
 from kflow.lambda_.mapping import EventSourceMapping
 from kflow.records import Position
+from kflow.runtime.environments import ExecutionEnvironment
 from kflow.runtime.inbox import Inbox
-from kflow.runtime.invoking import Environment
 from kflow.runtime.live import Live
 from kflow.runtime.messages import Alive, Channel, Grant, LaneGrant, Returned, WorkerSpec
 
@@ -38,12 +38,13 @@ DAMAGE_MS: Final = 1_000
 class _Lane:
     """One lane that is held."""
 
-    __slots__ = ("engine", "grant", "position", "read_offset", "settled", "want_counter")
+    __slots__ = ("engine", "grant", "last", "position", "read_offset", "settled", "want_counter")
 
     def __init__(self, grant: LaneGrant, engine: EventSourceMapping) -> None:
         self.grant = grant
         self.engine = engine
         self.settled = False
+        self.last = ""
         self.read_offset = 0
         self.position = Position(0, 0)
         self.want_counter = 0
@@ -62,7 +63,7 @@ class Holding:
         grant: Grant,
         engines: list[EventSourceMapping],
         *,
-        environment: Environment,
+        environment: ExecutionEnvironment,
         channel: Channel,
         inbox: Inbox,
         live: Live,
@@ -104,6 +105,7 @@ class Holding:
                     alone=lane.alone,
                     previous_epoch_clean=spec.previous_epoch_clean,
                     last_error=lane.last_error,
+                    throttled=grant.throttled,
                 )
             )
 
@@ -161,6 +163,7 @@ class Holding:
             for outcome in step.outcomes:
                 self._live.tell(outcome, now.monotonic_ms)
                 lane.settled = lane.settled or outcome.succeeded > 0 or outcome.result is not BatchResult.FAILED
+                lane.last = "ok" if outcome.result is BatchResult.OK else "failed"
             lane.read_offset, lane.position = step.read_offset, step.position
             lane.want_counter = step.want_counter
             if step.kind is not StepKind.HOLD:
@@ -225,6 +228,7 @@ class Holding:
                 detail=detail,
                 settled_offset=lane.position.offset,
                 damaged_at=damaged_at,
+                last=lane.last,
             )
         )
 

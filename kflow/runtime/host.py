@@ -6,7 +6,7 @@ import gc
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from typing import Any, Self
 
@@ -24,11 +24,12 @@ from kflow.runtime.connection import Connection
 from kflow.runtime.control import Control
 from kflow.runtime.drain import listed
 from kflow.runtime.endpoint import Endpoint
-from kflow.runtime.feed import HandlerSummary, Listener, ReadyInfo, Summary
+from kflow.runtime.feed import HandlerInfo, HandlerSummary, Listener, ReadyInfo, Summary, Totals
 from kflow.runtime.ingest import Ingest
 from kflow.runtime.loop import Loop
 from kflow.runtime.metrics import Measured, Metrics
 from kflow.runtime.node import Node, NodeOptions
+from kflow.runtime.queueinfo import merged
 from kflow.runtime.signals import Signals
 from kflow.runtime.supervisor import SupervisorOptions
 from kflow.settings import Settings
@@ -161,6 +162,7 @@ class _Running:
             loop=self.loop,
         )
         self.node.watch_appends(self.metrics.appended)
+        self.node.exposition = self.metrics.exposition
         self.ingest = Ingest(
             self.store,
             loop=self.loop,
@@ -186,7 +188,9 @@ class _Running:
         self.store.recover_all()
         self.parked.release_claims(self.epochs.epoch)
         started = starting.set_up(self.store, self.found.handlers, self.settings, time.monotonic())
-        node.functions.update(started.functions)
+        node.resumed = started.resumed
+        for plan in started.functions.values():
+            node.publish(plan)
         node.add(started.leases, started.ends, started.closed)
         self.endpoint.start(node, self.ingest, self.control)
         ends = {lease.id: node.readable_end(lease)[0] for lease in started.leases}
@@ -195,21 +199,49 @@ class _Running:
         gc.collect()
         gc.freeze()
         node.start()
-        self.metrics.start(node.table, node.feed)
+        self.metrics.start(node.table, node.feed, node.function_measures)
+        self.endpoint.start_queues(
+            lambda queues: self._begin(begin, started, queues, survivors, ends, timeout_s, on_ready)
+        )
+        self.loop.run()
+        node.feed.publish(lambda: self.plugins.call("runtime_stopping", reason=node.reason))
+        queues = self.endpoint.queue_totals()
+        summary = Summary(
+            seconds=time.monotonic() - begin,
+            handlers=summarise(self.folder, _readers(node, queues), queues),
+            dropped_lines=node.feed.dropped,
+        )
+        node.feed.publish(lambda: self.listener.stopped(summary))
+        return node.code
+
+    def _begin(
+        self,
+        begin: float,
+        started: starting.Started,
+        queues: Sequence[HandlerInfo],
+        survivors: int,
+        ends: dict[int, int],
+        timeout_s: float | None,
+        on_ready: Callable[[Node], None] | None,
+    ) -> None:
+        """Everything is there: tell people, and let the handlers run."""
+        node = self.node
         info = ReadyInfo(
             seconds=time.monotonic() - begin,
             data_dir=str(self.folder.path),
-            handlers=tuple(started.infos),
+            handlers=tuple(merged(started.infos, queues, started.functions)),
             endpoint=self.endpoint.url,
         )
         node.feed.publish(lambda: self.listener.ready(info))
         for warning in self.found.warnings:
             node.notice("warning", warning)
+        for trouble in started.resumed.troubles:
+            node.notice("error", trouble)
         if self.settings.credentials == "inherit" and self.found.handlers:
             node.notice(
                 "warning",
                 "credentials = 'inherit': handlers see the AWS credentials of this shell, and their calls go to AWS, "
-                "but for those to Kinesis",
+                "but for those to Kinesis, SQS, SNS, Lambda and CloudWatch, which are here",
             )
         if self.older_layout is not None:
             node.notice(
@@ -229,15 +261,6 @@ class _Running:
             node.dispatch()
         if on_ready is not None:
             self.loop.call_later(0, lambda: on_ready(node))
-        self.loop.run()
-        node.feed.publish(lambda: self.plugins.call("runtime_stopping", reason=node.reason))
-        summary = Summary(
-            seconds=time.monotonic() - begin,
-            handlers=summarise(self.folder, node.functions),
-            dropped_lines=node.feed.dropped,
-        )
-        node.feed.publish(lambda: self.listener.stopped(summary))
-        return node.code
 
     def __exit__(self, *failure: object) -> None:
         self.signals.restore()
@@ -254,10 +277,10 @@ class _Running:
 
     def _drain_timed_out(self) -> None:
         node = self.node
-        blocked = node.drain.blocked(node.table) if node.drain is not None else []
+        blocked = node.undrained()
         if node.table.stopping or not blocked:
             return
-        names = listed([node.functions[lease.function].place(lease) for lease in blocked])
+        names = listed(blocked)
         node.code = 1
         node.notice("error", f"not drained in time, still blocked: {names}; `kflow status` says why")
         node.request_stop("not drained in time")
@@ -273,17 +296,27 @@ class _Running:
         )
 
 
-def summarise(folder: DataFolder, functions: Iterable[str]) -> tuple[HandlerSummary, ...]:
-    """Totals per handler, out of the slots: they outlive any process."""
+def _readers(node: Node, queues: Mapping[str, Totals]) -> list[str]:
+    """The functions that read something: those made by the API may be there to be invoked alone."""
+    return [
+        name
+        for name, plan in node.functions.items()
+        if plan.handler.package is None or plan.handler.triggers or name in queues
+    ]
+
+
+def summarise(folder: DataFolder, functions: Iterable[str], queues: Mapping[str, Totals]) -> tuple[HandlerSummary, ...]:
+    """Totals per handler, out of the slots: they outlive any process; and of queues, since this one's start."""
     found = survey.consumers(folder)
     summaries = []
     for name in functions:
         mine = [each for each in found if each.function == name]
+        messages = queues.get(name, Totals())
         summaries.append(
             HandlerSummary(
                 name=name,
-                processed=sum(each.processed for each in mine),
-                redelivered=sum(each.redelivered for each in mine),
+                processed=sum(each.processed for each in mine) + messages.processed,
+                redelivered=sum(each.redelivered for each in mine) + messages.redelivered,
                 parked=sum(each.parked for each in mine),
                 lost=sum(each.lost for each in mine),
                 dropped=sum(each.dropped for each in mine),

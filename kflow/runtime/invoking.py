@@ -23,16 +23,12 @@ from kflow.broker.streammap import StreamMap
 from kflow.interfaces import FunctionError, Invocation, Outcome
 from kflow.lambda_ import forms, local, payloads
 from kflow.lambda_.context import LambdaContext
-from kflow.lambda_.responses import judge
 from kflow.lambda_.shapes import Shape, shape_for
-from kflow.lambda_.tumbling import redriven
 from kflow.runtime import environment as variables
+from kflow.runtime.environments import INIT_S, redrive, source_arn
 from kflow.runtime.memory import MemoryLimit
 from kflow.runtime.messages import Channel, Invoke, Invoked, Running, WorkerSpec
 from kflow.runtime.output import FunctionLog, request_id_text
-
-INIT_S = 10
-"""How long an import may take by itself. Source: documented: Lambda execution environment lifecycle, init phase."""
 
 
 class Environment:
@@ -62,7 +58,8 @@ class Environment:
             )
         )
         time.tzset()
-        self._log = FunctionLog(Path(spec.data_dir), spec.handler.name, spec.memory_mb)
+        stream = os.environ["AWS_LAMBDA_LOG_STREAM_NAME"]
+        self._log = FunctionLog(Path(spec.data_dir), spec.handler.name, spec.memory_mb, stream=stream)
         self._log.take_over()
         producing.set_process_runtime(Path(spec.data_dir))
 
@@ -75,18 +72,10 @@ class Environment:
             self._handler.form,
             stream=stream,
             shard=shard,
-            arn=self._source(stream.name),
+            arn=source_arn(spec, stream.name),
             region=spec.region,
             role=arn.role_arn(spec.account, spec.handler.name),
         )
-
-    def _source(self, stream: str) -> str:
-        """The event source ARN of a stream: the registered consumer's, where it is read as one."""
-        spec = self._spec
-        for trigger, source in zip(spec.handler.triggers, spec.sources, strict=False):
-            if source and arn.stream_name(trigger.stream) == stream:
-                return source
-        return arn.stream_arn(spec.region, spec.account, stream)
 
     def enter(self, reader: ShardReader | None) -> None:
         """From here on this shard is read."""
@@ -114,6 +103,8 @@ class Environment:
         self.enter(None)
         self.enter_lease(0, 0)
         request_id = request_id_text(message.request_id)
+        if message.tail:
+            self._log.keep_tail()
         begun = self._begin(message.request_id, request_id)
         text = b""
         if isinstance(begun, Outcome):
@@ -127,7 +118,8 @@ class Environment:
             outcome = self._end(request_id, outcome)
         if outcome.error is not None:
             text = msgspec.json.encode(payloads.payload(outcome.error))
-        return Invoked(message.number, text, outcome.error, b"", outcome.duration_us, self.broken)
+        tail = self._log.take_tail() if message.tail else b""
+        return Invoked(message.number, text, outcome.error, tail, outcome.duration_us, self.broken)
 
     def _begin(self, raw_id: bytes, request_id: str, *, redrive: bool = False) -> float | Outcome:
         """All that comes before the handler.
@@ -225,33 +217,11 @@ class Environment:
     # ------------------------------------------------------------------ redrive
 
     def redrive(self, entry: ParkedBatch, stream: StreamMap) -> Outcome:
-        """Send parked records to the function once more, marked as such in its log.
+        """Send parked records to the function once more, marked as such in its log."""
+        return redrive(self, self._handler, entry, stream)
 
-        A response that names one of them as failed is a failure of all: they stay parked together.
-        """
-        self.enter(None)
-        self.enter_lease(0, 0)
-        shape = self.shape(stream, entry.shard)
-        triggers = self._handler.triggers
-        options = next(each.options for each in triggers if arn.stream_name(each.stream) == entry.stream)
-        outcome = self.invoke(
-            Invocation(
-                request_id=os.urandom(16),
-                records=shape.rebuild(entry.records),
-                stream=entry.stream,
-                shard_id=entry.shard_id,
-                attempt=entry.attempts + 1,
-                redrive=True,
-                window=redriven(options, entry.records[0].arrival_ms, shape.source_arn),
-            )
-        )
-        verdict = judge(
-            outcome,
-            len(entry.records),
-            lambda: [record.sequence_number for record in entry.records],
-            report_batch_item_failures=options.report_batch_item_failures,
-        )
-        return outcome if verdict.error is outcome.error else msgspec.structs.replace(outcome, error=verdict.error)
+    def close(self) -> None:
+        """Nothing of it outlives the process."""
 
 
 _FDS_TAKEN = 70

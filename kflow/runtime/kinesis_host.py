@@ -101,6 +101,7 @@ class KinesisHost:
         self, node: Node, admin: StreamAdmin, *, put: Put, transition_ms: int, streams: Iterable[StreamMap]
     ) -> None:
         self.folder = node.folder
+        self.measures = node.measures
         self.transition_s = transition_ms / 1000
         self.put = put
         self._node = node

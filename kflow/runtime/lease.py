@@ -47,6 +47,8 @@ class Lease:
         told: the death that the present holder was told of.
         last_error: what its batch failed with last, for the next holder.
         trouble: what the storage refused it, so that it is told once.
+        ages: its records are given up by their age, also while the function may not run.
+        last: what became of the last batch: `ok`, `failed`; empty where that is not known.
         place_in_log: the shard: stream id and index.
         family: what the lanes of one function on one shard have in common.
     """
@@ -77,6 +79,8 @@ class Lease:
     told: DeathNote | None = None
     last_error: FunctionError | None = None
     trouble: str = ""
+    ages: bool = False
+    last: str = ""
     place_in_log: tuple[int, int] = field(init=False)
     family: tuple[str, int, int] = field(init=False)
 

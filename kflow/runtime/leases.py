@@ -24,6 +24,10 @@ A place is a worker process; `max_workers` bounds them, and a worker serves one 
 worker of another function ends, else the one that has run longest past its slice is asked to return what it holds.
 Waiting leases are served longest waiting first, over all functions.
 
+A function runs at most as often at once as it is limited to, over all its keys. The leases of one that may not run at
+all, or that there is not, stay READY; where their records are given up by age, they are granted to be looked at alone,
+and come back to wait for that age ("throttled").
+
 Documented difference: AWS runs all shards of all functions at once.
 """
 
@@ -126,6 +130,33 @@ class LeaseTable:
         else:
             self._sleep(lease, lease.settled_at if now is None else now)
 
+    def readers(self, function: str, stream_id: int) -> list[Lease]:
+        """The leases of a function on a stream."""
+        return [each for each in self.leases.values() if (each.function, each.stream_id) == (function, stream_id)]
+
+    def has(self, function: str, stream_id: int, shard: int) -> bool:
+        """Whether a function has leases on a shard."""
+        return any(each.function == function for each in self._by_shard.get((stream_id, shard), {}).values())
+
+    def remove_consumer(self, function: str, stream_id: int) -> tuple[list[Lease], list[Action]]:
+        """Forget the leases of a function on a stream; workers that hold one are told to return it.
+
+        Returns:
+            Those that are held, and what to carry out.
+        """
+        actions: list[Action] = []
+        held: list[Lease] = []
+        for lease in self.readers(function, stream_id):
+            self._wake(lease)
+            del self.leases[lease.id]
+            self._by_shard[lease.place_in_log].pop(lease.id, None)
+            self._planner.withdraw(lease)
+            if lease.worker is not None:
+                held.append(lease)
+                actions.append(RetireLease(lease.worker, lease.id, lease.generation))
+        self._lineage.remove_consumer(function, stream_id)
+        return held, actions
+
     def remove_stream(self, stream_id: int) -> list[Action]:
         """Forget the leases of a deleted stream; workers that hold one are told to return it."""
         actions: list[Action] = []
@@ -191,6 +222,32 @@ class LeaseTable:
         """The jobs of a function (None: all) that still wait for a place get none any more; returns them."""
         return self._planner.forget_jobs(function)
 
+    def limit(self, function: str, most: int | None, now: float) -> list[Action]:
+        """At most so many invocations of a function run at once, over all its keys. Carry this out, and plan."""
+        actions = self._planner.limit(function, most)
+        self._hurry_throttled(now)
+        return actions
+
+    def exists(self, function: str, now: float, *, exists: bool) -> None:
+        """Whether there is a function of this key. Plan afterwards."""
+        self._planner.exists(function, exists=exists)
+        self._hurry_throttled(now)
+
+    def is_blocked(self, function: str) -> bool:
+        """Whether nothing of this key may run."""
+        return self._planner.is_blocked(function)
+
+    def busy(self, function: str) -> int:
+        """How many places of a function, over all its keys, are at its leases."""
+        return self._planner.busy(function)
+
+    def _hurry_throttled(self, now: float) -> None:
+        """What waited for the age of its records need not, where its function may run again."""
+        for lease in list(self.leases.values()):
+            if lease.state is LeaseState.DUE and lease.reason == "throttled":
+                if not self._planner.is_blocked(lease.function):
+                    self._make_ready(lease, now)
+
     def renew(self, function: str, now: float) -> list[Action]:
         """A function means something else from now on; its workers end with what they run. Carry this out, and plan."""
         return self._planner.renew(function, now)
@@ -217,6 +274,7 @@ class LeaseTable:
         lease.known = message.reason in KNOWN
         lease.last_error = message.last_error
         lease.alone = message.reason == "suspect"
+        lease.last = message.last or lease.last
         if message.reason == "storage":  # it may not have come so far as to count the death: a slot tells
             lease.death = lease.told
         if message.settled:
@@ -224,6 +282,8 @@ class LeaseTable:
                 self._make_ready(other, now)
         if message.reason in ("retired", "lane", "unread"):
             self._make_ready(lease, now)
+        elif message.reason == "throttled" and not self._planner.is_blocked(lease.function):
+            self._make_ready(lease, now)  # it may run again by now
         elif message.due_ms is not None:
             self._wait(lease, now + message.due_ms / 1000)
             if _wakes(lease, readable_end, next_counter):
@@ -238,6 +298,8 @@ class LeaseTable:
         self._planner.release(place, None, now)
         if broken:
             place.state = PlaceState.STOPPING
+        else:
+            self.pools[place.function].deaths = 0
 
     def ended(self, worker: int, death: DeathNote | None, now: float, *, died: bool) -> list[Lease]:
         """A worker's end has been reported by its parent (or it is certain that it is gone).
@@ -253,7 +315,7 @@ class LeaseTable:
         """
         place = self.places.pop(worker)
         if died:
-            self.pools[place.function].died(now)
+            self.pools[place.function].died(now, in_job=place.job is not None)
         held, ran = list(place.leases.values()), place.running
         for lease in held:
             self._planner.release(place, lease, now)

@@ -52,6 +52,12 @@ class Lineage:
         children = self._children.pop(family, {})
         return [child for child in children.values() if not self.must_wait(child)]
 
+    def remove_consumer(self, function: str, stream_id: int) -> None:
+        """Forget a function on a stream."""
+        for table in (self._undrained, self._children):
+            for family in [family for family in table if family[:2] == (function, stream_id)]:
+                del table[family]
+
     def remove_stream(self, stream_id: int) -> None:
         """Forget a stream."""
         self._closed = {shard for shard in self._closed if shard[0] != stream_id}

@@ -133,6 +133,11 @@ def _filter_warnings(handlers: Sequence[Handler]) -> Iterator[str]:
 
         for warning in compile_filters(trigger.options.filters).warnings:
             yield f"{shown(trigger.file)}:{trigger.line}: {warning}"
+    for queue in (queue for handler in handlers for queue in handler.queues if queue.options.filters):
+        from kflow.events.queue_patterns import compile_message_filters
+
+        for warning in compile_message_filters(queue.options.filters).warnings:
+            yield f"{shown(queue.file)}:{queue.line}: {warning}"
 
 
 if __name__ == "__main__":

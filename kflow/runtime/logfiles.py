@@ -4,6 +4,8 @@ Who writes rotates: before an invocation a worker sees whether the file is full,
 and goes on in the new one. So what one invocation writes stays in one file, and a file may be larger than `FILE_BYTES`
 by what one invocation writes; past `MOST_BYTES` the node cuts it (`cut_overlong`), and what it held is gone.
 
+Beside each file is an index with times and writers (`kflow.broker.functionlogs`), which is renamed with it.
+
 Renaming takes the file's own lock (`flock`), not waited for: who finds it taken goes on in the old file until the next
 look. A crash in the middle of a rotation leaves a number out; readers take the files that are there.
 """
@@ -17,31 +19,18 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
 
+from kflow.broker.functionlogs import FILES, functions, index_path, log_path, older
+
+__all__ = ["FILES", "FILE_BYTES", "MOST_BYTES", "Follower", "LogFile", "cut_overlong", "functions", "log_path", "older"]
+
 FILE_BYTES: Final = 10 << 20
 """A file of this size is full."""
-FILES: Final = 5
-"""How many there are of a function, the one that is written included."""
 MOST_BYTES: Final = 4 * FILE_BYTES
 """No file grows past this by much: what a single invocation may write before its beginning is lost."""
 
 _READ_BYTES: Final = 64 << 10
 _LOOK_BYTES: Final = 1 << 20
 _Identity = tuple[int, int]
-
-
-def log_path(data_dir: Path, function: str) -> Path:
-    """The log file of a function that is written now."""
-    return data_dir / "logs" / f"{function}.log"
-
-
-def functions(data_dir: Path) -> list[str]:
-    """Functions that have a log, by name."""
-    return sorted(each.name.removesuffix(".log") for each in (data_dir / "logs").glob("*.log"))
-
-
-def older(path: Path, number: int) -> Path:
-    """The older file of this number, from 1."""
-    return path.with_name(f"{path.name}.{number}")
 
 
 class LogFile:
@@ -106,11 +95,20 @@ class LogFile:
             for number in range(self._files - 1, 0, -1):
                 source = older(self._path, number - 1) if number > 1 else self._path
                 if source.exists():
+                    _move_index(source, older(self._path, number))
                     source.replace(older(self._path, number))
         except FileNotFoundError:
             return  # removed by somebody: there is nothing to rotate
         finally:
             fcntl.flock(self.fd, fcntl.LOCK_UN)
+
+
+def _move_index(source: Path, target: Path) -> None:
+    """Before its log. Where a log has none, the one that is at its place is of another log, and goes."""
+    try:
+        index_path(source).replace(index_path(target))
+    except FileNotFoundError:
+        index_path(target).unlink(missing_ok=True)
 
 
 def cut_overlong(path: Path, most_bytes: int = MOST_BYTES) -> int:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import socket
 import struct
+from collections import deque
 from typing import Any
 
 import msgspec
@@ -101,6 +102,7 @@ class Grant(msgspec.Struct, frozen=True, array_like=True, tag=1):
         lanes: at least one. With several, lanes without a batch are returned at once.
         spare: how many of the others that have a batch to return at once as well: there are places for them.
         window_over: batching windows end at once.
+        throttled: the function may not run: only what is too old is given up.
     """
 
     trigger: int
@@ -108,6 +110,7 @@ class Grant(msgspec.Struct, frozen=True, array_like=True, tag=1):
     lanes: tuple[LaneGrant, ...]
     spare: int = 0
     window_over: bool = False
+    throttled: bool = False
 
 
 class Map(msgspec.Struct, frozen=True, array_like=True, tag=6):
@@ -188,7 +191,7 @@ class Returned(msgspec.Struct, frozen=True, array_like=True, tag=12):
 
     Attributes:
         reason: `idle`, `retired`, `unread`, `lane` (has a batch, left to another worker), `backoff`, `window`,
-            `tumbling`, `suspect`, `alone`, `storage`, `look-ahead`, `damage`.
+            `tumbling`, `suspect`, `alone`, `storage`, `look-ahead`, `damage`, `throttled`.
         due_ms: when to grant it again; None: at the next append past `read_offset`.
         read_offset: how far the log was read.
         want_counter: also grant when the shard's next counter has reached this; 0: do not.
@@ -199,6 +202,7 @@ class Returned(msgspec.Struct, frozen=True, array_like=True, tag=12):
         dropped: lines for people that were lost since the last return, because the node was slow to read them.
         settled_offset: everything before it is settled.
         damaged_at: for `damage`: logical offset of the block that cannot be read; -1 elsewhere.
+        last: what became of the last attempt under this grant: `ok`, `failed`; empty: there was none.
     """
 
     lease: int
@@ -214,6 +218,7 @@ class Returned(msgspec.Struct, frozen=True, array_like=True, tag=12):
     dropped: int = 0
     settled_offset: int = 0
     damaged_at: int = -1
+    last: str = ""
 
 
 class Alive(msgspec.Struct, frozen=True, array_like=True, tag=13):
@@ -258,7 +263,13 @@ class Invoked(msgspec.Struct, frozen=True, array_like=True, tag=15):
     broken: bool = False
 
 
-FromWorker = Running | Returned | Alive | Redriven | Invoked
+class Parked(msgspec.Struct, frozen=True, array_like=True, tag=16):
+    """Worker to node: records were parked, and their failure document is to be sent to its destination."""
+
+    number: int
+
+
+FromWorker = Running | Returned | Alive | Redriven | Invoked | Parked
 
 
 class Spawn(msgspec.Struct, frozen=True, array_like=True, tag=21):
@@ -298,16 +309,22 @@ DECODERS: dict[str, msgspec.msgpack.Decoder[Any]] = {
 
 
 class Channel:
-    """Framed messages over one stream socket. One reader, one writer."""
+    """Framed messages over one stream socket. One reader, one writer.
 
-    __slots__ = ("_buffer", "_decode", "_outbox", "closed", "socket")
+    Attributes:
+        sent: how often `send` was called.
+    """
+
+    __slots__ = ("_decode", "_missing", "_outbox", "_parts", "closed", "sent", "socket")
 
     def __init__(self, sock: socket.socket, hears: str) -> None:
         self.socket = sock
         self.closed = False
+        self.sent = 0
         self._decode = DECODERS[hears].decode
-        self._buffer = b""
-        self._outbox = b""
+        self._parts: list[bytes] = []  # of a message that has not arrived whole: it may be of megabytes
+        self._missing = 0
+        self._outbox: deque[bytes | memoryview] = deque()
 
     def fileno(self) -> int:
         """The socket's descriptor."""
@@ -319,29 +336,35 @@ class Channel:
         for message in messages:
             body = encode(message)
             data += _LENGTH.pack(len(body)) + body
+        self.sent += 1
         self.socket.sendall(data)
 
     def post(self, message: msgspec.Struct) -> bool:
         """Send without ever waiting: what does not fit is kept. Returns whether something is left for `flush`."""
         body = encode(message)
-        self._outbox += _LENGTH.pack(len(body)) + body
+        self._outbox.append(_LENGTH.pack(len(body)) + body)
         return self.flush()
 
     def flush(self) -> bool:
         """Send what is kept. Returns whether something is still left."""
         if self.closed:
-            self._outbox = b""
-        if self._outbox:
+            self._outbox.clear()
+        while self._outbox:
+            data = self._outbox[0]
             try:
-                sent = self.socket.send(self._outbox, socket.MSG_DONTWAIT)
-                self._outbox = self._outbox[sent:]
+                sent = self.socket.send(data, socket.MSG_DONTWAIT)
             except BlockingIOError:
                 return True
             except (BrokenPipeError, ConnectionResetError):
                 # The other side is gone; its parent will report how. What was meant for it is void.
                 self.closed = True
-                self._outbox = b""
-        return bool(self._outbox)
+                self._outbox.clear()
+                return False
+            if sent == len(data):
+                self._outbox.popleft()
+            else:
+                self._outbox[0] = memoryview(data)[sent:]
+        return False
 
     def receive(self, *, wait: bool) -> list[Any]:
         """Messages that have arrived: with `wait` at least one, unless the other side has closed (`closed` is set)."""
@@ -360,17 +383,22 @@ class Channel:
                 return messages
 
     def _split(self, data: bytes) -> list[Any]:
-        buffer = self._buffer + data if self._buffer else data
+        if len(data) < self._missing:
+            self._parts.append(data)
+            self._missing -= len(data)
+            return []
+        buffer = b"".join((*self._parts, data)) if self._parts else data
         messages: list[Any] = []
-        at, end = 0, len(buffer)
+        at, end, needed = 0, len(buffer), _LENGTH.size
         while end - at >= _LENGTH.size:
             (length,) = _LENGTH.unpack_from(buffer, at)
-            stop = at + _LENGTH.size + length
-            if stop > end:
+            needed = _LENGTH.size + length
+            if at + needed > end:
                 break
-            messages.append(self._decode(buffer[at + _LENGTH.size : stop]))
-            at = stop
-        self._buffer = buffer[at:]
+            messages.append(self._decode(buffer[at + _LENGTH.size : at + needed]))
+            at, needed = at + needed, _LENGTH.size
+        rest = buffer[at:]
+        self._parts, self._missing = ([rest], needed - len(rest)) if rest else ([], 0)
         return messages
 
     def close(self) -> None:

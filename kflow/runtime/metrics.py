@@ -20,12 +20,16 @@ from typing import Final, Protocol
 
 from kflow.broker.checkpoints import SlotFile, slots_path
 from kflow.broker.folder import DataFolder
+from kflow.broker.metricpoints import of
 from kflow.broker.streammap import StreamMap
 from kflow.errors import KflowError, ResourceNotFound
 from kflow.interfaces import BatchOutcome
+from kflow.monitoring.measures import Measures
 from kflow.runtime import survey
 from kflow.runtime.behind import Budget
 from kflow.runtime.feed import Listener, ReadyInfo, Summary
+from kflow.runtime.kinesismeasures import KinesisMeasures
+from kflow.runtime.lambdameasures import MILLISECONDS, LambdaMeasures
 from kflow.runtime.leases import Lease, LeaseState, Place, PlaceState
 from kflow.runtime.logfiles import cut_overlong, functions, log_path
 from kflow.runtime.prometheus import Family, Labels, lines
@@ -70,6 +74,12 @@ _WRITTEN: Final = Family("kflow_written_timestamp_seconds", "gauge", "When this 
 _FREE: Final = Family("kflow_free_bytes", "gauge", "Free space below the data folder.")
 _WORKERS: Final = Family("kflow_workers", "gauge", "Worker processes.")
 _LANES: Final = Family("kflow_lanes", "gauge", "Lanes, by whether they run or what they wait for.")
+_FUNCTION: Final = (
+    (Family("kflow_function_invocations_total", "counter", "Invocations since the runtime's start."), "invocations"),
+    (Family("kflow_function_errors_total", "counter", "Those of them that failed."), "errors"),
+    (Family("kflow_function_throttles_total", "counter", "Invocations that had no room, likewise."), "throttles"),
+)
+_DURATION: Final = Family("kflow_function_duration_seconds_total", "counter", "How long they ran in all.")
 _HIDDEN: Final = Family("kflow_dropped_lines_total", "counter", "Lines for people that came faster than they went.")
 
 _Shard = tuple[str, int]
@@ -102,6 +112,12 @@ class Metrics:
         self._started_s = time.time()
         self._table: Table | None = None
         self._feed: Feed | None = None
+        self._measures: Measures | None = None
+        self._lambda: LambdaMeasures | None = None
+        self._kinesis: KinesisMeasures | None = None
+        self._has_looked = False
+        self._lock = threading.Lock()
+        """Whoever collects holds it."""
         self._changes: set[_Shard] = set()
         self._changed = threading.Event()
         self._closing = threading.Event()
@@ -122,15 +138,29 @@ class Metrics:
 
     def outcome(self, outcome: BatchOutcome) -> None:
         """A batch has an outcome."""
+        if self._lambda is not None:
+            self._lambda.outcome(outcome)
+        if not outcome.shard_id:  # of a queue
+            return
         self._changes.add((outcome.stream, int(outcome.shard_id.rpartition("-")[2])))
         if not self._changed.is_set():
             self._changed.set()
 
     # ------------------------------------------------------------------ life
 
-    def start(self, table: Table, feed: Feed) -> None:
-        """Start the thread. It looks at the node's table and feed, and changes neither."""
+    def start(self, table: Table, feed: Feed, invoked: LambdaMeasures | None = None) -> None:
+        """Start the thread. It looks at the node's table and feed, and changes neither.
+
+        Args:
+            table: the node's.
+            feed: the node's.
+            invoked: CloudWatch's metrics of functions; all of CloudWatch's are written by this thread.
+        """
         self._table, self._feed = table, feed
+        if invoked is not None:
+            self._measures, self._lambda = invoked.measures, invoked
+            self._kinesis = KinesisMeasures(invoked.measures)
+            invoked.measures.changed = self._changed.set
         self._changed.set()
         self._thread.start()
 
@@ -142,6 +172,22 @@ class Metrics:
             self._thread.join()
         if self._table is not None:
             self._round(up=False)
+        if self._measures is not None:
+            try:
+                self._measures.close()
+            except KflowError as error:
+                log.warning("the last metrics are lost: %s", error)
+
+    def exposition(self) -> bytes:
+        """The text as of now; in any thread.
+
+        Raises:
+            KflowError: what it is made of cannot be read.
+        """
+        with self._lock:
+            self._collect()
+            self._about_the_node(up=True)
+            return self._text()
 
     def _run(self) -> None:
         pause_s = self._first_s
@@ -172,9 +218,13 @@ class Metrics:
     def _round(self, *, up: bool) -> None:
         """Read what has changed, and write the file. What cannot be done is said, and done in the next round."""
         try:
-            self._collect()
-            self._about_the_node(up=up)
-            self._folder.files.write_replace(self.path, self._text(), sync=False)
+            with self._lock:
+                self._collect()
+                self._about_the_node(up=up)
+                text = self._text()
+            self._folder.files.write_replace(self.path, text, sync=False)
+            if self._measures is not None:
+                self._measures.flush()
         except (KflowError, OSError) as error:
             if str(error) != self._trouble:
                 log.warning("metrics cannot be written path=%s: %s", self.path, error)
@@ -197,6 +247,7 @@ class Metrics:
         try:
             for name in sorted({each for each, _ in changed}):
                 self._read_stream(maps[name], {shard for each, shard in changed if each == name})
+            self._has_looked = True
         except (KflowError, OSError):
             self._changes |= changed  # in the next round, then
             raise
@@ -214,7 +265,11 @@ class Metrics:
         for info in stream.shards:
             if info.index in shards:
                 try:
-                    self._set_shard(stream.name, info.index, survey.shard(self._folder, stream, info))
+                    found = survey.shard(self._folder, stream, info)
+                    self._set_shard(stream.name, info.index, found)
+                    if self._kinesis is not None:
+                        is_older = not self._has_looked and stream.created_s < int(self._started_s)
+                        self._kinesis.shard(stream.name, info.index, found.stored, found.bytes, is_first=is_older)
                 except ResourceNotFound:  # deleted meanwhile
                     return
                 time.sleep(0)  # other threads first
@@ -276,12 +331,19 @@ class Metrics:
             self._set(family, labels, sum(int(getattr(lane, name)) for lane in lanes))
         age_ms = max((lane.iterator_age_ms for lane in lanes), default=0)
         self._set(_AGE, labels, age_ms / 1000)
+        if self._lambda is not None and self._kinesis is not None:
+            self._lambda.note(function, "IteratorAge", of(age_ms), MILLISECONDS)
+            self._kinesis.age(stream, age_ms)
         self._set(_OLDEST, labels, time.time() - age_ms / 1000 if age_ms else None)
 
     def _about_the_node(self, *, up: bool) -> None:
         space = self._folder.files.statvfs(self._folder.path)
         workers, states = Counter[Labels](), Counter[Labels]()
         if up:
+            busy = Counter(place.function for place in self._places() if place.state is PlaceState.BUSY)
+            if self._lambda is not None:
+                for function, count in busy.items():
+                    self._lambda.note(function, "ConcurrentExecutions", of(count))
             for place in self._places():
                 workers[("function", place.function), ("state", place.state.value)] += 1
             for lease in self._leases():
@@ -296,11 +358,19 @@ class Metrics:
             _LANES: states,
             _HIDDEN: {(): self._hidden},
         }
+        for function, totals in sorted(self._lambda.totals.items()) if self._lambda is not None else ():
+            labels: Labels = (("function", function),)
+            for family, name in _FUNCTION:
+                self._set(family, labels, int(getattr(totals, name)))
+            self._set(_DURATION, labels, totals.duration_us / 1_000_000)
         self._samples.update({family: dict(samples) for family, samples in own.items()})
 
     def _forget(self, gone: set[_Shard]) -> None:
         """Drop the samples of shards that are no more."""
         names = {(stream, str(shard)) for stream, shard in gone}
+        if self._kinesis is not None:
+            for stream, shard in gone:
+                self._kinesis.forget(stream, shard)
         for samples in self._samples.values():
             for labels in list(samples):
                 found = dict(labels)
@@ -309,6 +379,7 @@ class Metrics:
 
     def _text(self) -> bytes:
         order = [_UP, _INFO, _STARTED, _WRITTEN, _FREE, _WORKERS, _LANES, _HIDDEN]
+        order += [*(family for family, _ in _FUNCTION), _DURATION]
         order += [family for family, _ in _SHARD] + [_DAMAGED] + [family for family, _ in _CONSUMER] + [_AGE, _OLDEST]
         made: list[str] = []
         for line in lines((family, self._samples.get(family, {})) for family in order):
@@ -331,7 +402,8 @@ class Measured:
 
     def outcome(self, outcome: BatchOutcome) -> None:
         """Note it, and pass it on."""
-        self._metrics.outcome(outcome)
+        if outcome.shard_id:  # of a queue, nothing is kept by shard
+            self._metrics.outcome(outcome)
         self._listener.outcome(outcome)
 
     def notice(self, level: str, text: str) -> None:

@@ -10,26 +10,31 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
 
+import msgspec
+
 from kflow.broker import streammap
 from kflow.broker.log import Log
 from kflow.broker.parked import ParkedStore
 from kflow.broker.streammap import ShardInfo, StreamMap
+from kflow.declarations import StreamTrigger
 from kflow.errors import KflowError
 from kflow.interfaces import BatchOutcome
 from kflow.lambda_.fleet import Interrupted, Replied, Request
+from kflow.monitoring.measures import Measures
 from kflow.plugins.manager import PluginManager
 from kflow.runtime import consumers, functions, messages
 from kflow.runtime.children import Children, Reader
 from kflow.runtime.damaged import DamageWatch
-from kflow.runtime.drain import DrainWatch
+from kflow.runtime.drain import Beside, DrainWatch
 from kflow.runtime.feed import Feed, Listener
 from kflow.runtime.functions import FunctionPlan, NodeOptions
 from kflow.runtime.hearing import Hearing
 from kflow.runtime.invocations import Invocations
+from kflow.runtime.lambdameasures import LambdaMeasures
 from kflow.runtime.leases import (
     Action,
-    Job,
     GrantLease,
+    Job,
     Lease,
     LeaseTable,
     RetireLease,
@@ -37,9 +42,11 @@ from kflow.runtime.leases import (
     StartWorker,
     StopWorker,
 )
+from kflow.runtime.leaving import Leaving
 from kflow.runtime.loop import Loop, Timer
 from kflow.runtime.messages import DeathNote
 from kflow.runtime.redriving import Answer, Redrives
+from kflow.runtime.resuming import Resumed
 from kflow.runtime.supervisor import SILENCE_S, Supervisor, SupervisorOptions
 from kflow.runtime.upkeep import Upkeep
 from kflow.runtime.workers import WorkerHandle
@@ -76,13 +83,25 @@ class Node:
         self.loop = loop
         self.table = LeaseTable(options.max_workers)
         self.feed = Feed()
+        self.measures = Measures(store.folder)
+        """CloudWatch's metrics."""
+        self.function_measures = LambdaMeasures(self.measures)
+        """Those of functions."""
+        self.exposition: Callable[[], bytes] = bytes
+        """Makes the Prometheus text, in a thread."""
         self.drain: DrainWatch | None = None
+        self.beside: Beside | None = None
+        """What is drained besides leases."""
         self.code = 0
         self.reason = ""
         self.endpoint = ""
         """URL of the endpoint; empty where there is none."""
         self.before_end: Callable[[Callable[[], None]], None] = lambda end: end()
         """Called once, when all workers have gone: the node ends when what it was given is called."""
+        self.on_parked: Callable[[int], object] = lambda _: None
+        """Called with the number of what was parked and has a destination."""
+        self.look_for_parked: Callable[[], object] = lambda: None
+        """Called where a worker died that may have parked something and told nobody."""
         self.upkeep = Upkeep(store, loop, lambda text: self.notice("error", text))
         self._listener = listener
         self._plugins = plugins
@@ -98,14 +117,20 @@ class Node:
         self._is_ending = False
         self._last_lease = 0
         self._over_memory: set[str] = set()
+        self.leaving = Leaving()
+        self.resumed = Resumed()
+        """What the start found of mappings that the API made."""
+        self.results: dict[tuple[str, int], str] = {}
+        """By function and trigger: what became of the last batch that a lease was returned after."""
 
     # ------------------------------------------------------------------ life
 
     def start(self) -> None:
         """Start the feed, the zygote and the timers; leases are granted from the next `dispatch` on.
 
-        Without functions there is no zygote: nobody would ask it for a worker.
+        Without functions there is no zygote yet: the first worker brings it.
         """
+        self.supervisor.check()
         self.feed.start()
         if self.functions:
             self.supervisor.start()
@@ -125,13 +150,24 @@ class Node:
 
     def start_drain(self, ends: dict[int, int]) -> None:
         """From here on: stop as soon as every lease has settled up to its end; batching windows end at once."""
-        self.drain = DrainWatch(lambda: self.request_stop("drained"), ends, lambda: self._children.under_way)
+        self.drain = watch = DrainWatch(lambda: self.request_stop("drained"), ends, self._awaits)
+        if self.beside is not None:
+            self.beside.drain(lambda: watch.check(self.table))
         for lease in self.table.leases.values():
             if lease.reason == "window":
                 self.table.hurry(lease, time.monotonic())
         self.drain.check(self.table)
         self.dispatch()
         self.loop.call_later(_DRAIN_LOOK_S, self._look_at_drain)
+
+    def _awaits(self) -> bool:
+        return self._children.under_way or bool(self.beside is not None and self.beside.undrained())
+
+    def undrained(self) -> list[str]:
+        """What a drain waits for, for people."""
+        blocked = [] if self.drain is None else self.drain.blocked(self.table)
+        names = [self.functions[lease.function].place(lease) for lease in blocked]
+        return names if self.beside is None else [*names, *self.beside.undrained()]
 
     def _look_at_drain(self) -> None:
         """Where producers go on, a lease may never be read to its end: ask how far it has settled."""
@@ -188,12 +224,19 @@ class Node:
         ends: Mapping[tuple[int, int], tuple[int, int]],
         closed: Iterable[tuple[int, int]],
     ) -> None:
-        """Take in the leases of the start, numbered; the ends of their shards, and which of those are closed."""
+        """Take in leases; the ends of their shards as far as these are known, and which of those are closed.
+
+        Leases without a number get one. Dispatch afterwards.
+        """
         now = time.monotonic()
-        self.table.ends.update(ends)
+        for place, end in ends.items():
+            self.table.ends[place] = max(end, self.table.ends.get(place, end))
         for lease in leases:
+            lease.id = lease.id or self._last_lease + 1
             self._last_lease = max(self._last_lease, lease.id)
             self.table.add(lease)
+            if self.drain is not None:
+                self.drain.add(lease, self.readable_end(lease)[0])
         for stream_id, shard in closed:
             self.table.close_shard(stream_id, shard, now)
 
@@ -275,14 +318,49 @@ class Node:
         self.table.close_shard(stream.id, index, now)
 
     def _add_children(self, reader: Reader, stream: StreamMap, shards: tuple[ShardInfo, ...]) -> None:
-        now = time.monotonic()
         begin = consumers.Begin(reader.handler, reader.trigger, stream)
-        for lease in consumers.leases_of(begin, shards, self.table.ends, now):
-            self._last_lease += 1
-            lease.id = self._last_lease
-            self.table.add(lease, now)
-            if self.drain is not None:
-                self.drain.add(lease, self.readable_end(lease)[0])
+        if self._reads(begin):
+            own = [each for each in shards if not self.table.has(reader.handler.name, stream.id, each.index)]
+            self.add(consumers.leases_of(begin, own, self.table.ends, time.monotonic()), {}, ())
+        if self.drain is not None:
+            self.drain.check(self.table)
+        self.dispatch()
+
+    def _reads(self, begin: consumers.Begin) -> bool:
+        """Whether a function reads a stream still: its mapping may have been stopped meanwhile."""
+        plan = self.functions.get(begin.handler.name)
+        if plan is None or not plan.handler.triggers[begin.trigger].enabled:
+            return False
+        return plan.maps[begin.trigger].id == begin.stream.id
+
+    def set_trigger(self, function: str, index: int, trigger: StreamTrigger, stream: StreamMap, source: str) -> None:
+        """A function reads this from now on, in place of what it read as that trigger, or beside all others.
+
+        Its environments end with what they run: new ones know of it. Leases are added afterwards.
+
+        Args:
+            function: its key; where there is none, this waits for it.
+            index: of the trigger.
+            trigger: with its options.
+            stream: that it reads.
+            source: ARN that its events name.
+        """
+        plan = self.functions.get(function) or functions.absent(function)
+        self.functions[function] = plan.with_trigger(index, trigger, stream, source)
+        self.table.exists(function, time.monotonic(), exists=plan.exists)
+        self._renew(function)
+
+    def stop_reading(self, function: str, index: int, then: Callable[[], object]) -> None:
+        """A function reads nothing by a trigger any more; `then` is called once nothing that it read is running."""
+        plan = self.functions[function]
+        trigger, stream = plan.handler.triggers[index], plan.maps[index]
+        off = msgspec.structs.replace(trigger, enabled=False)
+        self.functions[function] = plan.with_trigger(index, off, stream, "")
+        now = time.monotonic()
+        held, actions = self.table.remove_consumer(function, stream.id)
+        self.leaving.wait(held, then)
+        for action in actions:
+            self._carry_out(action, now)
         if self.drain is not None:
             self.drain.check(self.table)
         self.dispatch()
@@ -377,7 +455,10 @@ class Node:
         self.feed.lost(message.dropped)
         self._plans = True
         if lease is None:
+            self.leaving.left(message.lease)
             return
+        if message.last:
+            self.results[lease.function, lease.trigger] = message.last
         if message.damaged_at >= 0:
             stream = self.functions[lease.function].maps[lease.trigger]
             self._damage.found(stream, lease.shard, message.damaged_at)
@@ -437,10 +518,25 @@ class Node:
         self._plans = True
         self._invocations.done(message)
 
+    def was_parked(self, number: int) -> None:
+        """Records were parked, and their failure document is to be sent."""
+        self.on_parked(number)
+
+    def no_zygote(self) -> None:
+        """What workers are forked from ended before it could fork any."""
+        self.notice(
+            "error",
+            "functions cannot be run: the process that workers are forked from ended at its start, for what is said "
+            'on standard error; look at the setting `preload`, or set worker_start = "spawn"',
+        )
+
     def ended(self, handle: WorkerHandle, death: DeathNote | None, now: float, *, died: bool) -> None:
         """A worker is gone: its lease may be granted anew, with the note of its death."""
+        if died and any(each.options.on_failure for each in handle.spec.handler.triggers):
+            self.look_for_parked()
         job = self.table.places[handle.id].job
-        self.table.ended(handle.id, death, now, died=died)
+        for lease in self.table.ended(handle.id, death, now, died=died):
+            self.leaving.left(lease.id)
         if job is None:
             pass
         elif job.trigger is None:
@@ -455,6 +551,9 @@ class Node:
     def redrive(self, function: str, number: int, trigger: int, answer: Answer) -> None:
         """Have a parked entry sent to its function again, in a place of it; `answer` is called when it is done."""
         self._redrives.begin(number, answer)
+        if self.table.is_blocked(function):
+            self._redrives.died(number, None)
+            return
         self.table.ask(function, Job(number, trigger, time.monotonic()))
         self.dispatch()
 
@@ -479,14 +578,30 @@ class Node:
         name = plan.handler.name
         is_known = name in self.functions
         self.functions[name] = plan
+        self.table.exists(name, time.monotonic(), exists=plan.exists)
         if is_known:
             self._renew(name)
 
     def withdraw(self, function: str) -> None:
-        """A function without mappings is no more; what runs ends as it ends, and who waits for a place is told."""
-        self.functions.pop(function, None)
+        """A function is no more; what runs ends as it ends, and who waits for a place is told. Its mappings wait."""
+        plan = self.functions.pop(function, None)
+        if plan is not None and plan.handler.triggers:
+            self.functions[function] = plan.missing()
+        self.table.exists(function, time.monotonic(), exists=False)
         self._forget_jobs(function, f"there is no function {function} any more")
         self._renew(function)
+
+    def knows(self, function: str) -> bool:
+        """Whether there is a function of this key."""
+        plan = self.functions.get(function)
+        return plan is not None and plan.exists
+
+    def limit(self, function: str, most: int | None) -> None:
+        """At most so many places of a function, over all its keys, are at its leases at once; None: as many as may."""
+        now = time.monotonic()
+        for action in self.table.limit(function, most, now):
+            self._carry_out(action, now)
+        self.dispatch()
 
     def _forget_jobs(self, function: str | None, why: str) -> None:
         for job in self.table.forget_jobs(function):
@@ -511,6 +626,10 @@ class Node:
     def notice(self, level: str, text: str) -> None:
         """Tell people something. From any thread."""
         self.feed.publish(lambda: self._listener.notice(level, text))
+
+    def tell(self, outcome: BatchOutcome) -> None:
+        """Tell people and plugins of a batch whose outcome is durable. From any thread."""
+        self.feed.publish(lambda: self._tell(outcome))
 
     def _tell(self, outcome: BatchOutcome) -> None:
         self._listener.outcome(outcome)

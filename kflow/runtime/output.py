@@ -21,12 +21,16 @@ import time
 from pathlib import Path
 from typing import Any
 
+from kflow.broker.functionlogs import Index, stream_name
 from kflow.interfaces import FunctionError
 from kflow.runtime.logfiles import LogFile, log_path
 
 _LOOK_S = 0.2
 """How often a worker looks whether its log is full: a look is two system calls."""
+TAIL_BYTES = 4096
+"""So much of an invocation's log its caller gets. Source: documented: Invoke, LogType."""
 _NBSP = "\xa0"
+_write = os.write
 
 
 def request_id_text(request_id: bytes) -> str:
@@ -96,16 +100,36 @@ def parse(line: str) -> dict[str, Any]:
 
 
 class FunctionLog:
-    """The worker's side of the log. Made once per worker, after the fork."""
+    """The worker's side of the log. Made once per worker, after the fork.
 
-    def __init__(self, data_dir: Path, function: str, memory_mb: int) -> None:
-        self._file = LogFile(log_path(data_dir, function))
+    Args:
+        data_dir: the data folder.
+        function: its name, or its key: all its versions have one log.
+        memory_mb: its memory, for REPORT.
+        version: `$LATEST`, or a number.
+        stream: name of its log stream; empty: a new one.
+
+    Attributes:
+        request_id: of the invocation that runs; empty: none does.
+        stream: name of the log stream that all of this is in.
+    """
+
+    def __init__(
+        self, data_dir: Path, function: str, memory_mb: int, *, version: str = "$LATEST", stream: str = ""
+    ) -> None:
+        path = log_path(data_dir, function)
+        self._file = LogFile(path)
         self._fd = self._file.fd
+        self.stream = stream or stream_name(version)
+        self._index = Index(path, self._fd, self.stream)
+        self._wrote = self._index.wrote
+        self._version = version
         self._look_due = 0.0
         self._memory_mb = memory_mb
         self._lost = 0
         self._why = ""
         self._init_us = 0
+        self._tail: bytearray | None = None
         self.request_id = ""
 
     def take_over(self) -> None:
@@ -113,7 +137,7 @@ class FunctionLog:
         self._redirect()
         sys.stdout = _Output(1, self).text()
         sys.stderr = _Output(2, self).text()
-        handler = logging.StreamHandler(sys.stdout)
+        handler = _EventHandler(self)
         handler.setFormatter(_LambdaFormatter(self))
         root = logging.getLogger()
         root.handlers[:] = [handler]
@@ -136,41 +160,80 @@ class FunctionLog:
             self._move_on()
         self.request_id = request_id
         mark = "  (redrive)" if redrive else ""
-        self.write(self._fd, f"START RequestId: {request_id} Version: $LATEST{mark}\n".encode())
+        self.write(self._fd, f"START RequestId: {request_id} Version: {self._version}{mark}\n".encode())
 
     def end(self, duration_us: int, error: FunctionError | None) -> None:
-        """Write the error, if any, then END and REPORT, in one write."""
+        """Write the error, if any; then END and REPORT, in one write."""
         sys.stdout.flush()
         used_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // _RSS_PER_MB
         text = report(self.request_id, duration_us, self._memory_mb, used_mb, self._init_us)
-        if error is not None:
-            text = error_text(error) + text
         self._init_us = 0
         self.request_id = ""
+        if error is not None:
+            self.event(error_text(error).encode("utf-8", "surrogateescape"))
         self.write(self._fd, text.encode("utf-8", "surrogateescape"))
 
+    def keep_tail(self) -> None:
+        """Keep what is written from now on, for `take_tail`; what C code and other processes write is not in it."""
+        self._tail = bytearray()
+
+    def take_tail(self) -> bytes:
+        """The last `TAIL_BYTES` of what has been written since."""
+        kept, self._tail = self._tail, None
+        return bytes(kept[-TAIL_BYTES:]) if kept else b""
+
+    def event(self, data: bytes) -> None:
+        """Write one event of the log stream, of however many lines; with its line end. Raises as `write`."""
+        if self._tail is not None:
+            self._tail += data
+        written = self._write(self._fd, data)
+        if data.find(b"\n") < len(data) - 1:
+            self._index.wrote_event(written)
+        else:
+            self._index.wrote(written)
+
     def write(self, fd: int, data: bytes) -> None:
-        """Write to the log, or count as lost.
+        """Write lines, or count them as lost; each is an event of the log stream.
 
         Raises:
             OSError: something else than the storage is wrong, such as a descriptor that user code has closed.
         """
+        if self._tail is not None:
+            self._tail += data
+        if self._lost:
+            self._index.wrote(self._write(fd, data))
+            return
+        try:
+            written = _write(fd, data)
+        except OSError as error:
+            written = self._refused(error)
+        if written != len(data):
+            self._lost += len(data) - written
+        self._wrote(written)
+
+    def _write(self, fd: int, data: bytes) -> int:
+        """How much of it was written; before it, how much was lost."""
         try:
             if self._lost:
-                os.write(fd, f"[WARNING] {self._lost} bytes of this log were lost: {self._why}\n".encode())
+                _write(fd, f"[WARNING] {self._lost} bytes of this log were lost: {self._why}\n".encode())
                 self._lost = 0
-            written = os.write(fd, data)
+            written = _write(fd, data)
         except OSError as error:
-            if error.errno not in _STORAGE:
-                raise
-            self._why = os.strerror(error.errno)
-            written = 0
+            written = self._refused(error)
         self._lost += len(data) - written
+        return written
+
+    def _refused(self, error: OSError) -> int:
+        if error.errno not in _STORAGE:
+            raise error
+        self._why = os.strerror(error.errno)
+        return 0
 
     def _move_on(self) -> None:
         try:
             if self._file.look():
                 self._redirect()
+                self._index.follow()
         except OSError as error:  # nothing of the output is lost: it goes on into the full file
             self.write(self._fd, f"[WARNING] the log cannot be rotated: {error}\n".encode())
 
@@ -196,6 +259,23 @@ class _Output(io.FileIO):
         """As `sys.stdout` is: text by lines, with `buffer` for bytes."""
         buffered = io.BufferedWriter(self)
         return io.TextIOWrapper(buffered, encoding="utf-8", errors="backslashreplace", line_buffering=True)
+
+
+class _EventHandler(logging.Handler):
+    """What is logged is one event, with the traceback below it. Standard output that came before comes before."""
+
+    def __init__(self, log: FunctionLog) -> None:
+        super().__init__()
+        self._log = log
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one record; what cannot be formatted is told as `logging` tells it."""
+        try:
+            text = f"{self.format(record)}\n"
+            sys.stdout.flush()
+            self._log.event(text.encode("utf-8", "backslashreplace"))
+        except Exception:  # noqa: BLE001 # as every handler of `logging`: a record that is wrong stops no handler
+            self.handleError(record)
 
 
 _STORAGE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO})

@@ -2,7 +2,9 @@
 
 - `GET /_kflow/`: a page for people.
 - `GET /_kflow/health`: `{"status": "ok", "version": ..., "project": ..., "services": {...}}`.
+- `GET /_kflow/metrics`: metrics as Prometheus text.
 - `POST /_kflow/reset`: empties everything; only where that is allowed.
+- `GET /_kflow/lambda/code/<sha256>.zip`: the code of a function or a layer, as it was uploaded.
 """
 
 from __future__ import annotations
@@ -18,15 +20,31 @@ from kflow.errors import InternalError, KflowError
 from kflow.web.exchange import Exchange, Headers
 
 PREFIX: Final = "/_kflow/"
+_CODE: Final = "/_kflow/lambda/code/"
 
 _JSON: Final = ((b"content-type", b"application/json"), (b"cache-control", b"no-store"))
+_TEXT: Final = ((b"content-type", b"text/plain; version=0.0.4; charset=utf-8"), (b"cache-control", b"no-store"))
 _HTML: Final = ((b"content-type", b"text/html; charset=utf-8"), (b"cache-control", b"no-store"))
-_SHOWN: Final = 1000
-"""Streams on the page: more than anybody reads, and few enough to write at once."""
+_SHOWN: Final = 200
+"""Rows of a table on the page: more than anybody reads, and few enough to write at once."""
 _STYLE: Final = (
     "body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:60rem;padding:0 1rem;color-scheme:light dark}"
     "table{border-collapse:collapse}td,th{text-align:left;padding:.15rem 1rem .15rem 0}code{font-size:.95em}"
 )
+
+
+class Table(NamedTuple):
+    """Things of one kind, as the page shows them.
+
+    Attributes:
+        kind: what one is called; heads the column of names.
+        heads: of the other columns.
+        rows: a name, and what is in the other columns.
+    """
+
+    kind: str
+    heads: Sequence[str]
+    rows: Sequence[Sequence[object]]
 
 
 class StreamRow(NamedTuple):
@@ -49,7 +67,11 @@ class Facts:
         services: names of the services that are spoken.
         version: of the library.
         streams: of all places, as they are now; None: they are shown to nobody.
+        tables: what else there is, likewise.
+        metrics: has the Prometheus text made, and calls back on the loop with it, or with the error; None: it is shown
+            to nobody.
         reset: empties everything, and calls back on the loop with None or the error; None where it is not allowed.
+        code: answers with the code of this name; its hash is all that a caller has to know.
     """
 
     url: str
@@ -58,6 +80,9 @@ class Facts:
     version: str
     streams: Callable[[], Sequence[StreamRow]] | None
     reset: Callable[[Callable[[KflowError | None], object]], object] | None
+    tables: Callable[[], Sequence[Table]] = tuple
+    metrics: Callable[[Callable[[bytes | KflowError], object]], object] | None = None
+    code: Callable[[Exchange, str], bool] = lambda exchange, name: False  # noqa: ARG005  # there is none
 
 
 class Pages:
@@ -69,12 +94,16 @@ class Pages:
             "/_kflow": ("GET", self._home),
             "/_kflow/": ("GET", self._home),
             "/_kflow/health": ("GET", self._health),
+            "/_kflow/metrics": ("GET", self._metrics),
             "/_kflow/reset": ("POST", self._reset),
         }
 
     def __call__(self, exchange: Exchange) -> None:
         """Answer one request."""
-        found = self._pages.get(exchange.target.partition("?")[0])
+        path = exchange.target.partition("?")[0]
+        found = self._pages.get(path)
+        if path.startswith(_CODE) and exchange.method == "GET" and self._facts.code(exchange, path[len(_CODE) :]):
+            return
         if found is None:
             _answer(exchange, 404, {"error": f"no page here: there are {', '.join(list(self._pages)[1:])}"})
             return
@@ -104,27 +133,57 @@ class Pages:
 
         self._facts.reset(answer)
 
+    def _metrics(self, exchange: Exchange) -> None:
+        if self._facts.metrics is None:
+            _answer(
+                exchange, 403, {"error": "metrics are shown to whoever can read them on this machine: metrics.prom"}
+            )
+            return
+
+        def made(text: bytes | KflowError) -> None:
+            if exchange.is_closed:
+                return
+            if isinstance(text, bytes):
+                exchange.respond(200, _TEXT, text)
+            else:
+                _answer(exchange, 500, {"error": str(text)})
+
+        self._facts.metrics(made)
+
     def _home(self, exchange: Exchange) -> None:
         exchange.respond(200, _HTML, self._page().encode())
 
     def _page(self) -> str:
         import html  # 2 ms, and most never look
 
-        streams = () if self._facts.streams is None else self._facts.streams()
-        rows = "".join(
-            "<tr>" + "".join(f"<td>{html.escape(str(cell))}</td>" for cell in row) + "</tr>" for row in streams[:_SHOWN]
-        )
-        more = f"<p>and {len(streams) - _SHOWN:,} more</p>" if len(streams) > _SHOWN else ""
-        heads = "<tr><th>stream<th>region<th>account<th>status<th>open shards</tr>"
-        none = "No streams yet." if self._facts.streams else "Streams are shown to whoever signs a request for them."
-        table = f"<table>{heads}{rows}</table>{more}" if streams else f"<p>{none}</p>"
-        url = html.escape(self._facts.url)
+        facts = self._facts
+        shown = ""
+        if facts.streams is None:
+            shown = "<p>What is here is shown to whoever signs a request for it.</p>"
+        else:
+            streams = facts.streams()
+            tables = [Table("stream", ("region", "account", "status", "open shards"), streams), *facts.tables()]
+            shown = "".join(_table(each, html.escape) for each in tables if each.rows)
+            if not streams:
+                shown = f"<p>No streams yet.</p>{shown}"
+        url = html.escape(facts.url)
         return (
             f"<!doctype html><html lang=en><title>kflow</title><style>{_STYLE}</style>"
-            f"<h1>kflow {html.escape(self._facts.version)}</h1>"
-            f"<p>AWS endpoint at <code>{url}</code> for {html.escape(', '.join(self._facts.services))}: "
-            f'<code>eval "$(kflow env)"</code> points SDKs and the AWS CLI here.</p>{table}'
+            f"<h1>kflow {html.escape(facts.version)}</h1>"
+            f"<p>AWS endpoint at <code>{url}</code> for {html.escape(', '.join(facts.services))}: "
+            f'<code>eval "$(kflow env)"</code> points SDKs and the AWS CLI here. '
+            f"<a href=/_kflow/metrics>Metrics</a></p>{shown}"
         )
+
+
+def _table(table: Table, escape: Callable[[str], str]) -> str:
+    heads = "".join(f"<th>{escape(each)}" for each in (table.kind, *table.heads))
+    rows = "".join(
+        "<tr>" + "".join(f"<td>{escape(str(cell))}</td>" for cell in row) + "</tr>" for row in table.rows[:_SHOWN]
+    )
+    left = len(table.rows) - _SHOWN
+    more = f"<p>and {left:,} more</p>" if left > 0 else ""
+    return f"<table><tr>{heads}</tr>{rows}</table>{more}"
 
 
 def _answer(exchange: Exchange, status: int, value: Any, headers: Headers = _JSON) -> None:

@@ -15,10 +15,17 @@ IDLE_S: Final = 60.0
 """An idle worker ends after this long."""
 BACKOFF_S: Final = (0.1, 10.0)
 """Starts of one function wait this long after a death: the first value, doubled up to the second."""
+JOB_BACKOFF_S: Final = 0.4
+"""No longer than this where it ran a job: people try a function again and again that ends its process."""
 
 Unit = list[Lease]
 """Leases that are granted together: lanes of one shard of which it is not known whether they have a batch; else one."""
 UnitKey = int | tuple[int, int]
+
+
+def owner_of(key: str) -> str:
+    """A function's key without its qualifier."""
+    return key.partition(":")[0]
 
 
 class Job(NamedTuple):
@@ -55,6 +62,8 @@ class Place:
         job: what it runs beside leases.
         retiring: it has been asked to return all it holds.
         is_stale: its function means something else by now: it ends with what it runs.
+        looks: what it holds it may not run, only look at: it is no invocation.
+        owner: the function without a qualifier.
     """
 
     id: int
@@ -67,6 +76,11 @@ class Place:
     is_stale: bool = False
     start_s: float = 0.0
     retiring: bool = False
+    looks: bool = False
+    owner: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.owner = owner_of(self.function)
 
     @property
     def slice_end(self) -> float:
@@ -83,6 +97,11 @@ class Pool:
         jobs: what is to be run once, for somebody who waits.
         deaths: of its workers, since a batch was settled.
         not_before: no worker of it is started before this.
+        is_missing: there is no such function at the moment.
+        is_blocked: its leases wait until it may run: it is missing, or may run no time at once.
+        looks: the pool of those of its leases whose records age meanwhile; None in that pool itself.
+        name: of this pool.
+        owner: the function without a qualifier: limits are its.
     """
 
     function: str
@@ -90,15 +109,27 @@ class Pool:
     jobs: deque[Job] = field(default_factory=deque)
     deaths: int = 0
     not_before: float = 0.0
+    is_missing: bool = False
+    is_blocked: bool = False
+    looks: Pool | None = None
+    name: str = ""
+    owner: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.owner = owner_of(self.function)
+        if not self.name:
+            self.name = self.function
+            self.looks = Pool(self.function, name=f"{self.function} looks")
 
     @property
     def waits_since(self) -> float:
         """Since when the first of its waiting leases waits."""
         return next(iter(self.ready.values()))[0].ready_since
 
-    def died(self, now: float) -> None:
-        """A worker ended other than as it was asked to: the next one starts later."""
-        self.not_before = now + min(BACKOFF_S[0] * 2 ** min(self.deaths, 16), BACKOFF_S[1])
+    def died(self, now: float, *, in_job: bool = False) -> None:
+        """A worker ended other than as it was asked to: the next one starts later, and soon where somebody waits."""
+        most_s = JOB_BACKOFF_S if in_job else BACKOFF_S[1]
+        self.not_before = now + min(BACKOFF_S[0] * 2 ** min(self.deaths, 16), most_s)
         self.deaths += 1
 
 
@@ -117,11 +148,13 @@ class GrantLease:
     Attributes:
         leases: lanes of one shard, at least one.
         spare: how many of those that have a batch the worker is to leave to others at once.
+        throttled: nothing may be run: records that are too old are given up, and the rest waits.
     """
 
     worker: int
     leases: tuple[Lease, ...]
     spare: int = 0
+    throttled: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,7 @@ from kflow.runtime.places import (
     StopWorker,
     Unit,
     UnitKey,
+    owner_of,
 )
 
 
@@ -47,6 +48,7 @@ class Planner:
         self._exclusive: Lease | None = None
         self._alone: dict[int, Lease] = {}
         self._asked: dict[str, Pool] = {}  # pools with jobs that wait
+        self._limits: dict[str, int] = {}  # by function, over all its keys
         self._several: dict[int, Place] = {}  # places that hold more than one lease
 
     # ------------------------------------------------------------------ who waits
@@ -61,27 +63,32 @@ class Planner:
     def wait(self, lease: Lease) -> None:
         """A lease waits for a worker: by itself, or with the lanes of its shard that may have nothing either."""
         pool = self.pools[lease.function]
-        if lease.alone:
+        if pool.is_blocked:
+            if lease.ages and pool.looks is not None:
+                pool = pool.looks
+        elif lease.alone:
             self._alone[lease.id] = lease
         key = _key(lease)
         unit = pool.ready.get(key)
         if unit is None:
             pool.ready[key] = [lease]
-            self.hungry[pool.function] = pool
+            if not pool.is_blocked:
+                self.hungry[pool.name] = pool
         else:
             unit.append(lease)
 
     def withdraw(self, lease: Lease) -> None:
         """It waits no longer, and gets no worker."""
-        pool = self.pools[lease.function]
+        main = self.pools[lease.function]
         key = _key(lease)
-        unit = pool.ready.get(key, [])
-        if lease not in unit:
-            return
-        unit.remove(lease)
-        self._alone.pop(lease.id, None)
-        if not unit:
-            self._took(pool, key)
+        for pool in (main, main.looks):
+            unit = [] if pool is None else pool.ready.get(key, [])
+            if pool is not None and lease in unit:
+                unit.remove(lease)
+                self._alone.pop(lease.id, None)
+                if not unit:
+                    self._took(pool, key)
+                return
 
     def ask(self, function: str, job: Job) -> None:
         """A job waits for a worker of its function."""
@@ -111,6 +118,69 @@ class Planner:
                     self._retire(place, actions)
         return actions
 
+    def limit(self, function: str, most: int | None) -> list[Action]:
+        """At most so many places of a function run at once, over all its keys; None: as many as there are.
+
+        Those that are too many return what they hold after the running attempt. What waits for a place as a job was let
+        in before, and is run.
+        """
+        if most is None:
+            self._limits.pop(function, None)
+        else:
+            self._limits[function] = most
+        for pool in list(self.pools.values()):
+            if pool.owner == function:
+                self._look_whether_blocked(pool)
+        actions: list[Action] = []
+        busy = [] if most is None else self._busy(function)
+        for place in busy[: max(0, len(busy) - (most or 0))]:
+            if place.leases and not place.retiring:
+                self._retire(place, actions)
+        return actions
+
+    def exists(self, function: str, *, exists: bool) -> None:
+        """Whether there is a function of this key; the leases of one that there is not wait."""
+        pool = self.pool(function)
+        pool.is_missing = not exists
+        self._look_whether_blocked(pool)
+
+    def is_blocked(self, function: str) -> bool:
+        """Whether nothing of this key may run."""
+        pool = self.pools.get(function)
+        return self._limits.get(owner_of(function)) == 0 if pool is None else pool.is_blocked
+
+    def busy(self, function: str) -> int:
+        """How many places of a function, over all its keys, hold leases that they may run."""
+        return sum(1 for place in self._busy(function) if place.leases)
+
+    def _busy(self, function: str) -> list[Place]:
+        return [
+            place
+            for place in self.places.values()
+            if place.owner == function and place.state is PlaceState.BUSY and not place.looks
+        ]
+
+    def _look_whether_blocked(self, pool: Pool) -> None:
+        is_blocked = pool.is_missing or self._limits.get(pool.owner) == 0
+        if is_blocked == pool.is_blocked or pool.looks is None:
+            return
+        waiting = [lease for each in (pool, pool.looks) for unit in each.ready.values() for lease in unit]
+        for each in (pool, pool.looks):
+            each.ready.clear()
+            self.hungry.pop(each.name, None)
+        pool.is_blocked = is_blocked
+        for lease in sorted(waiting, key=lambda lease: lease.ready_since):
+            self._alone.pop(lease.id, None)
+            self.wait(lease)
+
+    def _room(self, pool: Pool) -> int:
+        """How many more places a pool may have by its function's limit."""
+        most = self._limits.get(pool.owner)
+        if most is None or pool.looks is None:
+            return self._max_workers
+        jobs = sum(len(each.jobs) for each in self._asked.values() if each.owner == pool.owner)
+        return most - len(self._busy(pool.owner)) - jobs
+
     def release(self, place: Place, lease: Lease | None, now: float) -> None:
         """A worker holds a lease (None: a job) no longer; with the last one it is idle."""
         if lease is None:
@@ -129,6 +199,7 @@ class Planner:
         place.since = now
         place.running = None
         place.retiring = False
+        place.looks = False
 
     # ------------------------------------------------------------------ the plan
 
@@ -186,6 +257,8 @@ class Planner:
         coming = self._coming()
         while order and (coming > 0 or self._free() > 0):
             _, number, pool, unserved = heapq.heappop(order)
+            if self._limits and self._room(pool) <= unserved:
+                continue
             if not unserved and self._serve(pool, actions, now):
                 pass
             elif pool.not_before <= now and (coming > 0 or self._evict(pool, actions, now)):
@@ -204,25 +277,31 @@ class Planner:
             if place.function not in self.hungry:
                 self._stop(place, actions, now)
                 return True
-        others = [place for place in idle if self.pools[place.function].waits_since > pool.waits_since]
+        others = [place for place in idle if self.hungry[place.function].waits_since > pool.waits_since]
         if not others:
             return False
-        self._stop(max(others, key=lambda place: self.pools[place.function].waits_since), actions, now)
+        self._stop(max(others, key=lambda place: self.hungry[place.function].waits_since), actions, now)
         return True
 
     def _serve(self, pool: Pool, actions: list[Action], now: float) -> bool:
         """Grant what waits longest in a pool; returns whether there was a place for it."""
+        if self._limits and self._room(pool) <= 0:
+            return False
         key, unit = next(iter(pool.ready.items()))
         place = self._idle(pool.function, unit[0].last_worker) or self._start(pool, actions, now)
         if place is None:
             return False
         self._took(pool, key)
-        self._grant(unit, place, actions, now)
+        self._grant(unit, place, actions, now, looks=pool.looks is None)
         return True
 
     def _make_room(self, actions: list[Action], now: float) -> None:
         """Free places for what found none: end idle workers of other functions, then retire long runners."""
-        wanted = sum(len(pool.ready) for pool in self.hungry.values() if pool.not_before <= now)
+        hungry = [pool for pool in self.hungry.values() if pool.not_before <= now]
+        wanted = sum(len(pool.ready) for pool in hungry)
+        if self._limits:
+            wanted = sum(max(0, min(len(pool.ready), self._room(pool))) for pool in hungry)
+            self._take_turns(hungry, actions, now)
         wanted += sum(len(pool.jobs) for pool in self._asked.values() if pool.not_before <= now)
         wanted -= self._coming()
         for place in list(self.places.values()):
@@ -231,13 +310,26 @@ class Planner:
             if place.state is PlaceState.IDLE and place.function not in self.hungry:
                 self._stop(place, actions, now)
                 wanted -= 1
-        long_runners = [
+        for place in self._long_runners(now)[: max(0, wanted)]:
+            self._retire(place, actions)
+
+    def _long_runners(self, now: float) -> list[Place]:
+        """Places that are past their slice, the one that has run longest first."""
+        found = [
             place
             for place in self.places.values()
             if place.leases and not place.retiring and place.state is PlaceState.BUSY and place.slice_end <= now
         ]
-        for place in sorted(long_runners, key=lambda place: place.since)[: max(0, wanted)]:
-            self._retire(place, actions)
+        return sorted(found, key=lambda place: place.since)
+
+    def _take_turns(self, hungry: list[Pool], actions: list[Action], now: float) -> None:
+        """Leases of a function that runs as often as it may get their turn too."""
+        for owner in {pool.owner for pool in hungry if pool.owner in self._limits}:
+            own = [pool for pool in hungry if pool.owner == owner and pool.looks is not None]
+            waiting = sum(len(pool.ready) for pool in own) - max(0, self._room(own[0])) if own else 0
+            waiting -= sum(place.retiring for place in self._busy(owner))
+            for place in [each for each in self._long_runners(now) if each.owner == owner][: max(0, waiting)]:
+                self._retire(place, actions)
 
     def _spread(self, actions: list[Action], now: float) -> None:
         """Places are free and no lease waits: have workers that hold several lanes return those they do not run."""
@@ -246,15 +338,18 @@ class Planner:
         for place in several:
             if place.running is None or place.retiring or place.state is not PlaceState.BUSY:
                 continue
-            if self.pools[place.function].not_before > now:
+            pool = self.pools[place.function]
+            if pool.not_before > now:
                 continue
+            room = self._room(pool) if self._limits else free
             for lease in place.leases.values():
                 if free <= 0:
                     return
-                if lease.id != place.running and not lease.retiring:
+                if room > 0 and lease.id != place.running and not lease.retiring:
                     lease.retiring = True
                     actions.append(RetireLease(place.id, lease.id, lease.generation))
                     free -= 1
+                    room -= 1
 
     def _plan_alone(self, actions: list[Action], now: float) -> None:
         """A batch that was there at three unclean ends runs by itself, so that only it can be blamed for the next."""
@@ -308,7 +403,7 @@ class Planner:
 
     # ------------------------------------------------------------------ its moves
 
-    def _grant(self, unit: Unit, place: Place, actions: list[Action], now: float) -> None:
+    def _grant(self, unit: Unit, place: Place, actions: list[Action], now: float, *, looks: bool = False) -> None:
         for lease in unit:
             lease.state = LeaseState.GRANTED
             lease.window_due, lease.reason = lease.reason == "window", ""
@@ -317,11 +412,12 @@ class Planner:
             lease.retiring = False
             place.leases[lease.id] = lease
         self._occupy(place, now)
+        place.looks = looks
         spare = 0
         if len(unit) > 1:
             self._several[place.id] = place
             spare = self._spare(place, len(unit), now)
-        actions.append(GrantLease(place.id, tuple(unit), spare))
+        actions.append(GrantLease(place.id, tuple(unit), spare, throttled=looks))
 
     def _retire(self, place: Place, actions: list[Action]) -> None:
         """Have a worker return all it holds; a job is waited for."""
@@ -365,7 +461,7 @@ class Planner:
     def _took(self, pool: Pool, key: UnitKey) -> None:
         del pool.ready[key]
         if not pool.ready:
-            del self.hungry[pool.function]
+            self.hungry.pop(pool.name, None)
 
     def _coming(self) -> int:
         """Places that somebody will have soon."""
@@ -377,10 +473,12 @@ class Planner:
 
     def _spare(self, place: Place, lanes: int, now: float) -> int:
         """How many of the lanes just granted could go elsewhere, once those that wait have been served."""
-        if self.pools[place.function].not_before > now:
+        pool = self.pools[place.function]
+        if pool.not_before > now or place.looks:
             return 0
         waiting = sum(len(pool.ready) for pool in self.hungry.values())
-        return max(0, min(self._free() - waiting, lanes - 1))
+        spare = min(self._free() - waiting, lanes - 1)
+        return max(0, min(spare, self._room(pool)) if self._limits else spare)
 
 
 def _key(lease: Lease) -> UnitKey:

@@ -23,6 +23,7 @@ WAITS: dict[str, str] = {
     "retired": "it gave its worker up to others",
     "storage": "the storage refuses a write",
     "suspect": "its batch was running when runtimes died: it waits to run alone",
+    "throttled": "its function may not run: there is none of that name, or its reserved concurrency is 0",
     "tumbling": "an open tumbling window waits for its next record or its end",
     "unread": "it was given back before it was read",
     "window": "a batching window is open",

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import re
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from kflow.aws import models
@@ -16,13 +17,20 @@ from kflow.aws.shapes import Model
 from kflow.broker.streammap import StreamMap
 from kflow.errors import AwsError, KflowError, ResourceNotFound
 from kflow.kinesis.registry import Registry
+from kflow.kinesis.tallies import Tallies
 from kflow.runtime import deferred, registering
 from kflow.runtime.calling import Calling
 from kflow.runtime.control import Control
+from kflow.runtime.feed import HandlerInfo, Totals
+from kflow.runtime.feeds import Feeds
+from kflow.runtime.fleet import Fleet
 from kflow.runtime.ingest import Ingest
 from kflow.runtime.kinesis_host import KinesisHost, guarded
+from kflow.runtime.kinesismeasures import KinesisMeasures
+from kflow.runtime.mappings import StreamFeeds
 from kflow.runtime.node import Node
-from kflow.runtime.pages import StreamRow
+from kflow.runtime.pages import StreamRow, Table
+from kflow.runtime.places import PlaceState
 from kflow.runtime.puts import Puts
 from kflow.services.kinesis.parts import Parts
 from kflow.services.kinesis.service import Kinesis
@@ -30,7 +38,10 @@ from kflow.settings import Settings
 from kflow.web.exchange import Exchange
 
 if TYPE_CHECKING:
+    from kflow.runtime.destinations import Destinations
     from kflow.runtime.faults import Faults
+    from kflow.runtime.forwarding.forwarder import Forwarder
+    from kflow.runtime.queuepolling import QueuePolling
     from kflow.services.sqs.service import Sqs
 
 log = logging.getLogger(__name__)
@@ -50,7 +61,10 @@ class Services:
         registry: the streams of all places.
         host: the node, as the engines see it.
         calling: answers this machine's own clients.
+        fleet: runs functions.
+        feeds: runs event source mappings.
         smaller: the services beside Kinesis and SQS.
+        forwarder: passes on calls of other services; None: the settings let none go anywhere.
     """
 
     def __init__(self, settings: Settings, node: Node, ingest: Ingest, control: Control) -> None:
@@ -74,15 +88,20 @@ class Services:
         for name in SERVICES[1:]:
             if faults is not None and any(text.lstrip().startswith(f"{name}.") for text in settings.faults):
                 faults.check(name, models.load(name, cache=folder.path / "models").operation_names)
+        tallies = Tallies(node.measures.touch)
+        counted = KinesisMeasures(node.measures)
+        node.measures.sources.append(lambda: counted.take(tallies))
         self.kinesis = Kinesis(
             Parts(
+                tallies=tallies,
                 host=self.host,
                 registry=self.registry,
                 enforce_limits=settings.enforce_limits,
                 entry_faults=lambda count: None if faults is None else faults.entries("kinesis", "PutRecords", count),
             )
         )
-        self.smaller = deferred.Smaller(self.host, self.models, lambda: node.endpoint or "")
+        self.fleet = Fleet(node)
+        self.smaller = deferred.Smaller(self.host, self.models, lambda: node.endpoint or "", self.fleet)
         self.dispatcher = Dispatcher(
             [self.kinesis],
             self.models,
@@ -92,9 +111,20 @@ class Services:
         )
         self.smaller.invoke = self.dispatcher.invoke
         self._sqs: Sqs | None = None
+        self._queues: QueuePolling | None = None
+        self._destinations: Destinations | None = None
+        self._scale = settings.retry_backoff_scale
         self._forms: tuple[Format, list[Model]] | None = None
         self.calling = Calling(self.dispatcher, self.home)
         self._node = node
+        self.forwarder = self._make_forwarder(settings)
+        streams = StreamFeeds(node, self.host, self.registry, self.home, node.resumed)
+        self.feeds = Feeds(node, self.home, streams, lambda: self.queues)
+        self.smaller.lambdas.feeds = self.feeds
+        self.smaller.lambdas.start()
+        for name, chosen in settings.functions.items():
+            if chosen.reserved_concurrent_executions is not None:
+                self.fleet.reserve(name, chosen.reserved_concurrent_executions)
 
     def streams(self) -> Sequence[StreamRow]:
         """All streams of all places, as people are shown them."""
@@ -110,6 +140,18 @@ class Services:
             for stream in self.registry.everywhere()
         )
         return sorted(rows)
+
+    def tables(self) -> Sequence[Table]:
+        """What else there is, for people; a service that nobody asked for yet shows nothing."""
+        from kflow.runtime.overview import tables
+
+        busy = Counter(place.function for place in self._node.table.places.values() if place.state is PlaceState.BUSY)
+        polled = () if self._queues is None else self._queues.mappings
+        return tables(self._node.functions, busy, polled, () if self._sqs is None else self._sqs.directory.everywhere())
+
+    def metrics(self, then: Callable[[bytes | KflowError], object]) -> None:
+        """Have the Prometheus text made."""
+        self.host.submit(self._node.exposition, then)
 
     def reset(self, then: Callable[[KflowError | None], object]) -> None:
         """Remove everything of all places; streams that running handlers read are made anew, empty.
@@ -145,15 +187,96 @@ class Services:
                 mode=stream.mode,
             )
 
+        if self.forwarder is not None:
+            self.forwarder.reset()
         self.smaller.reset(lambda: self._clear_sqs(lambda: self.kinesis.queues.clear(step)))
+
+    def send_failures(self) -> None:
+        """Have failure documents of mappings sent from now on, also those that an earlier node left unsent."""
+        node = self._node
+        wanted: dict[str, list[str]] = {}
+        for name, plan in node.functions.items():
+            for trigger in plan.handler.triggers:
+                where = trigger.options.on_failure
+                if where not in {None, "drop"}:
+                    wanted.setdefault(str(where), []).append(name)
+        node.on_parked = lambda number: self._made_destinations().tell(number)
+        node.look_for_parked = lambda: self._made_destinations().look()
+        if wanted or node.parked.unsent():
+            self._made_destinations().start(wanted)
+
+    def _made_destinations(self) -> Destinations:
+        """With the first document: a node whose mappings have no destinations has none of it in memory."""
+        if self._destinations is None:
+            from kflow.runtime.destinations import Destinations
+
+            parked, invoke = self._node.parked, self.dispatcher.invoke
+            self._destinations = Destinations(self.host, parked, invoke, self.home, scale=self._scale)
+        return self._destinations
 
     def stop(self, then: Callable[[], object]) -> None:
         """End what answers for as long as it is let; call back when nothing is open any more."""
         self.kinesis.end_subscriptions()
+        if self._destinations is None:
+            self._stop_services(then)
+        else:  # it calls the services
+            self._destinations.stop(lambda: self._stop_services(then))
+
+    def _stop_services(self, then: Callable[[], object]) -> None:
+        last = partial(self.smaller.stop, then if self.forwarder is None else partial(self.forwarder.stop, then))
+        if self._queues is None:
+            self._close_queues(last)
+        else:
+            self._queues.close(lambda: self._close_queues(last))
+
+    def _close_queues(self, then: Callable[[], object]) -> None:
         if self._sqs is None:
             self.kinesis.queues.close(then)
         else:
             self._sqs.close(lambda: self.kinesis.queues.close(then))
+
+    @property
+    def queues(self) -> QueuePolling:
+        """What polls queues for event source mappings; made when there is the first of them."""
+        if self._queues is None:
+            from kflow.runtime.queuepolling import QueuePolling
+
+            options = self._node.options
+            self._queues = QueuePolling(
+                self.host,
+                self.fleet,
+                self._made_sqs,
+                timeout=self._timeout,
+                tell=self._node.tell,
+                most=options.max_workers,
+                backoff_scale=options.retry_backoff_scale,
+            )
+            self._node.beside = self._queues
+            self.fleet.changed = self._queues.function_changed
+        return self._queues
+
+    def start_queues(self, ready: Callable[[list[HandlerInfo]], object]) -> None:
+        """Poll for the handlers that are decorated with a queue; `ready` is told of each when all queues are there."""
+        plans = list(self._node.functions.values())
+        if not any(plan.handler.queues for plan in plans):
+            ready([])
+            return
+        from kflow.runtime import queuetriggers
+
+        queuetriggers.start(self.queues, self.home, plans, ready)
+
+    def queue_totals(self) -> Mapping[str, Totals]:
+        """What became of queues' messages since the runtime started, by function."""
+        return {} if self._queues is None else self._queues.totals
+
+    def _timeout(self, key: str) -> int | None:
+        plan = self._node.functions.get(key)
+        return None if plan is None or not plan.exists else plan.timeout_s
+
+    def _made_sqs(self) -> Sqs:
+        self.dispatcher.bound("sqs", "ReceiveMessage")
+        assert self._sqs is not None, "it was just made"
+        return self._sqs
 
     def form(self, exchange: Exchange, signing_name: str) -> tuple[Format, list[Model]] | None:
         """The query protocol of one of the services, for a request that is in it; None: it is not."""
@@ -174,22 +297,35 @@ class Services:
 
     def _make_sqs(self) -> tuple[Sqs, Model]:
         """With the first call: a node that nobody asks for queues has none of it in memory."""
+        from kflow.runtime.sqsmeasures import SqsMeasures
         from kflow.services.sqs.models import loose
         from kflow.services.sqs.parts import Parts as SqsParts
         from kflow.services.sqs.service import Sqs
 
         model = self.models["sqs"] = loose(models.load("sqs", cache=self._node.folder.path / "models"))
         self._sqs = Sqs(SqsParts(host=self.host, home=self.home, url=lambda: self._node.endpoint or ""))
+        self._sqs.directory.counted = SqsMeasures(self._node.measures).turn
         return self._sqs, model
+
+    def _make_forwarder(self, settings: Settings) -> Forwarder | None:
+        if not settings.services:
+            return None
+        from kflow.runtime.forwarding import forwarder
+
+        return forwarder.make(
+            settings,
+            SERVICES,
+            run_dir=self._node.folder.run_dir,
+            post=lambda call: self._node.loop.call_soon_threadsafe(guarded(call)),
+            notice=self.host.notice,
+        )
 
     def _clear_sqs(self, then: Callable[[], object]) -> None:
         """Delete the queues, also of a node that nobody asked for them yet."""
         if self._sqs is None and not (self._node.folder.path / "queues").is_dir():
             then()
             return
-        self.dispatcher.bound("sqs", "DeleteQueue")
-        assert self._sqs is not None, "it was just made"
-        self._sqs.clear(then)
+        self._made_sqs().clear(then)
 
     def stranger(self, name: str) -> str:
         """Somebody calls a service that is not here: people are told once; returns what the caller is told."""
@@ -200,10 +336,10 @@ class Services:
             self._strangers.add(name)
             self.host.notice(
                 "warning",
-                f"a call of {name} came to the endpoint, and was refused: kflow speaks {known} only; give that client "
-                "an endpoint of its own (endpoint_url)",
+                f"a call of {name} came to the endpoint, and was refused: kflow speaks {known} only; {_remedy(name)}, "
+                "or give that client an endpoint of its own (endpoint_url)",
             )
-        return f"kflow has no {name}: this endpoint speaks {known} only"
+        return f"kflow has no {name}: this endpoint speaks {known} only; {_remedy(name)}"
 
     def _moved(self, stream: StreamMap) -> None:
         """The engines first, then the readers of its shards."""
@@ -213,6 +349,8 @@ class Services:
         if is_new and stream.is_home:
             registering.register_again(self.registry, stream, self._node.functions.values(), self.host.notice)
         self.host.tell(stream)
+        if is_new:
+            self.feeds.streams.stream_born(stream)
 
     def _missed(self, place: Place, name: str) -> None:
         """Somebody asked for a stream that is not in this place: perhaps for one that is in another."""
@@ -243,6 +381,12 @@ def _faults(settings: Settings, known: Mapping[str, Model]) -> Faults | None:
     for name, model in known.items():
         faults.check(name, model.operation_names)
     return faults
+
+
+def _remedy(name: str) -> str:
+    """What to set so that calls of a service go elsewhere; not all are signed for the name that the settings use."""
+    key = name if (models.data_folder() / name).is_dir() else "default"
+    return f"to pass its calls on, set {key} in [tool.kflow.services] to moto, http://HOST:PORT or aws:PROFILE"
 
 
 def _before(faults: Faults | None, known: Mapping[str, Model]) -> Before | None:

@@ -6,13 +6,14 @@ import logging
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
 import msgspec
 
 from kflow import arn, limits
+from kflow.aws.calls import Place
 from kflow.broker.folder import DataFolder
 from kflow.broker.log import Log
 from kflow.broker.reader import ShardReader
@@ -20,17 +21,16 @@ from kflow.broker.streammap import StreamMap, StreamMode
 from kflow.clock import utc_text_ms
 from kflow.declarations import Handler, StartingPosition, StreamTrigger
 from kflow.errors import ResourceNotFound
-from kflow.runtime import consumers, registering
+from kflow.lambda_.control.mappingfacts import Mapping
+from kflow.runtime import consumers, registering, resuming
 from kflow.runtime.feed import HandlerInfo
-from kflow.runtime.functions import FunctionPlan
+from kflow.runtime.functions import MEMORY_MB, TIMEOUT_S, FunctionPlan
 from kflow.runtime.lease import Lease
+from kflow.runtime.positions import Opened, trigger_of
+from kflow.runtime.resuming import Resumed
 from kflow.settings import Settings
 
 log = logging.getLogger(__name__)
-
-DEFAULT_TIMEOUT_S = 3
-DEFAULT_MEMORY_MB = 128
-"""AWS's defaults for a function. Source: documented: CreateFunction."""
 
 
 class _Epoch(msgspec.Struct):
@@ -74,6 +74,7 @@ class Started:
         infos: what people are told of each handler.
         ends: by (stream id, shard): its readable end, and the counter of its next record.
         closed: shards that take no more records, as (stream id, shard).
+        resumed: mappings that the API made or switched.
     """
 
     functions: dict[str, FunctionPlan]
@@ -81,6 +82,7 @@ class Started:
     infos: list[HandlerInfo]
     ends: dict[tuple[int, int], tuple[int, int]]
     closed: list[tuple[int, int]]
+    resumed: Resumed = field(default_factory=Resumed)
 
 
 def set_up(store: Log, handlers: Sequence[Handler], settings: Settings, now_s: float) -> Started:
@@ -94,10 +96,12 @@ def set_up(store: Log, handlers: Sequence[Handler], settings: Settings, now_s: f
     """
     started = Started({}, [], [], {}, [])
     fresh: set[str] = set()
-    for handler in handlers:
+    home = Place(store.folder.account, store.folder.region)
+    switches = resuming.switched(store.folder, started.resumed)
+    for declared in handlers:
         maps: list[StreamMap] = []
         sources: dict[str, str] = {}
-        for index, trigger in enumerate(handler.triggers):
+        for trigger in declared.triggers:
             name = arn.stream_name(trigger.stream)
             stream, created = _ensure(store, name, settings)
             if created:
@@ -105,13 +109,15 @@ def set_up(store: Log, handlers: Sequence[Handler], settings: Settings, now_s: f
             maps.append(stream)
             if trigger.consumer is not None:
                 sources[stream.name] = _register(store, stream, trigger.consumer, settings)
+        handler = resuming.as_switched(declared, maps, switches, home, started.resumed)
+        for index, (trigger, stream) in enumerate(zip(handler.triggers, maps, strict=True)):
             started.infos.append(
                 HandlerInfo(
                     name=handler.name,
                     place=handler.place,
-                    stream=name,
+                    stream=stream.name,
                     shards=len(stream.open_shards),
-                    created=name in fresh,
+                    created=stream.name in fresh,
                     options=describe(trigger),
                 )
             )
@@ -128,11 +134,28 @@ def set_up(store: Log, handlers: Sequence[Handler], settings: Settings, now_s: f
         started.functions[handler.name] = FunctionPlan(
             handler=handler,
             maps=tuple(maps),
-            timeout_s=handler.options.timeout or chosen.timeout or DEFAULT_TIMEOUT_S,
-            memory_mb=handler.options.memory_size or chosen.memory_size or DEFAULT_MEMORY_MB,
+            timeout_s=handler.options.timeout or chosen.timeout or TIMEOUT_S,
+            memory_mb=handler.options.memory_size or chosen.memory_size or MEMORY_MB,
             environment={**(chosen.environment or {}), **(handler.options.environment or {})},
             sources=sources,
         )
+
+    def take(mapping: Mapping, stream: StreamMap, opened: Opened) -> None:
+        started.leases.extend(opened.leases)
+        started.ends.update(opened.ends)
+        started.closed.extend(opened.closed)
+        started.infos.append(
+            HandlerInfo(
+                name=mapping.key(home),
+                place=f"mapping {mapping.uuid}",
+                stream=stream.name,
+                shards=len(stream.open_shards),
+                created=False,
+                options=describe(trigger_of(mapping, enabled=True)),
+            )
+        )
+
+    resuming.resume(store.folder, started.functions, home, now_s, started.resumed, take)
     for number, lease in enumerate(started.leases, 1):
         lease.id = number
     return started

@@ -60,12 +60,20 @@ class Reports(Protocol):
         """An invocation has come to its end."""
         ...
 
+    def was_parked(self, number: int) -> None:
+        """Records were parked, and have a destination."""
+        ...
+
     def heard(self, now: float) -> None:
         """All that a worker had said by now has been told: time to plan."""
         ...
 
     def over_memory(self, handle: WorkerHandle, used_mb: int) -> None:
         """A worker is killed for what its function holds beyond its memory."""
+        ...
+
+    def no_zygote(self) -> None:
+        """What workers are forked from ended before it could fork any; its own words are on standard error."""
         ...
 
     def ended(self, handle: WorkerHandle, death: DeathNote | None, now: float, *, died: bool) -> None:
@@ -108,14 +116,30 @@ class Supervisor:
 
     # ------------------------------------------------------------------ what the node asks for
 
-    def start(self) -> None:
-        """Start what starts workers, and wait until it can."""
-        way = self._options.worker_start
-        if way == "zygote" and sys.platform != "linux":
+    def check(self) -> None:
+        """Look whether workers can be started as it is asked for.
+
+        Raises:
+            UsageError: not on this platform.
+        """
+        if self._options.worker_start == "zygote" and sys.platform != "linux":
             raise UsageError('worker_start = "zygote" needs Linux: use "auto" or "spawn"')
+
+    def start(self, *, wait: bool = True) -> None:
+        """Start what starts workers.
+
+        Args:
+            wait: until it can. Without, what is asked of it meanwhile waits in its socket.
+
+        Raises:
+            UsageError: it cannot.
+        """
+        self.check()
+        way = self._options.worker_start
         if way == "zygote" or (way == "auto" and sys.platform == "linux"):
             zygote = ZygoteSpawner(self._options.environment, self._options.preload)
-            zygote.wait_ready()
+            if wait:
+                zygote.wait_ready()
             self._loop.add(zygote.socket.fileno(), self._hear_zygote, priority=0)
             self._spawner = zygote
         else:
@@ -129,7 +153,7 @@ class Supervisor:
         self._loop.add(ours.fileno(), lambda mask: self._hear_worker(handle, mask), priority=0)
         self.send(handle, spec)
         if self._spawner is None:
-            self.start()
+            self.start(wait=False)
         with theirs:
             if self._spawner is not None:
                 self._spawner.start(handle, theirs, self._live)
@@ -232,7 +256,10 @@ class Supervisor:
 
     def _zygote_gone(self, zygote: ZygoteSpawner) -> None:
         """Its workers die with it, by the kernel; nobody reports their status, so none of it counts as an attempt."""
-        log.warning("the zygote is gone")
+        if zygote.is_ready:
+            log.warning("the zygote is gone")
+        else:
+            self._reports.no_zygote()
         self._loop.remove(zygote.socket.fileno())
         zygote.close()
         self._spawner = None
@@ -243,8 +270,8 @@ class Supervisor:
                 if not wait_gone(handle.identity(), SILENCE_S):
                     log.error("worker=%d pid=%d does not end", handle.id, handle.pid)
             self._forget(handle)
-        for handle in gone:  # the next worker brings a new zygote
-            self._reports.ended(handle, None, time.monotonic(), died=False)
+        for handle in gone:  # the next worker brings a new zygote; one that cannot even begin is not tried in a circle
+            self._reports.ended(handle, None, time.monotonic(), died=not zygote.is_ready)
 
     def _hear_worker(self, handle: WorkerHandle, mask: int) -> None:
         if mask & WRITE and not handle.channel.flush():
@@ -282,6 +309,8 @@ class Supervisor:
             elif isinstance(message, messages.Invoked):
                 self._freed(handle, now, broken=message.broken)
                 self._reports.invoked(handle, message, now)
+            elif isinstance(message, messages.Parked):
+                self._reports.was_parked(message.number)
         if handle.dying and handle.deadline is None:
             handle.deadline = now + BURIAL_S
         if heard:
@@ -330,7 +359,8 @@ class Supervisor:
             error = payloads.exited(request_id, status)
             self._log_death(handle, request_id, error.message, 0, "error", handle.spec.memory_mb)
             return DeathNote(handle.pid or 0, running.request_id, error)
-        if handle.killed:
+        if handle.killed or handle.spec.handler.package is not None:
+            # Of a function in a runtime process only that process's end is an attempt, and its worker tells it.
             return None
         error = payloads.exited(request_id, status)
         self._log_death(handle, request_id, error.message, 0, "error")

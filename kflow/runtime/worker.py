@@ -15,6 +15,7 @@ import signal
 import socket
 import sys
 import traceback
+from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
@@ -24,6 +25,7 @@ from kflow.clock import SystemClock
 from kflow.errors import StorageError
 from kflow.runtime import messages
 from kflow.runtime.engines import Engines
+from kflow.runtime.environments import ExecutionEnvironment
 from kflow.runtime.holding import Holding, refused
 from kflow.runtime.inbox import Inbox
 from kflow.runtime.invoking import Environment
@@ -63,7 +65,20 @@ def _serve(spec: WorkerSpec, channel: Channel, live: socket.socket, waiting: lis
     except (OSError, StorageError) as error:  # a full disk: another one is started later, and nothing has run yet
         sys.stderr.write(f"error: a worker of {spec.handler.name} cannot start: {error}\n")
         return 1
-    return worker.serve()
+    try:
+        return worker.serve()
+    finally:
+        worker.close()
+
+
+def environment_for(spec: WorkerSpec, channel: Channel) -> ExecutionEnvironment:
+    """What runs the function: the fast lane for handlers of the project, a process of its own for any other."""
+    if spec.handler.package is None:
+        return Environment(spec, channel)
+    # Sockets and processes, only where there is such a function.
+    from kflow.runtime.hosted.environment import HostedEnvironment
+
+    return HostedEnvironment(spec, channel)
 
 
 def _exit_code(exit_: SystemExit) -> int:
@@ -88,9 +103,9 @@ class Worker:
         folder = DataFolder.open(Path(spec.data_dir))
         self._lock = WorkerLock(folder.run_dir, spec.worker)
         self._parked = ParkedStore(folder.path, files=folder.files, fsync=folder.fsync)
-        self._environment = Environment(spec, channel)
+        self._environment = environment_for(spec, channel)
         self._environment.guard([channel.fileno()])
-        self._engines = Engines(spec, folder, self._parked, self._environment)
+        self._engines = Engines(spec, folder, self._parked, self._environment, self._tell_parked)
         self._live = Live(live, 0 if spec.every_batch else _SUM_MS, guarded=[live.fileno(), self._lock.fd])
 
     def serve(self) -> int:
@@ -109,6 +124,10 @@ class Worker:
                 self._channel.send(self._environment.call(message))
             if self._environment.broken:
                 return 0
+
+    def close(self) -> None:
+        """Leave nothing behind that runs."""
+        self._environment.close()
 
     def _run(self, grant: messages.Grant) -> None:
         try:
@@ -130,6 +149,11 @@ class Worker:
         )
         holding.run()
         self._engines.returned(shard, holds=holding.holds)
+
+    def _tell_parked(self, number: int) -> None:
+        """Something has a failure document to be sent."""
+        with suppress(ConnectionError):  # the node is gone: the next one looks for what is unsent
+            self._channel.send(messages.Parked(number))
 
     def _redrive(self, message: messages.Redrive) -> None:
         entry = self._parked.show(message.number)

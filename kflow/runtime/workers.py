@@ -9,6 +9,7 @@ Two ways to start one: forked by the zygote (Linux), or a fresh interpreter (els
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -131,12 +132,16 @@ class DirectSpawner:
 
 
 class ZygoteSpawner:
-    """Workers are forked by the zygote, which is a child of the node."""
+    """Workers are forked by the zygote, which is a child of the node.
+
+    Attributes:
+        is_ready: it has imported what it preloads. Before that, what it is asked for waits in its socket.
+    """
 
     def __init__(self, environment: Mapping[str, str], preload: Sequence[str]) -> None:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.socket = ours
-        self.failed = ""
+        self.is_ready = False
         with theirs:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "kflow.runtime.zygote", str(theirs.fileno()), str(os.getpid()), *preload],
@@ -153,16 +158,17 @@ class ZygoteSpawner:
         Raises:
             UsageError: it ended instead; its own words are on standard error.
         """
-        data = self.socket.recv(_MESSAGE_BYTES)
-        if not data:
+        if not self.socket.recv(_MESSAGE_BYTES):
             raise UsageError(
                 f"the process that workers are forked from ended with exit status {self._process.wait()}, for what is "
                 'said above; look at the setting `preload`, or set worker_start = "spawn"'
             )
+        self.is_ready = True
 
     def start(self, handle: WorkerHandle, control: socket.socket, live: socket.socket) -> None:
         """Ask for a fork; the pid follows as a message."""
-        socket.send_fds(self.socket, [encode(Spawn(handle.id))], [control.fileno(), live.fileno()])
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # the loop is about to hear that it is gone
+            socket.send_fds(self.socket, [encode(Spawn(handle.id))], [control.fileno(), live.fileno()])
 
     def receive(self) -> list[Born | Ended] | None:
         """Messages that have arrived; None when the zygote is gone."""
@@ -176,6 +182,7 @@ class ZygoteSpawner:
                 data = b""
             if not data:
                 return messages or None
+            self.is_ready = True  # it says that before anything else
             messages.append(DECODERS["from_zygote"].decode(data))
 
     def kill(self) -> None:
@@ -184,6 +191,8 @@ class ZygoteSpawner:
 
     def close(self) -> None:
         """End it. Workers that still live are killed by the kernel with it."""
+        if not self.is_ready:
+            self._process.kill()  # it looks at its socket only once it has imported everything
         self.socket.close()
         try:
             self._process.wait(2.0)

@@ -1,4 +1,4 @@
-"""The query protocol of the services that speak nothing else: STS and SNS."""
+"""The query protocol of the services that speak nothing else, STS and SNS, and of CloudWatch, which spoke it first."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from kflow.aws.shapes import Operation
 from kflow.errors import AwsError, ValidationFailed
 from kflow.web.exchange import Exchange
 
-SERVICES: Final = {"sts": "2011-06-15", "sns": "2010-03-31"}
+SERVICES: Final = {"sts": "2011-06-15", "sns": "2010-03-31", "cloudwatch": "2010-08-01"}
 """Version of the API by service."""
 _UNSUBSCRIBE: Final = "Action=Unsubscribe&SubscriptionArn="
 """The link that each notification holds, for people who click on it."""

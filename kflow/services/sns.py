@@ -1,7 +1,7 @@
-"""Amazon SNS: topics, subscriptions of queues, and what is published.
+"""Amazon SNS: topics, subscriptions of queues and functions, and what is published.
 
 A method translates and decides nothing: the engine is `kflow.messaging`. What is changed is answered when it is kept,
-and what is published when every queue that can have it keeps it.
+and what is published when every queue that can have it keeps it, and every function will be invoked with it.
 
 Source: documented: SNS API reference.
 """
@@ -17,6 +17,7 @@ from kflow.aws.calls import LATER, Answer, Call, Context, Output, Place
 from kflow.broker import kept
 from kflow.errors import AwsError, Damaged, KflowError
 from kflow.messaging import attributes as rules
+from kflow.messaging import functions
 from kflow.messaging import topics as names
 from kflow.messaging.delivering import Delivering, Reply
 from kflow.messaging.delivering import Host as DeliveringHost
@@ -50,7 +51,7 @@ class Sns:
 
     Args:
         host: the node.
-        invoke: calls SQS.
+        invoke: calls SQS and Lambda.
         url: where the endpoint is, for callers that did not come through it.
     """
 
@@ -152,7 +153,7 @@ class Sns:
     # ------------------------------------------------------------------ subscriptions
 
     def subscribe(self, call: Call, given: Any) -> Answer:
-        """A queue, of any account; it is confirmed at once, and need not exist yet."""
+        """A queue or a function, of any account; it is confirmed at once, and need not exist yet."""
         topic = self._topic(call, given.TopicArn)
         endpoint = rules.check_endpoint(topic, given.Protocol, given.Endpoint)
         attributes = dict(given.Attributes or {})
@@ -161,7 +162,7 @@ class Sns:
         return self._kept(call, {"SubscriptionArn": made.arn})
 
     def confirm_subscription(self, call: Call, given: Any) -> Answer:
-        """Queues need no confirmation, so no token was ever given out."""
+        """Queues and functions need no confirmation, so no token was ever given out."""
         self._topic(call, given.TopicArn)
         raise InvalidParameter("Token")
 
@@ -280,10 +281,13 @@ class Sns:
     def _base_url(self, call: Call) -> str:
         return call.context.base_url or self._url()
 
-    def _send(self, queue: str, parameters: Mapping[str, Any], reply: Reply) -> None:
-        _, _, _, region, account, name = queue.split(":")
+    def _send(self, endpoint: str, parameters: Mapping[str, Any], reply: Reply) -> None:
+        _, _, _, region, account, name, *_ = endpoint.split(":")
         context = Context(place=Place(account, region), request_id="")
-        self._invoke(context, "sqs", "SendMessage", {"QueueUrl": f"/{account}/{name}", **parameters}, reply)
+        if functions.is_function(endpoint):
+            self._invoke(context, "lambda", "Invoke", {"FunctionName": endpoint, **parameters}, reply)
+        else:
+            self._invoke(context, "sqs", "SendMessage", {"QueueUrl": f"/{account}/{name}", **parameters}, reply)
 
 
 def _tags(given: Any) -> dict[str, str]:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from kflow.errors import UsageError
+from kflow.settings import services
 from kflow.settings.convert import convert, nearest, not_built
 from kflow.settings.model import FunctionSettings, Settings, StreamSettings
 from kflow.settings.table import LATER, LATER_IN, NAMES, SETTINGS, TABLES, Setting
@@ -147,8 +148,8 @@ class _Loader:
             table = parts[0].lower()
             text = environ[variable]
             if table in self.top and self.top[table].type is dict and len(parts) == 2:
-                texts = {**self.values[table], parts[1]: text}
-                self._set(table, texts, variable, self.cwd, spelled=variable)
+                key = services.entry(parts[1], self.values[table]) if table == "services" else parts[1]
+                self._set(table, {**self.values[table], key: text}, variable, self.cwd, spelled=variable)
                 continue
             if table not in TABLES:
                 self._set("__".join(parts).lower(), text, variable, self.cwd, spelled=variable)
@@ -180,7 +181,12 @@ class _Loader:
                 self.strangers.append(origin)
                 return
             raise UsageError(f"unknown setting {spelled}{nearest(name, [*self.top, *TABLES])}")
-        self.values[name] = self._placed(setting, convert(setting, value, spelled, origin), base)
+        placed = self._placed(setting, convert(setting, value, spelled, origin), base)
+        if name == "services":  # one of them is told from the others: whoever sets one leaves the rest as it is
+            before = self.values[name]
+            self.origins |= {f"{name}.{key}": origin for key, text in placed.items() if before.get(key) != text}
+            placed = {**before, **placed}
+        self.values[name] = placed
         self.origins[name] = origin
 
     def _check_together(self) -> None:
@@ -192,6 +198,7 @@ class _Loader:
                 "auth = 'strict' needs keys to check against: add [tool.kflow.access_keys] with lines like "
                 "AKIAEXAMPLE = 'its secret', or set KFLOW_ACCESS_KEYS__AKIAEXAMPLE"
             )
+        services.check(self.values["services"], self.origins)
         for name, options in self.tables["streams"].items():
             if options.get("mode") == "ON_DEMAND" and "shards" in options:
                 raise UsageError(f"streams.{name}: an ON_DEMAND stream takes no `shards`, it begins with 4: drop one")

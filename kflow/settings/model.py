@@ -9,6 +9,9 @@ from typing import Any
 
 from kflow.settings.table import SETTINGS, TABLES
 
+HIDDEN = "(secret)"
+"""Shown in place of what is kept from output."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamSettings:
@@ -27,6 +30,7 @@ class FunctionSettings:
     timeout: int | None = None
     memory_size: int | None = None
     environment: Mapping[str, str] | None = None
+    reserved_concurrent_executions: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +47,7 @@ class Settings:
         port: of the endpoint; another may be taken in its place unless `given("port")`.
         tls_cert: absolute; None: a certificate of our own making.
         access_keys: secret by access key id; they are shown nowhere.
+        services: where calls of other services go, by service, as `kflow.settings.services` reads them.
         streams: by logical name.
         functions: by function name.
         origins: where each value that is no default came from, by dotted name.
@@ -75,6 +80,7 @@ class Settings:
     fault_seed: int = 0
     http_idle_seconds: int = 75
     http_connections: int = 0
+    services: Mapping[str, str] = field(default_factory=dict)
     streams: Mapping[str, StreamSettings] = field(default_factory=dict)
     functions: Mapping[str, FunctionSettings] = field(default_factory=dict)
     origins: Mapping[str, str] = field(default_factory=dict)
@@ -101,7 +107,7 @@ class Settings:
         for setting in SETTINGS:
             value = getattr(self, setting.name)
             if setting.is_secret:
-                value = dict.fromkeys(value, "(secret)")
+                value = dict.fromkeys(value, HIDDEN)
             yield setting.name, value, self.origins.get(setting.name, "default")
         for table, entries in (("streams", self.streams), ("functions", self.functions)):
             for entry, values in entries.items():

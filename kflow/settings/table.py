@@ -209,6 +209,13 @@ SETTINGS: tuple[Setting, ...] = (
         help="Most connections to the endpoint at a time; 0: as many as descriptors allow.",
     ),
     Setting(
+        name="services",
+        type=dict,
+        default={},
+        help="Where calls of services go that kflow does not speak, by service: off, moto, http://HOST:PORT or "
+        "aws:PROFILE; `default` stands for all others.",
+    ),
+    Setting(
         name="handlers", type=list, default=("./functions",), help="Where handlers are: files, folders or modules."
     ),
 )
@@ -246,6 +253,15 @@ FUNCTION_SETTINGS: tuple[Setting, ...] = (
     Setting(name="timeout", type=int, default=None, minimum=1, maximum=900, unit="seconds", help="Time for a call."),
     Setting(name="memory_size", type=int, default=None, minimum=128, maximum=10240, unit="MB", help="Memory."),
     Setting(name="environment", type=dict, default=None, help="Variables the handler sees."),
+    Setting(
+        name="reserved_concurrent_executions",
+        type=int,
+        default=None,
+        minimum=0,
+        maximum=1000,
+        unit="invocations",
+        help="How often it runs at once, over all shards, lanes and invocations; 0: not at all.",
+    ),
 )
 
 TABLES = {"streams": STREAM_SETTINGS, "functions": FUNCTION_SETTINGS}
@@ -254,11 +270,11 @@ TABLES = {"streams": STREAM_SETTINGS, "functions": FUNCTION_SETTINGS}
 NAMES = {"streams": r"[a-zA-Z0-9_.-]{1,128}", "functions": r"[a-zA-Z0-9_-]{1,64}"}
 """What those names must match."""
 
-LATER = frozenset({"services", "stages"})
+LATER = frozenset({"stages"})
 """Keys of parts that are not built yet: refused by that name, not as unknown."""
 
 LATER_IN = {
     "streams": frozenset({"arn"}),
-    "functions": frozenset({"role", "layers", "vpc", "reserved_concurrent_executions", "cloudformation"}),
+    "functions": frozenset({"role", "layers", "vpc", "cloudformation"}),
 }
 """The same within the entries of tables."""

@@ -85,11 +85,15 @@ class Receive(NamedTuple):
         limit: so many at most.
         visibility_s: how long they are in flight; None: as the queue says.
         attempt: ReceiveRequestAttemptId; empty: none.
+        needed_s: whoever receives needs them for so long.
+        instead_s: how long they are in flight where the queue's own timeout is shorter than that.
     """
 
     limit: int
     visibility_s: int | None = None
     attempt: str = ""
+    needed_s: int = 0
+    instead_s: int = 0
 
 
 class Delete(NamedTuple):

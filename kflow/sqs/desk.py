@@ -43,6 +43,8 @@ class Desk(desk.Desk[Terms, Ask, Reply]):
         self._move = move
         self._are_many_open = is_crowded
         self._moving = 0
+        self.counted: Callable[[Ask, Reply | KflowError], object] = lambda _ask, _reply: None
+        """Told what came of each that was asked."""
 
     def _is_hope(self, asks: Iterable[Ask]) -> bool:
         """A send, a group that is freed."""
@@ -51,12 +53,14 @@ class Desk(desk.Desk[Terms, Ask, Reply]):
 
     @property
     def _is_needed(self) -> bool:
-        return super()._is_needed or self._moving > 0
+        """Who waits needs no open files: they are opened again with what brings something."""
+        return self._is_busy or self._moving > 0
 
     def _is_crowded(self) -> bool:
         return self._are_many_open()
 
     def _reply(self, asked: Asked[Ask], reply: Reply | KflowError) -> None:
+        self.counted(asked.ask, reply)
         if not isinstance(asked.ask, Receive) or not isinstance(reply, Received):
             asked.tell(reply)
         elif reply.aside:

@@ -23,7 +23,7 @@ from kflow.broker.messagequeues import Message, MessageStore, NeverMade
 from kflow.desk import Told
 from kflow.errors import KflowError, StorageError
 from kflow.sqs import attributes, facts
-from kflow.sqs.asking import Accept, Drop, Keep, Moved, Nothing, Purge, Return, Terms
+from kflow.sqs.asking import Accept, Ask, Drop, Keep, Moved, Nothing, Purge, Reply, Return, Terms
 from kflow.sqs.desk import Desk
 from kflow.sqs.errors import QueueDoesNotExist
 from kflow.sqs.facts import Facts
@@ -84,6 +84,10 @@ class Directory:
         self.is_loaded = False
         self.loaded: Callable[[], object] = lambda: None
         """Called once, when it is."""
+        self.made: Callable[[Queue], object] = lambda _: None
+        """Called with each queue that is made from then on."""
+        self.counted: Callable[[Queue, Ask, Reply | KflowError], object] = lambda _queue, _ask, _reply: None
+        """Told what came of each that a queue was asked."""
 
     # ------------------------------------------------------------------ loading
 
@@ -216,6 +220,7 @@ class Directory:
             told(reply)
 
         queue.desk.ask(Nothing(), over)
+        self.made(queue)
         return queue
 
     def change(self, queue: Queue, changed: Facts, told: Told, *, purge: bool = False) -> None:
@@ -329,6 +334,7 @@ class Directory:
             self.bring(queue, messages, target, lambda _: then(), dead_of=queue.arn)
 
         queue.desk = Desk(self._host, opened, lambda: self._terms(queue), bury, self._is_crowded)
+        queue.desk.counted = lambda ask, reply: self.counted(queue, ask, reply)
         self._queues[place, made.name] = queue
         return queue
 

@@ -314,6 +314,8 @@ class Turns:
 
     def _until_ms(self, terms: Terms, ask: Receive) -> int:
         seconds = terms.facts.visibility_s if ask.visibility_s is None else ask.visibility_s
+        if seconds < ask.needed_s:
+            seconds = ask.instead_s
         return terms.now_ms + seconds * 1000
 
     def _places(self, terms: Terms, limit: int) -> int:

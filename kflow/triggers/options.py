@@ -83,8 +83,14 @@ def environment(place: Place, value: object) -> dict[str, str] | None:
     return dict(value)
 
 
-def filters(place: Place, value: object) -> tuple[str, ...]:
-    """Filter patterns, each as the JSON text that a mapping would hold."""
+def filters(place: Place, value: object, *, of_messages: bool = False) -> tuple[str, ...]:
+    """Filter patterns, each as the JSON text that a mapping would hold.
+
+    Args:
+        place: of the decorator.
+        value: what it was given.
+        of_messages: whether they are for messages of a queue, and not for records of a stream.
+    """
     if isinstance(value, str | bytes | Mapping) or not isinstance(value, Sequence):
         raise UsageError(f"{place}: filters must be a list of patterns, each a dict or JSON text, not {value!r}")
     if not value:
@@ -94,7 +100,12 @@ def filters(place: Place, value: object) -> tuple[str, ...]:
     from kflow.events.patterns import PatternError, compile_filters
 
     try:
-        compile_filters(texts)
+        if of_messages:
+            from kflow.events.queue_patterns import compile_message_filters
+
+            compile_message_filters(texts)
+        else:
+            compile_filters(texts)
     except PatternError as error:
         raise UsageError(f"{place}: {error}") from error
     return tuple(texts)

@@ -16,21 +16,16 @@ import msgspec
 
 from kflow import arn
 from kflow.declarations import (
-    ATTRIBUTE,
     Declared,
-    FunctionOptions,
     HandlerForm,
     MappingOptions,
     StartingPosition,
     StreamTrigger,
-    declared,
 )
 from kflow.errors import UsageError
-from kflow.lambda_.forms import typed
-from kflow.loading.marks import check_marks
 from kflow.loading.places import Place, caller, function_place, name_of
-from kflow.loading.signature import Signature, read_signature
 from kflow.triggers import options
+from kflow.triggers.declaring import attach, checked_signature, function_options
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -64,7 +59,7 @@ def on_stream(
 
     A batch that fails is retried and blocks its shard (with a `parallelization_factor`, its lane of the shard)
     meanwhile, as on AWS. With a finite `maximum_retry_attempts` or `maximum_record_age_in_seconds`, what is spent is
-    parked locally, unless `on_failure="drop"`; AWS drops it.
+    parked locally, unless `on_failure="drop"`; AWS drops it, but for the document that it sends to `on_failure`.
 
     Args:
         stream: a logical stream name (1 to 128 letters, digits, `_`, `.` and `-`), a stream's ARN, or a registered
@@ -87,7 +82,9 @@ def on_stream(
             `{"data": {"type": ["order"]}}`. What does not pass is settled; so is a payload that is not JSON, where a
             pattern asks for `data`.
         on_failure: None parks what is spent (chosen: nothing is lost on this machine); `drop` keeps nothing, as AWS
-            does without a destination. Other destinations are not built yet.
+            does without a destination. `sqs:NAME`, `sns:NAME`, `s3:BUCKET` and ARNs of these park it, too, and send
+            AWS's failure document there; what is named without an ARN is made at the start where it is missing. No FIFO
+            queues and topics.
         consumer: name or ARN of a registered consumer (enhanced fan-out), which is registered at the start where it is
             missing; None for none. The event's `eventSourceARN` is the consumer's ARN then. Locally every function
             reads the log itself, so nothing else differs.
@@ -139,33 +136,24 @@ def on_stream(
         )
     if report_batch_item_failures is not None:
         options.flag(place, "report_batch_item_failures", report_batch_item_failures)
-    function_options = FunctionOptions(
-        function_name=options.function_name(place, function_name),
-        timeout=None if timeout is None else options.whole(place, "timeout", timeout, 1, 900),
-        memory_size=None if memory_size is None else options.whole(place, "memory_size", memory_size, 128, 10_240),
-        environment=options.environment(place, environment),
+    function = function_options(
+        place, function_name=function_name, timeout=timeout, memory_size=memory_size, environment=environment
     )
     name = _stream(place, stream)
     consumer_name = _consumer(place, name, consumer)
     options.flag(place, "enabled", enabled)
     around = frame.f_locals
 
-    def decorate(function: F) -> F:
-        what: object = function
-        if not callable(what) or isinstance(what, type):
-            raise UsageError(f"{place}: @on_stream decorates a function, not {function!r}")
+    def decorate(decorated: F) -> F:
         reports = report_batch_item_failures
-        if not _is_method(function):
-            signature = read_signature(function, names=around, complete=False)
-            if signature.form is HandlerForm.RECORD:
-                reports = _record_form_reports(function, reports)
-                if mapping.tumbling_window_in_seconds:
-                    raise UsageError(
-                        f"{function_place(function)}: {name_of(function)} takes one record at a time, and has no state "
-                        "to return: with tumbling_window_in_seconds take a `Batch` and use its `state`, or an event"
-                    )
-            if not signature.missing:
-                _check_type(function, signature)
+        signature = checked_signature(decorated, place, "@on_stream", around)
+        if signature is not None and signature.form is HandlerForm.RECORD:
+            reports = _record_form_reports(decorated, reports)
+            if mapping.tumbling_window_in_seconds:
+                raise UsageError(
+                    f"{function_place(decorated)}: {name_of(decorated)} takes one record at a time, and has no state "
+                    "to return: with tumbling_window_in_seconds take a `Batch` and use its `state`, or an event"
+                )
         declaration = Declared(
             StreamTrigger(
                 stream=name,
@@ -175,17 +163,10 @@ def on_stream(
                 line=place.line,
                 consumer=consumer_name,
             ),
-            function_options,
+            function,
         )
-        marks = (*declared(function), declaration)
-        check_marks(marks, name_of(function))
-        try:
-            setattr(function, ATTRIBUTE, marks)
-        except AttributeError:
-            raise UsageError(
-                f"{place}: {function!r} takes no attributes, so @on_stream cannot mark it: wrap it in a function"
-            ) from None
-        return function
+        attach(decorated, signature, declaration, place, "@on_stream")
+        return decorated
 
     return decorate
 
@@ -198,15 +179,20 @@ _OPTIONS = tuple(
 
 
 def _on_failure(place: Place, value: object) -> str | None:
-    """None or `drop`; a destination is refused by name."""
+    """None, `drop`, or a destination as it is named."""
     if value is None or value == "drop":
         return None if value is None else "drop"
-    if isinstance(value, str) and re.match(r"(sqs|sns|s3):|arn:aws", value):
+    if not isinstance(value, str):
         raise UsageError(
-            f"{place}: on_failure={value!r}: destinations are not built yet: remove it, and what is spent is parked "
-            '(`kflow parked list`); or on_failure="drop" to keep nothing'
+            f'{place}: on_failure must be None, "drop", "sqs:NAME", "sns:NAME", "s3:BUCKET" or an ARN, not {value!r}'
         )
-    raise UsageError(f'{place}: on_failure must be None or "drop", not {value!r}')
+    from kflow.lambda_.destinations import parse  # seldom needed, and not light
+
+    try:
+        parse(value)
+    except UsageError as error:
+        raise UsageError(f"{place}: on_failure: {error}") from None
+    return value
 
 
 def _stream(place: Place, stream: object) -> str:
@@ -273,18 +259,3 @@ def _record_form_reports(function: Callable[..., Any], reports: bool | None) -> 
             "that failed: remove report_batch_item_failures=False, or take a `Batch`"
         )
     return True
-
-
-def _check_type(function: Callable[..., Any], signature: Signature) -> None:
-    """Refuse a `T` that JSON cannot be decoded to, unless it mentions what is defined further down."""
-    try:
-        typed(function, signature)
-    except UsageError as error:
-        if not isinstance(error.__cause__, NameError):
-            raise
-
-
-def _is_method(function: Callable[..., Any]) -> bool:
-    """Whether it stands in a class body: its first parameter is then `self`, until it is bound."""
-    owner = getattr(function, "__qualname__", "").rpartition(".")[0]
-    return bool(owner) and not owner.endswith("<locals>") and inspect.isfunction(function)

@@ -76,12 +76,12 @@ class Http1Exchange:
                 speaker.wire.send(piece)
         speaker.answered(self._is_kept)
 
-    def stream(self, status: int, headers: Headers) -> ResponseStream:
+    def stream(self, status: int, headers: Headers, length: int | None = None) -> ResponseStream:
         """Answer with the head now, and the body piece by piece."""
         self._answer()
         has_body = status not in BODILESS and self.method != "HEAD"
-        is_chunked = self.version == "1.1" and status not in BODILESS
-        if self.version == "1.0" and has_body:
+        is_chunked = self.version == "1.1" and status not in BODILESS and length is None
+        if self.version == "1.0" and has_body and length is None:
             self._is_kept = False  # the end of the connection is the end of the body
         stream = Http1Stream(self._speaker, is_kept=self._is_kept, is_chunked=is_chunked, has_body=has_body)
         if self.is_closed:
@@ -90,6 +90,8 @@ class Http1Exchange:
         framing = self._persistence()
         if is_chunked:
             framing = CHUNKED + framing
+        elif length is not None and status not in BODILESS:
+            framing = b"content-length: %d\r\n%b" % (length, framing)
         self._speaker.stream = stream
         self._speaker.wire.send(response_head(status, headers, framing, self._speaker.hub.date_line))
         return stream
@@ -149,3 +151,8 @@ class Http1Stream:
         if self._is_chunked and self._has_body:
             self._speaker.wire.send(b"0\r\n\r\n")
         self._speaker.answered(self._is_kept)
+
+    def abort(self) -> None:
+        """The rest will never come: without its end, the connection ends."""
+        if not self.is_closed:
+            self._speaker.wire.abort()

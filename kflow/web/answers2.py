@@ -77,14 +77,14 @@ class Http2Exchange:
             self.send_whole(pieces)
         self._speaker.push()
 
-    def stream(self, status: int, headers: Headers) -> ResponseStream:
+    def stream(self, status: int, headers: Headers, length: int | None = None) -> ResponseStream:
         """Answer with the head now, and the body piece by piece."""
         self._answer()
         stream = Http2Stream(self._speaker, self, has_body=status not in BODILESS and self.method != "HEAD")
         if self.is_closed:
             stream.is_closed = True
             return stream
-        self._head(status, headers, None, is_whole=False)
+        self._head(status, headers, None if status in BODILESS else length, is_whole=False)
         self.outgoing = stream
         self._speaker.push()
         return stream
@@ -175,6 +175,11 @@ class Http2Stream:
         self.is_ended = True
         self._speaker.want(self._exchange)
         self._speaker.push()
+
+    def abort(self) -> None:
+        """The rest will never come: the stream is reset."""
+        if not self.is_closed:
+            self._speaker.reset(self._exchange, ErrorCodes.INTERNAL_ERROR)
 
     def queue(self, data: bytes) -> None:
         """Take bytes to be put into frames."""

@@ -17,7 +17,7 @@ Body = bytes | list[bytes]
 
 
 class ResponseStream(Protocol):
-    """A response whose length nobody knows yet: chunks of HTTP/1.1, DATA frames of HTTP/2. Belongs to the loop.
+    """A response whose body comes piece by piece: chunks of HTTP/1.1, DATA frames of HTTP/2. Belongs to the loop.
 
     Attributes:
         buffered: bytes written and not yet taken by the kernel, or by the peer's flow control window.
@@ -41,6 +41,10 @@ class ResponseStream(Protocol):
 
     def end(self) -> None:
         """Nothing more follows. Ending twice does nothing."""
+        ...
+
+    def abort(self) -> None:
+        """The rest will never come: break off, so that the peer does not take what it has for all there is."""
         ...
 
 
@@ -71,8 +75,15 @@ class Exchange(Protocol):
         """Answer as a whole."""
         ...
 
-    def stream(self, status: int, headers: Headers) -> ResponseStream:
-        """Answer with the head now, and the body piece by piece."""
+    def stream(self, status: int, headers: Headers, length: int | None = None) -> ResponseStream:
+        """Answer with the head now, and the body piece by piece.
+
+        Args:
+            status: of the answer.
+            headers: of the answer.
+            length: bytes of the body, where they are known: exactly so many are written then, unless the answer is
+                broken off, or is to HEAD; None: they are not.
+        """
         ...
 
 

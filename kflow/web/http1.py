@@ -269,10 +269,11 @@ class Http1:
         if end - at > self.hub.options.header_bytes:
             raise Refused(431, f"a head has at most {self.hub.options.header_bytes} bytes")
         head = self.hub.heads.read(bytes(data[at:end]))
+        most = self.hub.options.most(head.target)
         if head.length is None:
-            self._chunks = Chunks(self.hub.options.body_bytes)
-        elif head.length > self.hub.options.body_bytes:
-            raise Refused(413, f"a body has at most {self.hub.options.body_bytes} bytes")
+            self._chunks = Chunks(most)
+        elif head.length > most:
+            raise Refused(413, f"a body has at most {most} bytes")
         else:
             self._needs = head.length
         self._head = head

@@ -310,7 +310,7 @@ class Http2:
         exchange = self._streams[stream_id] = Http2Exchange(self, stream_id, method, target, headers)
         length = headers.get("content-length", "0")
         expect = headers.get("expect")
-        limit = self.hub.options.body_bytes
+        limit = self.hub.options.most(target)
         if int(length) > limit:  # `h2` has seen that it is a number
             refusal = Refused(413, f"a body has at most {limit} bytes")
             if expect is not None or int(length) > _DROPPED * limit:
@@ -335,9 +335,11 @@ class Http2:
         exchange.pieces.add(event.data)
         self._held += len(event.data)
         self.hub.held += len(event.data)
-        if exchange.pieces.size > self.hub.options.body_bytes:
-            exchange.dropped = exchange.pieces.size
-            self._refuse_at_end(exchange, Refused(413, f"a body has at most {self.hub.options.body_bytes} bytes"))
+        options, size = self.hub.options, exchange.pieces.size
+        if size > options.body_bytes and size > options.most(exchange.target):
+            exchange.dropped = size
+            text = f"a body has at most {options.most(exchange.target)} bytes"
+            self._refuse_at_end(exchange, Refused(413, text))
         elif self.hub.held > self.hub.options.held_bytes:
             self._refuse(exchange, Refused(503, "too many requests are arriving at once: try again"))
 

@@ -32,6 +32,8 @@ class WebOptions:
 
     Attributes:
         body_bytes: of one request; above it 413, without a body. chosen: 10 MiB of records make up to 14 MiB of JSON.
+        large_bytes: of one request to one of `large_targets`.
+        large_targets: what such a target begins with.
         held_bytes: of all requests that have not arrived as a whole; above it 503 for whoever wants more. chosen.
         unsent_bytes: of all answers that their peers have not taken; above it, the connection whose peer has taken
             nothing for the longest is closed. chosen.
@@ -48,6 +50,8 @@ class WebOptions:
     """
 
     body_bytes: int = 16 * 1024 * 1024
+    large_bytes: int = 0
+    large_targets: tuple[str, ...] = ()
     held_bytes: int = 256 * 1024 * 1024
     unsent_bytes: int = 256 * 1024 * 1024
     header_bytes: int = 64 * 1024
@@ -60,6 +64,10 @@ class WebOptions:
     linger_s: float = 5.0
     sweep_s: float = 5.0
     tls: Tls | None = None
+
+    def most(self, target: str) -> int:
+        """Bytes that a body may have."""
+        return max(self.body_bytes, self.large_bytes) if target.startswith(self.large_targets) else self.body_bytes
 
 
 RESERVED_DESCRIPTORS = 256

@@ -382,8 +382,8 @@ def test_a_subscription_is_made_once_and_ends(desk: Desk) -> None:
 @pytest.mark.parametrize(
     ("protocol", "endpoint", "text"),
     [
-        ("lambda", f"arn:aws:lambda:us-east-1:{ACCOUNT}:function:f", "kflow delivers to sqs only, and not to lambda"),
-        ("https", "https://example.com", "kflow delivers to sqs only, and not to https"),
+        ("https", "https://example.com", "kflow delivers to sqs and lambda only, and not to https"),
+        ("lambda", f"arn:aws:sqs:us-east-1:{ACCOUNT}:a", "Invalid parameter: Lambda endpoint ARN"),
         ("pigeon", "x", "Amazon SNS does not support this protocol string: pigeon"),
         ("sqs", "x", "Invalid parameter: SQS endpoint ARN"),
         ("sqs", f"arn:aws:sqs:us-east-1:{ACCOUNT}:a.fifo", "can not be subscribed to standard SNS topics"),

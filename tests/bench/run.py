@@ -50,6 +50,9 @@ BENCHES = {
     "http-get": "serving:http_get",
     "http-push": "serving:http_push",
     "serve": "serving:serve",
+    "hosted": "functions:hosted",
+    "mapped": "functions:mapped",
+    "mappings": "functions:mappings",
 }
 """Name to module and function, in the order in which they run."""
 

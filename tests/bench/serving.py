@@ -53,10 +53,10 @@ def _endpoint(shards: int = 4) -> Iterator[_Endpoint]:
     with data_folder() as folder:
         create_stream(folder, _STREAM, shards)
         with Kflow("serve", "--port", "0") as kflow:
-            yield _Endpoint(folder.path, _port(folder.path), kflow.pid)
+            yield _Endpoint(folder.path, port_of(folder.path), kflow.pid)
 
 
-def _port(data_dir: Path) -> int:
+def port_of(data_dir: Path) -> int:
     """The port that a node serves on, as soon as it does."""
     path = data_dir / "endpoint"
     wait_for(lambda: path.exists() and path.read_text().strip(), "the endpoint")
@@ -233,7 +233,7 @@ def serve(quick: bool) -> Iterator[Figure]:
                 path = folder.path / "endpoint"
                 while not (path.exists() and path.read_text().strip()):
                     time.sleep(0.001)
-                port = _port(folder.path)
+                port = port_of(folder.path)
                 ask(port, "ListStreams")
                 starts.append(time.perf_counter() - begin)
                 memory.append(_Endpoint(folder.path, port, kflow.pid).memory_kib() / 1024)

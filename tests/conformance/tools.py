@@ -48,6 +48,14 @@ AWS_CLI = Client(
     "/tmp/conformance/awscli",
 )
 
+MOTO = Client(
+    "moto",
+    "CONFORMANCE_MOTO",
+    "bin/moto_server",
+    "python3 -m venv {place} && {place}/bin/pip install 'moto[server]>=5,<6'",
+    "/tmp/conformance/moto",
+)
+
 
 def place_of(client: Client) -> Path:
     """The folder that a client is in; the test is skipped, or fails, where there is none."""

@@ -3,7 +3,7 @@
     create: name taken --a thread: where the records begin, ledger, then the queue's file--> there
     delete: DELETING --gone_ms, a thread: the queue's file, then its ledger--> gone
 
-What changes of a queue is kept as `kflow.kinesis.keeping` says. What a kill interrupts is finished at the next start: a
+What changes of a queue is kept as `kflow.broker.keeping` says. What a kill interrupts is finished at the next start: a
 ledger without a queue's file goes, and so does what is past its `gone_ms`.
 """
 
@@ -20,13 +20,12 @@ import msgspec
 
 from kflow import limits
 from kflow.aws.calls import Place
-from kflow.broker import queuefile
+from kflow.broker import keeping, queuefile
+from kflow.broker.keeping import Done
 from kflow.broker.recordqueues import Ledger, ledger_path
 from kflow.broker.streammap import StreamMap
 from kflow.errors import KflowError, LimitExceeded, ResourceInUse, ResourceNotFound, StorageError
-from kflow.kinesis import keeping
 from kflow.kinesis.host import Host
-from kflow.kinesis.keeping import Done
 from kflow.kinesis.queues import facts as files
 from kflow.kinesis.queues.asking import Terms
 from kflow.kinesis.queues.desk import Desk

@@ -7,11 +7,11 @@ from typing import Any, Final
 
 from kflow.arn import stream_name
 from kflow.aws.calls import Call, Output
+from kflow.broker.keeping import Done
 from kflow.errors import KflowError
 from kflow.kinesis.accounts import Accounts
 from kflow.kinesis.alterations import Alterations
 from kflow.kinesis.consumers import Consumers
-from kflow.kinesis.keeping import Done
 from kflow.kinesis.lifecycle import Lifecycle
 from kflow.kinesis.rates import Rates
 from kflow.kinesis.registry import Stream

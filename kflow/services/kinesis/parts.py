@@ -9,6 +9,7 @@ from kflow.kinesis.host import Host
 from kflow.kinesis.reading import Reading
 from kflow.kinesis.registry import Registry
 from kflow.kinesis.seals import Seal
+from kflow.kinesis.tallies import Tallies
 
 
 def _no_faults(count: int) -> Collection[int] | None:
@@ -25,6 +26,7 @@ class Parts:
         registry: the streams of all places, with what is kept of each.
         enforce_limits: whether shards take and give no more than on AWS.
         entry_faults: which entries of a PutRecords call of so many are to be throttled on purpose; None for none.
+        tallies: what calls came to, by stream.
         seal: makes tokens, with the data folder's key.
         reading: reads shards; one for all that answer with records.
     """
@@ -33,6 +35,7 @@ class Parts:
     registry: Registry
     enforce_limits: bool = False
     entry_faults: Callable[[int], Collection[int] | None] = _no_faults
+    tallies: Tallies = field(default_factory=Tallies)
     seal: Seal = field(init=False)
     reading: Reading = field(init=False)
 

@@ -59,6 +59,7 @@ class Records(Control):
         self._puts = Puts(parts.host, self._limits)
         self.assembly = Assembly(parts.host.call_later)
         self._told_ms = 0
+        self._tallies = parts.tallies
         parts.registry.watch(self._moved)
 
     def _moved(self, stream: Stream) -> None:
@@ -89,6 +90,9 @@ class Records(Control):
             putchecks.check_ordering(stream, given.SequenceNumberForOrdering, self.host.now_ms())
         if given.DryRun:
             _refuse_dry_run(given)
+        tally = self._tallies.by_id.get(stream.id) or self._tallies.of(stream)
+        tally.put_calls += 1
+        tally.put_bytes += size
         sealed = stream.is_encrypted
         found = self._puts.put(stream, Entries(keys, datas, hash_keys, size), partial(_put_one, call, sealed))
         return LATER if found is None else _placed(found, sealed)
@@ -107,6 +111,10 @@ class Records(Control):
         hash_keys = putchecks.hash_keys([record.ExplicitHashKey for record in records])
         _refuse_dry_run(given)
         sealed = stream.is_encrypted
+        tally = self._tallies.of(stream)
+        tally.puts_calls += 1
+        tally.puts_records += len(keys)
+        tally.puts_bytes += size
 
         def then(outcome: Outcome) -> None:
             errors = outcome.errors
@@ -125,6 +133,9 @@ class Records(Control):
         numbers, ids, errors = outcome
         records: Columns | list[dict[str, str]]
         if errors:
+            tally = self._tallies.of(stream)
+            tally.puts_failed += len(errors)
+            tally.write_throttled += sum(isinstance(each, ProvisionedThroughputExceeded) for each in errors.values())
             records = [
                 {"SequenceNumber": number, "ShardId": id_}
                 if index not in errors
@@ -182,6 +193,7 @@ class Records(Control):
             raise InvalidArgument(f"StreamARN {given.StreamARN} is not of the stream that the ShardIterator reads.")
         _refuse_dry_run(given)
         if self._limits is not None and not self._limits.may_read(stream.id, place.shard, now_ms):
+            self._tallies.of(stream).read_throttled += 1
             raise ProvisionedThroughputExceeded(
                 f"Rate exceeded for Shard - {stream.account}/{stream.name}/{shard_id(place.shard)}"
             )
@@ -192,9 +204,11 @@ class Records(Control):
         """The answer of GetRecords: with its last page, all rows are known."""
         if self._limits is not None:
             self._limits.have_read(stream.id, shard.index, rows.size, now_ms)
-        return answers.get_records(
+        answer = answers.get_records(
             stream.map, shard, rows, page, now_ms, lambda position: self._token(stream, shard.index, position)
         )
+        self._tallies.of(stream).read(len(rows.datas), rows.size, answer["MillisBehindLatest"])
+        return answer
 
     def _read_error(self, stream: Stream, shard: int, error: KflowError) -> KflowError:
         """Why a shard could not be read: its stream may have gone meanwhile."""

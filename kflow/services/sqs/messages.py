@@ -9,6 +9,7 @@ from typing import Any
 
 from kflow.aws.calls import LATER, Answer, Call
 from kflow.errors import KflowError
+from kflow.events.sqs import SqsEventRecord, event_record
 from kflow.services.sqs.parts import Base, answering, operation
 from kflow.sqs import checks, digests, limits
 from kflow.sqs.asking import Delete, Delivered, Entry, Hide, Receive, Received, Send, Sent
@@ -143,6 +144,26 @@ class Messages(Base):
         self._settle(call, given, "ChangeMessageVisibilityBatchRequestEntry", _visibility, Hide)
         return LATER
 
+    def event_record(self, queue: Queue, delivered: Delivered) -> SqsEventRecord:
+        """A message as Lambda's event has it. From any thread."""
+        message, more, md5 = delivered
+        state = message.state
+        return event_record(
+            message_id=str(uuid.UUID(bytes=message.id)),
+            receipt_handle=self.receipts.handle(queue.facts.id, state.number, state.receives),
+            body=message.body,
+            attributes=system_attributes(queue, delivered),
+            message_attributes=more.attributes,
+            md5_of_message_attributes=(
+                digests.of_attributes({name: Value(*each) for name, each in more.attributes.items()})
+                if more.attributes
+                else ""
+            ),
+            md5_of_body=md5,
+            arn=queue.arn,
+            region=queue.place.region,
+        )
+
     # ------------------------------------------------------------------ inside
 
     def _delivery(self, queue: Queue, handle: str | None) -> Delivery:
@@ -192,7 +213,8 @@ class Messages(Base):
             "Body": message.body,
         }
         if system:
-            shown["Attributes"] = _system(queue, delivered, system) or None
+            found = system_attributes(queue, delivered)
+            shown["Attributes"] = {k: value for k, value in found.items() if "All" in system or k in system} or None
         attributes = {name: Value(*value) for name, value in more.attributes.items() if shows(name)}
         if attributes:
             shown["MD5OfMessageAttributes"] = digests.of_attributes(attributes)
@@ -205,22 +227,23 @@ def _sender(call: Call) -> str:
     return call.context.access_key or call.context.place.account
 
 
-def _system(queue: Queue, delivered: Delivered, wanted: set[str]) -> dict[str, str]:
+def system_attributes(queue: Queue, delivered: Delivered) -> dict[str, str]:
+    """The attributes that SQS itself gives a message, in the order of Lambda's event."""
     message, more, _ = delivered
     state = message.state
+    is_fifo = queue.facts.is_fifo
     found = {
-        "SenderId": more.sender,
-        "SentTimestamp": str(state.sent_ms),
         "ApproximateReceiveCount": str(state.receives),
-        "ApproximateFirstReceiveTimestamp": str(state.first_ms),
-        "MessageGroupId": more.group,
         "AWSTraceHeader": more.trace,
+        "SentTimestamp": str(state.sent_ms),
+        "SequenceNumber": _sequence(state.number) if is_fifo else "",
+        "MessageGroupId": more.group,
+        "SenderId": more.sender,
+        "MessageDeduplicationId": more.duplicate if is_fifo else "",
+        "ApproximateFirstReceiveTimestamp": str(state.first_ms),
         "DeadLetterQueueSourceArn": more.source,
     }
-    if queue.facts.is_fifo:
-        found["SequenceNumber"] = _sequence(state.number)
-        found["MessageDeduplicationId"] = more.duplicate
-    return {name: value for name, value in found.items() if value and ("All" in wanted or name in wanted)}
+    return {name: value for name, value in found.items() if value}
 
 
 def _sequence(number: int) -> str:

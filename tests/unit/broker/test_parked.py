@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from kflow.broker.files import Files
-from kflow.broker.parked import ParkCondition, ParkedBatch, ParkedRecord, ParkedStore
+from kflow.broker.parked import Origin, ParkCondition, ParkedBatch, ParkedRecord, ParkedStore
 from kflow.errors import Damaged, StorageFull, UsageError
 from kflow.interfaces import FunctionError
 from kflow.records import Position
@@ -198,3 +198,73 @@ def test_a_lost_count_of_numbers_is_found_again_from_the_names(tmp_path: Path) -
     parked.park(batch(2))
     (tmp_path / "parked" / "last_number").unlink()
     assert parked.park(batch(3)) == 3
+
+
+# ---------------------------------------------------------------------- destinations
+
+ORIGIN = Origin(
+    function_arn="arn:aws:lambda:us-east-1:123456789012:function:bill",
+    stream_arn="arn:aws:kinesis:us-east-1:123456789012:stream/orders",
+    mapping="8b1a9953-0000-5000-8000-000000000000",
+    destination="sqs:dead",
+)
+
+
+def test_what_has_a_destination_is_unsent_until_it_is_sent(tmp_path: Path) -> None:
+    made = store(tmp_path)
+    assert made.park(batch(1, origin=ORIGIN)) == 1
+    assert made.park(batch(2)) == 2
+    assert store(tmp_path).unsent() == [1]
+    entry = made.show(1)
+    assert entry.is_unsent
+    assert (entry.destination, entry.origin) == ("sqs:dead", ORIGIN)
+    assert (made.show(2).destination, made.show(2).is_unsent) == ("", False)
+    made.sent(entry)
+    assert store(tmp_path).unsent() == []
+    assert made.show(1) == msgspec.structs.replace(entry, is_unsent=False)
+    made.sent(entry)
+    assert made.show(1) == msgspec.structs.replace(entry, is_unsent=False)
+
+
+def test_why_it_is_not_sent_is_kept(tmp_path: Path) -> None:
+    made = store(tmp_path)
+    made.park(batch(1, origin=ORIGIN))
+    made.not_sent(1, "QueueDoesNotExist: gone")
+    assert made.show(1).trouble == "QueueDoesNotExist: gone"
+    assert made.unsent() == [1]
+
+
+def test_parking_again_sends_again(tmp_path: Path) -> None:
+    made = store(tmp_path)
+    made.park(batch(1, origin=ORIGIN))
+    before = made.show(1)
+    made.sent(before)
+    assert made.park(batch(1, origin=ORIGIN, parked_ms=1_700_000_002_000)) == 1
+    assert made.unsent() == [1]
+    made.sent(before)
+    assert made.unsent() == [1]
+    assert len(parked_files(tmp_path)) == 1
+    assert made.park(batch(1)) == 1
+    assert (made.unsent(), made.count()) == ([], 1)
+
+
+def test_a_redrive_keeps_whether_it_was_sent(tmp_path: Path) -> None:
+    made = store(tmp_path)
+    made.park(batch(1, origin=ORIGIN))
+    claimed = made.claim(1, 7)
+    assert (claimed.is_unsent, claimed.claimed_by) == (True, 7)
+    assert made.unsent() == [1]
+    made.sent(claimed)
+    assert (made.unsent(), made.show(1).claimed_by) == ([], 7)
+    made.failed_again(1, None)
+    assert (made.unsent(), made.show(1).claimed_by) == ([], 0)
+    with pytest.raises(UsageError, match="there is no parked batch 9"):
+        made.sent(msgspec.structs.replace(claimed, number=9))
+
+
+def test_claims_of_a_dead_node_are_given_back_unsent(tmp_path: Path) -> None:
+    made = store(tmp_path)
+    made.park(batch(1, origin=ORIGIN))
+    made.claim(1, 7)
+    assert made.release_claims(8) == 1
+    assert (made.unsent(), made.show(1).claimed_by) == ([1], 0)

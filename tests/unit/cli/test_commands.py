@@ -528,7 +528,7 @@ def test_check_lists_the_handlers(run: Run, tmp_path: Path) -> None:
     assert run("check") == (
         0,
         (
-            "handler  place               form   stream  options\n"
+            "handler  place               form   source  options\n"
             "bill     functions/app.py:4  event  orders  batch 10\n"
             "ok: 1 handler, 0 plugins\n"
         ),

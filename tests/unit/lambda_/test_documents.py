@@ -9,9 +9,9 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
-from kflow.broker.parked import ParkCondition, ParkedBatch, ParkedRecord
+from kflow.broker.parked import Origin, ParkCondition, ParkedBatch, ParkedRecord
 from kflow.interfaces import FunctionError
-from kflow.lambda_.documents import document, s3_object
+from kflow.lambda_.documents import document, object_suffix, s3_object
 from kflow.records import Position
 from tests.stepping import Rig, fails_on
 
@@ -141,12 +141,48 @@ def test_n_retries_are_n_plus_one_invocations(retries: int, count: int) -> None:
     assert found["responseContext"]["functionError"] == "Unhandled"
 
 
+ORIGIN = Origin(
+    function_arn="arn:aws:lambda:eu-west-1:210987654321:function:bill:live",
+    stream_arn="arn:aws:kinesis:eu-west-1:210987654321:stream/orders",
+    mapping="f8a5a9ae-0e0c-4a1c-9d5e-3a6a3c0ed0e5",
+    version="3",
+    destination="s3:graves",
+)
+
+
 def test_an_s3_object_has_aws_s_key_and_the_event_as_text() -> None:
-    key, body = s3_object(entry(), region="us-east-2", account="123456789012", mapping="m-1", suffix="s-1")
-    assert key == "aws/lambda/m-1/shardId-000000000001/2019/11/14/2019-11-14T00.38.06-s-1"
+    given_up = entry(origin=ORIGIN)
+    key, body = s3_object(given_up, region="us-east-2", account="123456789012", suffix="s-1")
+    assert key == (
+        "aws/lambda/f8a5a9ae-0e0c-4a1c-9d5e-3a6a3c0ed0e5/shardId-000000000001/2019/11/14/2019-11-14T00.38.06-s-1"
+    )
     content = msgspec.json.decode(body)
     event = json.loads(content.pop("payload"))
-    assert content == document(entry(), region="us-east-2", account="123456789012")
+    assert content == document(given_up, region="us-east-2", account="123456789012")
     assert [record["kinesis"]["data"] for record in event["Records"]] == ["aGVsbG8="] * 3
     assert event["Records"][0]["eventID"] == "shardId-000000000001:49590338271490256608"
     assert event["Records"][0]["kinesis"]["approximateArrivalTimestamp"] == 1_573_691_884.835
+    assert event["Records"][0]["awsRegion"] == "eu-west-1"
+    assert event["Records"][0]["eventSourceARN"] == "arn:aws:kinesis:eu-west-1:210987654321:stream/orders"
+
+
+def test_a_consumer_s_event_names_the_consumer() -> None:
+    source = "arn:aws:kinesis:eu-west-1:210987654321:stream/orders/consumer/audit:1573691880"
+    given_up = entry(origin=replace(ORIGIN, source_arn=source))
+    _, body = s3_object(given_up, region="us-east-2", account="123456789012", suffix="s-1")
+    content = msgspec.json.decode(body)
+    assert content["KinesisBatchInfo"]["streamArn"] == "arn:aws:kinesis:eu-west-1:210987654321:stream/orders"
+    assert json.loads(content["payload"])["Records"][0]["eventSourceARN"] == source
+
+
+def test_a_document_names_the_mapping_that_gave_up() -> None:
+    found = json.loads(sent(entry(origin=ORIGIN)))
+    assert found["requestContext"]["functionArn"] == "arn:aws:lambda:eu-west-1:210987654321:function:bill:live"
+    assert found["responseContext"]["executedVersion"] == "3"
+    assert found["KinesisBatchInfo"]["streamArn"] == "arn:aws:kinesis:eu-west-1:210987654321:stream/orders"
+
+
+def test_what_is_sent_twice_is_the_same_object() -> None:
+    assert re.fullmatch(r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}", object_suffix(entry()))
+    assert object_suffix(entry()) == object_suffix(entry())
+    assert object_suffix(entry()) != object_suffix(entry(first_counter=6))

@@ -225,14 +225,14 @@ def test_a_name_that_lambda_does_not_take_is_refused(project):
         (
             "empty",
             (
-                "no handlers in empty: no .py file there uses @on_stream "
+                "no handlers in empty: no .py file there uses @on_stream or @on_queue "
                 "(tests, hidden folders and virtual environments are not searched)"
             ),
         ),
         (
             "plain.py",
             (
-                "plain.py has no handlers: none of its module-level functions is decorated with @on_stream "
+                "plain.py has no handlers: none of its module-level functions is decorated with @on_stream or @on_queue "
                 "(a worker cannot import methods, or functions inside functions)"
             ),
         ),
@@ -256,7 +256,7 @@ def test_methods_alone_are_no_handlers(project):
         """,
     )
     assert refusal("functions") == (
-        "functions/app.py has no handlers: none of its module-level functions is decorated with @on_stream "
+        "functions/app.py has no handlers: none of its module-level functions is decorated with @on_stream or @on_queue "
         "(a worker cannot import methods, or functions inside functions)"
     )
 

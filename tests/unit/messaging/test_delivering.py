@@ -127,3 +127,23 @@ def test_a_topic_that_is_loaded_is_as_it_was_kept() -> None:
     assert again.unsubscribe(made.arn)
     assert not again.unsubscribe(made.arn)
     assert again.find(topic.arn).deleted == 1
+
+
+def test_what_a_function_refuses_goes_to_the_dead_letter_queue_as_the_event() -> None:
+    sent: list[tuple[str, Mapping[str, Any]]] = []
+    desk = Desk()
+    function = "arn:aws:lambda:us-east-1:123456789012:function:f"
+
+    def send(endpoint: str, parameters: Mapping[str, Any], reply: Reply) -> None:
+        sent.append((endpoint, parameters))
+        reply(NotFound("gone") if endpoint == function else {})
+
+    topic = Topic(arn=ARN)
+    redrive = {"RedrivePolicy": f'{{"deadLetterTargetArn": "{QUEUES}dead"}}'}
+    topic.subscriptions["f"] = Subscription(arn="f", topic=ARN, owner="", endpoint=function, attributes=redrive)
+    Delivering(desk, send).publish(topic, Message(topic, text="x"), "http://h", desk.told.append)
+
+    assert [endpoint for endpoint, _ in sent] == [function, f"{QUEUES}dead"]
+    assert sent[0][1]["InvocationType"] == "Event"
+    assert sent[1][1] == {"MessageBody": sent[0][1]["Payload"].decode()}
+    assert desk.told == [None]

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from kflow.messaging import attributes as rules
 from kflow.messaging.errors import SnsError
 from kflow.messaging.messages import Attribute, Message
 from kflow.messaging.topics import Subscription, Topic
@@ -76,3 +77,51 @@ def test_a_message_that_is_none_is_refused(given: dict[str, Any], text: str) -> 
 def test_a_fifo_topic_wants_a_group_and_what_tells_duplicates(given: dict[str, Any]) -> None:
     with pytest.raises(SnsError, match=r"required for FIFO topics|provided explicitly"):
         Message(Topic(arn=f"{ARN}.fifo"), text="x", **given)
+
+
+def test_a_function_is_invoked_with_the_documented_event() -> None:
+    attributes = {"k": Attribute("String", "v"), "b": Attribute("Binary", b"\0\1")}
+    message = Message(TOPIC, text="a\nb", attributes=attributes)
+    message.id = "id"
+    function = "arn:aws:lambda:us-east-1:123456789012:function:f"
+    subscription = Subscription(arn=f"{ARN}:2", topic=ARN, owner="123456789012", endpoint=function)
+    sent = message.delivered(subscription, TOPIC, 1_764_000_000_007, "http://here")
+
+    assert sent["InvocationType"] == "Event"
+    assert sent["Payload"].decode() == (
+        '{"Records":[{"EventSource":"aws:sns","EventVersion":"1.0","EventSubscriptionArn":'
+        '"arn:aws:sns:us-east-1:123456789012:t:2","Sns":{"Type":"Notification","MessageId":"id","TopicArn":'
+        '"arn:aws:sns:us-east-1:123456789012:t","Subject":null,"Message":"a\\nb","Timestamp":"2025-11-24T16:00:00.007Z",'
+        '"SignatureVersion":"1","Signature":"bm90IHNpZ25lZA==","SigningCertUrl":'
+        '"http://here/SimpleNotificationService.pem","UnsubscribeUrl":'
+        '"http://here/?Action=Unsubscribe&SubscriptionArn=arn:aws:sns:us-east-1:123456789012:t:2","MessageAttributes":'
+        '{"k":{"Type":"String","Value":"v"},"b":{"Type":"Binary","Value":"AAE="}}}}]}'
+    )
+
+
+def test_each_protocol_is_told_its_own_text() -> None:
+    message = Message(TOPIC, text='{"default": "d", "lambda": "l", "email": "e"}', structure="json")
+    assert (message.entry("sqs"), message.entry("lambda"), message.body) == ("d", "l", "d")
+    message = Message(TOPIC, text='{"default": "d", "sqs": "q"}', structure="json")
+    assert (message.entry("sqs"), message.entry("lambda")) == ("q", "d")
+    with pytest.raises(SnsError, match="the entry for lambda is no text"):
+        Message(TOPIC, text='{"default": "d", "lambda": 1}', structure="json")
+
+
+@pytest.mark.parametrize(
+    ("attributes", "text"),
+    [
+        ({"RawMessageDelivery": "true"}, "Delivery protocol .lambda. does not support raw message delivery."),
+        ({"RawMessageDelivery": "false"}, ""),
+    ],
+)
+def test_functions_are_told_in_envelopes_only(attributes: dict[str, str], text: str) -> None:
+    function = "arn:aws:lambda:us-east-1:123456789012:function:f:live"
+    assert rules.check_endpoint(TOPIC, "lambda", function) == function
+    if text:
+        with pytest.raises(SnsError, match=text):
+            rules.check_subscription(attributes, function)
+    else:
+        rules.check_subscription(attributes, function)
+    with pytest.raises(SnsError, match="FIFO topics deliver to queues only"):
+        rules.check_endpoint(Topic(arn=f"{ARN}.fifo"), "lambda", function)

@@ -66,7 +66,7 @@ def engines(path: Path, *, factor: int) -> Engines:
         environment={},
     )
     environment: Any = Environment()
-    made = Engines(spec, folder, ParkedStore(folder.path, folder.files, folder.fsync), environment)
+    made = Engines(spec, folder, ParkedStore(folder.path, folder.files, folder.fsync), environment, lambda _: None)
     made._most = 10
     return made
 

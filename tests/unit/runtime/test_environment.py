@@ -59,7 +59,7 @@ def test_a_proxy_is_kept_out_of_the_way_to_the_endpoint() -> None:
     }
 
 
-def test_inherited_credentials_stay_and_kinesis_is_local_all_the_same(tmp_path: Path) -> None:
+def test_inherited_credentials_stay_and_what_kflow_keeps_is_here_all_the_same(tmp_path: Path) -> None:
     inherited = {
         "AWS_PROFILE": "prod",
         "AWS_REGION": "eu-west-1",
@@ -79,6 +79,11 @@ def test_inherited_credentials_stay_and_kinesis_is_local_all_the_same(tmp_path: 
         "AWS_PROFILE": "prod",
         "AWS_ENDPOINT_URL_S3": "https://s3.example.org",
         "AWS_ENDPOINT_URL_KINESIS": "http://127.0.0.1:9",
+        "AWS_ENDPOINT_URL_SQS": "http://127.0.0.1:9",
+        "AWS_ENDPOINT_URL_SNS": "http://127.0.0.1:9",
+        "AWS_ENDPOINT_URL_LAMBDA": "http://127.0.0.1:9",
+        "AWS_ENDPOINT_URL_CLOUDWATCH": "http://127.0.0.1:9",
+        "AWS_ENDPOINT_URL_CLOUDWATCH_LOGS": "http://127.0.0.1:9",
         "AWS_REGION": "us-east-1",
         "AWS_DEFAULT_REGION": "us-east-1",
         "KFLOW_DATA_DIR": str(tmp_path),

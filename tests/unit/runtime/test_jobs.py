@@ -81,3 +81,20 @@ def test_jobs_that_wait_are_forgotten_and_those_that_run_are_not() -> None:
     assert made.forget_jobs() == [Job(2, None, 0.0)]
     made.ran(1, 1.0)
     assert made.plan(1.0) == []
+
+
+def test_a_function_that_ends_its_process_in_jobs_may_be_tried_again_soon() -> None:
+    made = table({"bill": 0}, max_workers=1)
+    now, waits = 0.0, []
+    for number in range(1, 7):
+        made.ask("bill", Job(number, None, now))
+        assert [type(action) for action in made.plan(now)] == [StartWorker, SendJob]
+        made.ended(number, None, now, died=True)
+        waits.append(round(made.pools["bill"].not_before - now, 3))
+        now += 1.0
+    assert waits == [0.1, 0.2, 0.4, 0.4, 0.4, 0.4]
+
+    made.ask("bill", Job(7, None, now))
+    made.plan(now)
+    made.ran(7, now)
+    assert made.pools["bill"].deaths == 0

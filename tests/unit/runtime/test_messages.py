@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from kflow.interfaces import FunctionError
-from kflow.runtime.messages import Channel, DeathNote, Grant, LaneGrant, Retire, Returned, Running, Stop
+from kflow.runtime.messages import Channel, DeathNote, Grant, Invoke, LaneGrant, Retire, Returned, Running, Stop
 
 
 @pytest.fixture
@@ -71,3 +71,18 @@ def test_the_end_of_the_other_side_is_told_and_posting_to_it_is_void(pair: tuple
     assert node.receive(wait=True) == []
     assert node.closed
     assert node.post(Stop()) is False
+
+
+def test_a_message_of_megabytes_arrives_piece_by_piece_between_others(pair: tuple[Channel, Channel]) -> None:
+    node, worker = pair
+    invoke = Invoke(7, bytes(16), b"x" * 3_000_000, "arn")
+    node.post(Stop())
+    assert node.post(invoke)
+    assert node.post(Retire(1, 2))
+
+    received: list[object] = []
+    while len(received) < 3:
+        received += worker.receive(wait=False)
+        node.flush()
+    assert received == [Stop(), invoke, Retire(1, 2)]
+    assert not node.flush()

@@ -7,6 +7,7 @@ import pytest
 from kflow.desk import IDLE_S
 from kflow.errors import StorageError
 from kflow.sqs import errors
+from kflow.sqs.asking import Receive
 
 
 def wait(world, url, seconds=20, **parameters):
@@ -178,3 +179,31 @@ def test_of_many_queues_only_some_are_open(world):
     for url in urls:
         world.send(url, url)
     assert [world.bodies(url) for url in urls] == [[url] for url in urls]
+
+
+def test_who_waits_keeps_no_file_open_and_is_woken_all_the_same(world):
+    url = world.create(VisibilityTimeout="43200")
+    world.send(url, "x", DelaySeconds=300)
+    asked = []
+    queue = world.service.directory.everywhere()[0]
+    queue.desk.ask(Receive(10), asked.append, wait_s=1000)
+    world.host.run()
+    world.host.advance(2 * int(IDLE_S * 1000) + 1)
+    assert (queue.desk.is_open, asked) == (False, [])
+    world.host.advance(300_000 - 2 * int(IDLE_S * 1000))
+    assert [each.message.body for each in asked[0].messages] == ["x"]
+    queue.desk.ask(Receive(10), asked.append, wait_s=1000)
+    world.host.advance(2 * int(IDLE_S * 1000) + 1)
+    assert not queue.desk.is_open
+    world.send(url, "y")
+    assert [each.message.body for each in asked[1].messages] == ["y"]
+
+
+def test_of_many_queues_that_are_waited_at_few_are_open(world):
+    for number in range(70):
+        world.create(f"q{number}")
+    told = []
+    for queue in world.service.directory.everywhere():
+        queue.desk.ask(Receive(10), told.append, wait_s=1000)
+    world.host.run()
+    assert sum(queue.desk.is_open for queue in world.service.directory.everywhere()) <= 65

@@ -200,8 +200,39 @@ def test_the_decorated_function_is_the_same_function():
                 "and lanes would each have their own"
             ),
         ),
-        ("on_failure='park'", "on_failure must be None or \"drop\", not 'park'"),
-        ("on_failure=True", 'on_failure must be None or "drop", not True'),
+        (
+            "on_failure='park'",
+            """on_failure: 'park' is no destination: "sqs:NAME", "sns:NAME", "s3:BUCKET", or an ARN""",
+        ),
+        (
+            "on_failure=True",
+            'on_failure must be None, "drop", "sqs:NAME", "sns:NAME", "s3:BUCKET" or an ARN, not True',
+        ),
+        (
+            "on_failure='sqs:dead.fifo'",
+            "on_failure: sqs:dead.fifo: a FIFO queue cannot be the destination of a stream's mapping",
+        ),
+        (
+            "on_failure='arn:aws:sns:us-east-1:123456789012:alerts.fifo'",
+            (
+                "on_failure: arn:aws:sns:us-east-1:123456789012:alerts.fifo: a FIFO topic cannot be the destination of "
+                "a stream's mapping"
+            ),
+        ),
+        (
+            "on_failure='s3:Graves'",
+            (
+                "on_failure: s3:Graves: a bucket's name is 3 to 63 small letters, digits, - and ., and begins and ends "
+                "with a letter or a digit"
+            ),
+        ),
+        (
+            "on_failure='arn:aws:lambda:us-east-1:123456789012:function:f'",
+            (
+                "on_failure: arn:aws:lambda:us-east-1:123456789012:function:f: failure documents of a stream's mapping "
+                "go to a queue (sqs), a topic (sns) or a bucket (s3)"
+            ),
+        ),
         (
             "filters={'data': {}}",
             "filters must be a list of patterns, each a dict or JSON text, not {'data': {}}",
@@ -306,25 +337,6 @@ def test_an_unknown_option_is_refused_with_the_nearest_name(tmp_path, monkeypatc
         refusal(tmp_path, monkeypatch, f'@on_stream("orders", {option}=1)')
         == f"app.py:3: @on_stream has no option {option}: {hint}"
     )
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        *(
-            (
-                f"on_failure={where!r}",
-                (
-                    f"on_failure={where!r}: destinations are not built yet: remove it, and what is spent is parked "
-                    '(`kflow parked list`); or on_failure="drop" to keep nothing'
-                ),
-            )
-            for where in ("sqs:dead", "sns:alerts", "s3:graveyard", "arn:aws:sqs:us-east-1:123456789012:dead")
-        ),
-    ],
-)
-def test_an_option_of_a_later_part_is_refused_as_not_built_yet(tmp_path, monkeypatch, arguments, message):
-    assert refusal(tmp_path, monkeypatch, f'@on_stream("orders", {arguments})') == f"app.py:3: {message}"
 
 
 @pytest.mark.parametrize(

@@ -210,6 +210,59 @@ def test_a_stream_for_head_has_a_head_only():
     assert not peer.wire.is_finished
 
 
+def test_an_answer_piece_by_piece_may_say_its_length():
+    peer = Peer()
+    peer.send(GET % 1 + GET % 2)
+    stream = peer.exchanges[0].stream(200, (), 10)
+    stream.write(b"hello")
+    stream.write(b"world")
+    stream.end()
+    assert peer.wire.take() == b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n" + DATE + b"\r\nhelloworld"
+    peer.loop.settle()
+    assert len(peer.exchanges) == 2
+
+
+def test_an_answer_of_known_length_keeps_the_connection_for_http_1_0():
+    peer = Peer()
+    peer.send(b"GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n")
+    stream = peer.exchanges[0].stream(200, (), 1)
+    stream.write(b"a")
+    stream.end()
+    head = b"HTTP/1.1 200 OK\r\ncontent-length: 1\r\nconnection: keep-alive\r\n"
+    assert peer.wire.take() == head + DATE + b"\r\na"
+    assert not peer.wire.is_finished
+
+
+def test_a_stream_for_head_may_say_the_length_that_there_would_be():
+    peer = Peer()
+    peer.send(b"HEAD / HTTP/1.1\r\nHost: h\r\n\r\n")
+    peer.exchanges[0].stream(200, (), 7).end()
+    assert peer.wire.take() == b"HTTP/1.1 200 OK\r\ncontent-length: 7\r\n" + DATE + b"\r\n"
+    assert not peer.wire.is_finished
+
+
+def test_a_stream_without_a_body_says_no_length():
+    peer = Peer()
+    peer.send(GET % 1)
+    peer.exchanges[0].stream(304, (), 7).end()
+    assert b"content-length" not in peer.wire.take()
+
+
+@pytest.mark.parametrize("length", [None, 10])
+def test_a_stream_that_is_broken_off_ends_the_connection(length):
+    peer = Peer()
+    peer.send(GET % 1)
+    stream = peer.exchanges[0].stream(200, (), length)
+    closed: list[str] = []
+    stream.on_close = lambda: closed.append("stream")
+    stream.write(b"half")
+    stream.abort()
+    stream.abort()
+    assert peer.wire.is_aborted
+    assert not peer.wire.take().endswith(b"0\r\n\r\n")
+    assert (closed, stream.is_closed) == (["stream"], True)
+
+
 def test_a_stream_says_what_is_buffered_and_when_it_has_drained():
     peer = Peer()
     peer.send(GET % 1)

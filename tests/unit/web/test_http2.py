@@ -220,6 +220,33 @@ def test_an_answer_may_come_piece_by_piece():
     assert peer.speaker.is_idle
 
 
+def test_an_answer_piece_by_piece_may_say_its_length():
+    peer = Peer()
+    stream_id = peer.request(fields())
+    stream = peer.exchanges[0].stream(200, (), 6)
+    stream.write(b"one")
+    stream.write(b"two")
+    stream.end()
+    peer.flush()
+    (head,) = [event for event in peer.events if isinstance(event, ResponseReceived)]
+    assert (b"content-length", b"6") in [(bytes(name), bytes(value)) for name, value in head.headers]
+    assert (peer.body(stream_id), peer.has_ended(stream_id)) == (b"onetwo", True)
+
+
+def test_a_stream_that_is_broken_off_is_reset():
+    peer = Peer()
+    stream_id = peer.request(fields())
+    stream = peer.exchanges[0].stream(200, (), 6)
+    closed: list[str] = []
+    stream.on_close = lambda: closed.append("stream")
+    stream.write(b"one")
+    peer.flush()
+    stream.abort()
+    stream.abort()
+    peer.flush()
+    assert (len(peer.resets(stream_id)), closed, stream.is_closed) == (1, ["stream"], True)
+
+
 def test_a_stream_counts_what_the_window_holds_back_and_says_when_it_has_drained():
     peer = Peer(reads=False)
     stream_id = peer.request(fields())

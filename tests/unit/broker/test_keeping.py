@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from kflow.broker.keeping import Kept
 from kflow.errors import KflowError, StorageError, StorageFull
-from kflow.kinesis.keeping import Kept
 
 
 class Disk:

@@ -1,0 +1,72 @@
+"""What event source mappings need of whoever runs them: the node."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from kflow.declarations import StreamTrigger
+from kflow.errors import KflowError
+from kflow.lambda_.control.mappingfacts import Mapping
+
+Told = Callable[[KflowError | None], object]
+"""Called once, on the loop: None when it is done, else why it is not."""
+
+
+@dataclass(frozen=True, slots=True)
+class Declared:
+    """A trigger of a decorated handler.
+
+    Attributes:
+        function: the handler's name.
+        index: of the trigger.
+        trigger: as its decorator has it, but for `enabled`, which says how it is now.
+        source: ARN that its events name.
+        enabled: as its decorator has it.
+    """
+
+    function: str
+    index: int
+    trigger: StreamTrigger
+    source: str
+    enabled: bool
+
+
+class Feeds(Protocol):
+    """Runs mappings. Everything here belongs to the loop's thread."""
+
+    def check(self, mapping: Mapping, told: Told) -> None:
+        """Whether its source is there and may be read by it; the error is in AWS's words."""
+        ...
+
+    def create(self, mapping: Mapping, told: Told) -> None:
+        """Have its position from now on, durably; and run it, where it is enabled."""
+        ...
+
+    def resume(self, mapping: Mapping) -> None:
+        """At the start, for one that is kept: run it, unless that was done while the node was set up."""
+        ...
+
+    def change(self, before: Mapping, after: Mapping, told: Told) -> None:
+        """Go on after the last settled record with other options, or another function; or pause, or go on.
+
+        Told when nothing runs any more that is as it was before.
+        """
+        ...
+
+    def remove(self, mapping: Mapping, told: Told) -> None:
+        """End it, after the running attempt, and forget where it stood."""
+        ...
+
+    def results(self, mappings: Sequence[Mapping], told: Callable[[list[str] | KflowError], object]) -> None:
+        """What became of the last batch of each: `ok`, `failed`; empty: there was none."""
+        ...
+
+    def declared(self) -> Sequence[Declared]:
+        """The triggers of all decorated handlers, those of queues left out."""
+        ...
+
+    def switch(self, function: str, index: int, *, enabled: bool, told: Told) -> None:
+        """Have a decorated handler's trigger run or not."""
+        ...

@@ -1,0 +1,24 @@
+"""What functions as resources need of whoever hosts them: the node."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from kflow.broker.folder import DataFolder
+from kflow.interfaces import Loop
+
+
+class Host(Loop, Protocol):
+    """Everything here belongs to the loop's thread, and never waits for a disk.
+
+    Attributes:
+        folder: the data folder.
+        transition_s: how long visible transitions take, seconds.
+    """
+
+    folder: DataFolder
+    transition_s: float
+
+    def notice(self, level: str, text: str) -> None:
+        """Tell people something."""
+        ...

@@ -1,0 +1,451 @@
+"""All functions of all places: found, made, changed and deleted here, and told to whoever runs them.
+
+    create: name taken --packages, a thread: file written--> published, there
+    change: in memory --a thread: file written--> published
+    delete: gone from memory --a thread: file removed--> withdrawn
+
+Decorated handlers are functions of the home place: their code and configuration are the source's, and what else may be
+set on a function is kept as for others. A function that was created and has the name of one waits until that goes.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from typing import Any, NamedTuple
+
+import msgspec
+
+from kflow import arn
+from kflow.aws.calls import Place
+from kflow.broker.files import storage_error
+from kflow.broker.keeping import Done, Kept
+from kflow.errors import KflowError
+from kflow.lambda_.control import documents, names
+from kflow.lambda_.control.declared import Described, Sources
+from kflow.lambda_.control.facts import FUNCTIONS, HANDLERS, LATEST, Code, Configuration, Facts
+from kflow.lambda_.control.host import Host
+from kflow.lambda_.control.names import Named
+from kflow.lambda_.control.packages import Packages
+from kflow.lambda_.control.publishing import published
+from kflow.lambda_.errors import InvalidParameterValue, ResourceConflict
+from kflow.lambda_.fleet import Fleet, Published
+
+__all__ = ["Function", "Registry", "Target"]
+
+Listener = Callable[["Function"], object]
+
+
+class Function:
+    """One function; the same object for as long as it exists. Belongs to the loop's thread; others only read it.
+
+    Attributes:
+        facts: what is kept of it; changed by the registry alone.
+        place: account and region.
+        name: its own.
+        arn: without a qualifier.
+        key: for the fleet, without a qualifier.
+        declared: the decorated handler that it is; None: it was created.
+        is_updating: its code is being taken in.
+        is_gone: it was deleted.
+        published: what the fleet was told of it, by key.
+        limit: and of its reserved concurrency.
+    """
+
+    __slots__ = (
+        "_described",
+        "arn",
+        "declared",
+        "facts",
+        "is_gone",
+        "is_updating",
+        "key",
+        "limit",
+        "name",
+        "place",
+        "published",
+    )
+
+    def __init__(self, facts: Facts, place: Place, key: str, declared: Published | None = None) -> None:
+        self.facts = facts
+        self.place = place
+        self.name = facts.name
+        self.arn = arn.function_arn(place.region, place.account, facts.name)
+        self.key = key
+        self.declared = declared
+        self.is_updating = False
+        self.is_gone = False
+        self.published: Mapping[str, Published] = {}
+        self.limit: int | None = None
+        self._described: Described | None = None
+
+    @property
+    def latest(self) -> Configuration:
+        """`$LATEST`; of a decorated handler as its source says, as far as that has been read."""
+        if self.declared is not None:
+            if self._described is None:
+                self._described = Described(self.declared, self.place)
+            return self._described.configuration
+        assert self.facts.latest is not None, "one that was created has it"
+        return self.facts.latest
+
+    @property
+    def configurations(self) -> tuple[Configuration, ...]:
+        """`$LATEST` and all versions."""
+        return (self.latest, *self.facts.versions.values())
+
+    def describe(self, code: Code, modified_ms: int) -> None:
+        """The source of a decorated handler was read."""
+        assert self.declared is not None, "others have a zip"
+        self._described = Described(self.declared, self.place, code, modified_ms)
+
+    def version(self, qualifier: str) -> str | None:
+        """The version that a qualifier means; None: none."""
+        if qualifier in {"", LATEST}:
+            return LATEST
+        alias = self.facts.aliases.get(qualifier)
+        if alias is not None:
+            return alias.version
+        return qualifier if qualifier in self.facts.versions else None
+
+    def configuration(self, qualifier: str) -> Configuration:
+        """The version that a qualifier means.
+
+        Raises:
+            ResourceNotFound: none.
+        """
+        version = self.version(qualifier)
+        if version is None:
+            raise Named(self.place, self.name, qualifier).not_found()
+        return self.latest if version == LATEST else self.facts.versions[version]
+
+    def qualified(self, qualifier: str) -> str:
+        """Its ARN with a qualifier, which may be empty."""
+        return names.qualified(self.arn, qualifier)
+
+    @property
+    def line(self) -> str:
+        """Where a decorated handler stands, as `file:line`."""
+        return "" if self.declared is None else self.declared.handler.place
+
+    def require_created(self, what: str) -> None:
+        """Refuse what only the source of a decorated handler can change.
+
+        Raises:
+            InvalidParameterValue: it is one.
+        """
+        if self.declared is not None:
+            raise InvalidParameterValue(
+                f"{self.name} is the handler at {self.line}: {what} is changed there, and loaded with the next start"
+            )
+
+
+class Target(NamedTuple):
+    """What is to be run.
+
+    Attributes:
+        function: whose.
+        qualifier: as the caller gave it: empty, `$LATEST`, a number or an alias.
+        version: what that means now: `$LATEST` or a number; of an alias with weights the first one.
+        key: for the fleet.
+        arn: with the qualifier, if one was given.
+    """
+
+    function: Function
+    qualifier: str
+    version: str
+    key: str
+    arn: str
+
+    @property
+    def configuration(self) -> Configuration:
+        """Of the version."""
+        return self.function.configuration(self.version)
+
+    @property
+    def weights(self) -> Mapping[str, float]:
+        """Of an alias: the part of the invocations that goes to other versions, by their numbers."""
+        alias = self.function.facts.aliases.get(self.qualifier)
+        return {} if alias is None else alias.weights
+
+
+class Registry:
+    """All functions. Belongs to the loop's thread.
+
+    Args:
+        host: whose folder and threads it uses.
+        home: account and region of the data folder.
+        fleet: runs them.
+        packages: their code.
+    """
+
+    def __init__(self, host: Host, home: Place, fleet: Fleet, packages: Packages) -> None:
+        self.home = home
+        self.packages = packages
+        self._host = host
+        self._fleet = fleet
+        self._folder = host.folder
+        self._functions: dict[Place, dict[str, Function]] = {}
+        self._hidden: dict[str, Function] = {}
+        self._kept: dict[_Key, Kept[Facts | None]] = {}  # of those that are being written
+        self._latest: dict[_Key, Function] = {}
+        self._pending: Counter[_Key] = Counter()
+        self._making: set[tuple[Place, str]] = set()
+        self._listeners: list[Listener] = []
+        self._sources = Sources(host)
+
+    def load(self) -> None:
+        """At the start: read all functions, publish them, and take in the decorated handlers.
+
+        What cannot be read, or has lost its code, is told to people, and harms no other.
+        """
+        for found in self._read(FUNCTIONS):
+            self._take_in(found)
+        settings = {each.name: each for each in self._read(HANDLERS)}
+        for name, declared in self._fleet.declared().items():
+            facts = settings.get(name) or _bare(name, self.home)
+            function = Function(facts, self.home, name, declared)
+            hidden = self._functions.get(self.home, {}).get(name)
+            if hidden is not None:
+                self._hidden[name] = hidden
+                self._host.notice(
+                    "warning",
+                    f"function {name} was created by the API, and is the handler at {function.line} now: the handler "
+                    "runs, and the other one is back when that has another name",
+                )
+            self._put(function)
+        for function in self.everywhere():
+            self._publish(function)
+        self.packages.clean()
+
+    def _take_in(self, found: Facts) -> None:
+        place = Place(found.account, found.region)
+        try:
+            for configuration in found.configurations:
+                for code in configuration.codes:
+                    if not self.packages.is_there(code):
+                        self.packages.restore(code)
+        except KflowError as error:
+            self._host.notice("error", f"function {found.name} cannot run, its code is lost: {error}")
+        self.packages.hold(_codes(found))
+        self._put(Function(found, place, names.key(place, self.home, found.name)))
+
+    def _read(self, folder: str) -> Iterable[Facts]:
+        root = os.path.join(self._folder.path, folder)
+        try:
+            paths = documents.listed(root, self._folder.files)
+        except OSError as error:
+            raise storage_error(error, f"list {root}") from error
+        found = []
+        for path in paths:
+            try:
+                found.append(documents.load(path, Facts, self._folder.files))
+            except KflowError as error:
+                self._host.notice("error", f"a function is not served: {error}")
+        return found
+
+    # ------------------------------------------------------------------ finding
+
+    def find(self, named: Named) -> Function:
+        """The function of a name, whatever the qualifier.
+
+        Raises:
+            ResourceNotFound: there is none.
+        """
+        try:
+            return self._functions[named.place][named.name]
+        except KeyError:
+            raise named.not_found() from None
+
+    def get(self, place: Place, name: str) -> Function | None:
+        """The same; None: there is none."""
+        return self._functions.get(place, {}).get(name)
+
+    def target(self, place: Place, text: str, qualifier: str | None = None) -> Target:
+        """What a caller wants to have run.
+
+        Args:
+            place: of the caller.
+            text: the function's name in any of its forms.
+            qualifier: given beside it.
+
+        Raises:
+            ResourceNotFound: there is no such function, version or alias.
+            InvalidParameterValue, ValidationFailed: it is named wrongly.
+        """
+        named = names.parse(text, place, qualifier)
+        function = self.find(named)
+        version = function.version(named.qualifier)
+        if version is None:
+            raise named.not_found()
+        key = names.qualified(function.key, "" if named.qualifier == LATEST else named.qualifier)
+        return Target(function, named.qualifier, version, key, named.arn)
+
+    def of(self, place: Place) -> list[Function]:
+        """Those of a place, by name."""
+        found = self._functions.get(place, {})
+        return [found[name] for name in sorted(found)]
+
+    def everywhere(self) -> Iterable[Function]:
+        """Those of all places."""
+        return [each for found in self._functions.values() for each in found.values()]
+
+    def when_described(self, then: Callable[[], object]) -> None:
+        """Call back when the sources of all decorated handlers were read: at once, but for the first time."""
+        self._sources.read([each for each in self.everywhere() if each.declared is not None], then)
+
+    def watch(self, listener: Listener) -> None:
+        """Call `listener` on the loop when a function was created, changed or deleted, after that is kept."""
+        self._listeners.append(listener)
+
+    # ------------------------------------------------------------------ changing
+
+    def reserve(self, place: Place, name: str) -> None:
+        """Nobody else may make a function of this name, until it is created or given up.
+
+        Raises:
+            ResourceConflict: there is one.
+        """
+        if self.get(place, name) is not None or (place, name) in self._making:
+            raise ResourceConflict(f"Function already exist: {name}")
+        self._making.add((place, name))
+
+    def give_up(self, place: Place, name: str) -> None:
+        """It is not made after all."""
+        self._making.discard((place, name))
+
+    def create(self, facts: Facts, done: Callable[[Function | KflowError], object]) -> None:
+        """Make a function whose name was reserved.
+
+        Args:
+            facts: of it; its code was added to the packages.
+            done: told when it is kept.
+        """
+        place = Place(facts.account, facts.region)
+        function = Function(facts, place, names.key(place, self.home, facts.name))
+        self.give_up(place, facts.name)
+        self._set(function, facts, lambda failure: done(failure or function))
+
+    def change(self, function: Function, done: Done, /, **changes: Any) -> None:
+        """Change what is kept of a function.
+
+        Args:
+            function: which.
+            done: told when that is kept, and whoever runs it knows.
+            changes: new values of `Facts`, by name.
+        """
+        self._set(function, msgspec.structs.replace(function.facts, **changes), done)
+
+    def delete(self, function: Function, done: Done) -> None:
+        """Delete a function with its versions and aliases; or what was set on a decorated handler."""
+        if function.declared is None:
+            self._set(function, None, done)
+        else:
+            self._set(function, _bare(function.name, function.place), done)
+
+    def clear(self, then: Callable[[], object]) -> None:
+        """Delete all that were created, and what was set on decorated handlers; calls back when that is kept."""
+        everything = [*self.everywhere(), *self._hidden.values()]
+        left = len(everything) + 1
+
+        def over(failure: KflowError | None) -> None:
+            nonlocal left
+            if failure is not None:
+                self._host.notice("error", f"a function is not deleted: {failure}")
+            left -= 1
+            if not left:
+                then()
+
+        for function in everything:
+            self.delete(function, over)
+        self._hidden.clear()
+        over(None)
+
+    # ------------------------------------------------------------------ inside
+
+    def _put(self, function: Function) -> None:
+        self._functions.setdefault(function.place, {})[function.name] = function
+
+    def _set(self, function: Function, facts: Facts | None, done: Done) -> None:
+        """Have other facts, None for none: in memory now, on the disk by a thread, with whoever runs it after that."""
+        key = _Key(function.place, function.name, function.declared is not None)
+        kept = self._kept.get(key)
+        if kept is None:
+            is_there = self._holds(function)
+            kept = self._kept[key] = Kept(
+                function.facts if is_there else None,
+                partial(self._write, key),
+                self._host,
+                lambda value: self._changed(self._latest[key], value),
+            )
+        self._latest[key] = function
+        self._pending[key] += 1
+        kept.set(facts, lambda failure: self._settled(key, function, failure, done))
+
+    def _holds(self, function: Function) -> bool:
+        return self.get(function.place, function.name) is function or self._hidden.get(function.name) is function
+
+    def _changed(self, function: Function, facts: Facts | None) -> None:
+        """In memory: also back to what it was, where the disk has refused."""
+        before = function.facts if self._holds(function) else None
+        if facts is not None:
+            self.packages.hold(_codes(facts))
+            function.facts = facts
+            if before is None:
+                self._put(function)
+        elif self.get(function.place, function.name) is function:
+            del self._functions[function.place][function.name]
+        function.is_gone = facts is None
+        if before is not None:
+            self.packages.drop(_codes(before), max((each.timeout_s for each in before.configurations), default=0))
+
+    def _settled(self, key: _Key, function: Function, failure: KflowError | None, done: Done) -> None:
+        self._pending[key] -= 1
+        if not self._pending[key]:
+            del self._pending[key], self._kept[key], self._latest[key]
+        if failure is None:
+            self._publish(function)
+            for listener in tuple(self._listeners):
+                listener(function)
+        done(failure)
+
+    def _publish(self, function: Function) -> None:
+        """Tell whoever runs it what is new, and nothing else: an environment ends when its function is told anew."""
+        wanted = {} if function.is_gone else published(function.facts, function.key, self.packages.folder)
+        for key in function.published.keys() - wanted.keys():
+            self._fleet.withdraw(key)
+        for key, each in wanted.items():
+            if function.published.get(key) != each:
+                self._fleet.publish(each)
+        function.published = wanted
+        most = None if function.is_gone else function.facts.reserved
+        if most != function.limit:
+            function.limit = most
+            self._fleet.limit(function.key, most)
+
+    def _write(self, key: _Key, facts: Facts | None) -> None:
+        """In a thread."""
+        folder = HANDLERS if key.is_declared else FUNCTIONS
+        if key.place != self.home:
+            folder = f"{folder}/{key.place.region}.{key.place.account}"
+        path = os.path.join(self._folder.path, folder, documents.file_name(key.name))
+        is_bare = key.is_declared and facts == _bare(key.name, key.place)
+        documents.keep(path, None if is_bare else facts, self._folder)
+
+
+class _Key(NamedTuple):
+    """What has a file of its own."""
+
+    place: Place
+    name: str
+    is_declared: bool
+
+
+def _bare(name: str, place: Place) -> Facts:
+    return Facts(name=name, account=place.account, region=place.region)
+
+
+def _codes(facts: Facts) -> list[Code]:
+    return [code for configuration in facts.configurations for code in configuration.codes]

@@ -1,0 +1,73 @@
+"""Sends what asynchronous invocations came to: to queues, topics and functions of this node, and into its buckets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+from kflow.aws.calls import Context, Place
+from kflow.broker.objects import About, Objects
+from kflow.errors import KflowError
+from kflow.lambda_ import destined
+from kflow.lambda_.control.host import Host
+from kflow.lambda_.destined import Delivery
+
+Told = Callable[[KflowError | None], object]
+
+
+class Calls(Protocol):
+    """Calls services of this process."""
+
+    def invoke(
+        self,
+        context: Context,
+        service: str,
+        operation: str,
+        parameters: Mapping[str, Any],
+        done: Callable[[Mapping[str, Any] | KflowError], object],
+        /,
+    ) -> object:
+        """See `kflow.aws.dispatch.Dispatcher.invoke`."""
+        ...
+
+
+class Deliveries:
+    """Belongs to the loop's thread.
+
+    Args:
+        host: folder and threads.
+        calls: services.
+    """
+
+    def __init__(self, host: Host, calls: Calls) -> None:
+        self._host = host
+        self._calls = calls
+        self._objects: Objects | None = None
+
+    def send(self, delivery: Delivery, told: Told) -> None:
+        """Send something; told None when whoever gets it keeps it."""
+        try:
+            where = destined.target(delivery.target)
+            if where.service == "s3":
+                self._put(where.name, delivery, told)
+                return
+            where, operation, parameters = destined.call(delivery)
+        except KflowError as error:
+            told(error)
+            return
+
+        def replied(reply: Mapping[str, Any] | KflowError) -> None:
+            told(reply if isinstance(reply, KflowError) else None)
+
+        context = Context(place=Place(where.account, where.region), request_id="")
+        self._calls.invoke(context, where.service, operation, parameters, replied)
+
+    def _put(self, bucket: str, delivery: Delivery, told: Told) -> None:
+        objects = self._objects
+        if objects is None:
+            objects = self._objects = Objects.of(self._host.folder)
+
+        def put() -> None:
+            objects.put(bucket, delivery.key, delivery.body.encode(), About(content_type="application/json"))
+
+        self._host.submit(put, told)

@@ -1,0 +1,92 @@
+"""What runs event source mappings on a node: those of streams by leases, those of queues by polling them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from kflow.aws.calls import Place
+from kflow.errors import KflowError
+from kflow.lambda_.control.feeds import Declared, Told
+from kflow.lambda_.control.mappingfacts import Mapping
+from kflow.lambda_.queue_mapping import QueueMapping, Queues
+from kflow.runtime.functions import TIMEOUT_S
+from kflow.runtime.mappings import StreamFeeds
+from kflow.runtime.node import Node
+
+
+class Feeds:
+    """A `kflow.lambda_.control.feeds.Feeds`. Belongs to the loop's thread.
+
+    Args:
+        node: what runs.
+        home: account and region of the data folder.
+        streams: runs the mappings of streams.
+        queues: runs those of queues; made when there is one.
+    """
+
+    def __init__(self, node: Node, home: Place, streams: StreamFeeds, queues: Callable[[], Queues]) -> None:
+        self.streams = streams
+        self._node = node
+        self._home = home
+        self._queues = queues
+
+    def check(self, mapping: Mapping, told: Told) -> None:
+        """Whether its source is there and may be read by it."""
+        if mapping.is_queue:
+            plan = self._node.functions.get(mapping.key(self._home))
+            self._queues().check(self._queue(mapping), TIMEOUT_S if plan is None else plan.timeout_s, told)
+        else:
+            told(self.streams.check(mapping))
+
+    def create(self, mapping: Mapping, told: Told) -> None:
+        """Begin at its starting position."""
+        if mapping.is_queue:
+            self.resume(mapping)
+            told(None)
+        else:
+            self.streams.create(mapping, told)
+
+    def resume(self, mapping: Mapping) -> None:
+        """At the start: poll a queue again. Streams are read already."""
+        if mapping.is_queue and mapping.enabled:
+            self._queues().start(self._queue(mapping))
+
+    def change(self, before: Mapping, after: Mapping, told: Told) -> None:
+        """Go on as it is to be."""
+        if not after.is_queue:
+            self.streams.change(before, after, told)
+            return
+
+        def stopped() -> None:
+            self.resume(after)
+            told(None)
+
+        self._queues().stop(before.uuid, stopped)
+
+    def remove(self, mapping: Mapping, told: Told) -> None:
+        """End it, and forget where it stood."""
+        if mapping.is_queue:
+            self._queues().stop(mapping.uuid, lambda: told(None))
+        else:
+            self.streams.remove(mapping, told)
+
+    def results(self, mappings: Sequence[Mapping], told: Callable[[list[str] | KflowError], object]) -> None:
+        """What became of the last batch of each."""
+        self.streams.results(mappings, told)
+
+    def declared(self) -> Sequence[Declared]:
+        """The triggers of all decorated handlers."""
+        return self.streams.declared()
+
+    def switch(self, function: str, index: int, *, enabled: bool, told: Told) -> None:
+        """Have a decorated handler's trigger run or not."""
+        self.streams.switch(function, index, enabled=enabled, told=told)
+
+    def _queue(self, mapping: Mapping) -> QueueMapping:
+        return QueueMapping(
+            uuid=mapping.uuid,
+            key=mapping.key(self._home),
+            function_arn=mapping.function_arn,
+            queue_arn=mapping.source,
+            options=mapping.queue_options,
+        )

@@ -1,0 +1,1 @@
+"""AWS Lambda: a method for each operation, a module for each kind of them."""

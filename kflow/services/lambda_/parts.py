@@ -1,0 +1,162 @@
+"""What all modules of the service share."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from kflow.aws.calls import LATER, Answer, Call, Context, Output, Place
+from kflow.errors import KflowError
+from kflow.lambda_.asynchronous import Accepts
+from kflow.lambda_.control import names
+from kflow.lambda_.control.feeds import Feeds
+from kflow.lambda_.control.host import Host
+from kflow.lambda_.control.layers import Layers
+from kflow.lambda_.control.mappings import Mappings
+from kflow.lambda_.control.names import Named
+from kflow.lambda_.control.registry import Function, Registry
+from kflow.lambda_.errors import InvalidParameterValue
+from kflow.lambda_.fleet import Fleet
+
+T = TypeVar("T")
+
+Reply = Callable[[Mapping[str, Any] | KflowError], object]
+Invoke = Callable[[Context, str, str, Mapping[str, Any], Reply], object]
+"""Call an operation of a service of this process."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """Made once by whoever hosts the service.
+
+    Attributes:
+        host: the node.
+        home: account and region of its data folder.
+        fleet: runs functions.
+        functions: all functions of all places.
+        layers: all layers.
+        events: takes asynchronous invocations in.
+        mappings: all event source mappings.
+        feeds: runs these.
+        invoke: calls another service.
+        url: where the endpoint is, for callers that did not come through it.
+    """
+
+    host: Host
+    home: Place
+    fleet: Fleet
+    functions: Registry
+    layers: Layers
+    events: Accepts
+    mappings: Mappings
+    feeds: Feeds
+    invoke: Invoke
+    url: Callable[[], str]
+
+
+class Base:
+    """Operations of one module; `Lambda` inherits all of them. Each `__init__` calls the next by `super()`."""
+
+    def __init__(self, parts: Parts) -> None:
+        self.parts = parts
+        self.host = parts.host
+        self.fleet = parts.fleet
+        self.functions = parts.functions
+        self.layers = parts.layers
+        self.mappings = parts.mappings
+        self.feeds = parts.feeds
+
+    def named(self, call: Call, text: str, qualifier: str | None = None) -> tuple[Function, Named]:
+        """The function that a caller names, and how; whether it has the qualifier is not checked.
+
+        Raises:
+            ResourceNotFound: there is none.
+        """
+        named = names.parse(text, call.context.place, qualifier)
+        return self.functions.find(named), named
+
+    def unqualified(self, call: Call, text: str, refusal: str = names.UNQUALIFIED) -> Function:
+        """The function that a caller names, who may not name a version or an alias.
+
+        Raises:
+            ResourceNotFound: there is none.
+            InvalidParameterValue: with a qualifier.
+        """
+        return self.functions.find(names.parse_unqualified(text, call.context.place, refusal))
+
+    def change(self, call: Call, function: Function, output: Callable[[], Output], /, **changes: Any) -> Answer:
+        """Keep a change, and answer then."""
+
+        def told(failure: KflowError | None) -> None:
+            if failure is None:
+                call.answer(output())
+            else:
+                call.refuse(failure)
+
+        self.functions.change(function, told, **changes)
+        return LATER
+
+    def described(self, call: Call, output: Callable[[], Output]) -> Answer:
+        """Answer when the sources of decorated handlers were read; they are but once."""
+        is_now = True
+        found: list[Output] = []
+
+        def then() -> None:
+            if is_now:
+                found.append(output())
+            else:
+                answering(call, output)
+
+        self.functions.when_described(then)
+        is_now = False
+        return found[0] if found else LATER
+
+    def base_url(self, call: Call) -> str:
+        """Of the endpoint, as this caller reaches it."""
+        return call.context.base_url or self.parts.url()
+
+    def location(self, call: Call, digest: str) -> str:
+        """Where a zip can be fetched."""
+        return f"{self.base_url(call)}/_kflow/lambda/code/{digest}.zip"
+
+
+def answering(call: Call, output: Callable[[], Output]) -> None:
+    """Answer a call that was answered `LATER`, or refuse it."""
+    try:
+        found = output()
+    except KflowError as error:
+        call.refuse(error)
+    else:
+        call.answer(found)
+
+
+def page(found: Sequence[T], name: Callable[[T], str], marker: str | None, most: int) -> tuple[list[T], str | None]:
+    """One page of what is in order, and the marker of the next.
+
+    Args:
+        found: all of it, ascending by name.
+        name: of one.
+        marker: of the caller.
+        most: how many.
+
+    Raises:
+        InvalidParameterValue: the marker is none of ours.
+    """
+    after = "" if marker is None else _read(marker)
+    left = [each for each in found if name(each) > after] if after else list(found)
+    shown = left[:most]
+    return shown, _mark(name(shown[-1])) if len(left) > len(shown) else None
+
+
+def _mark(name: str) -> str:
+    return base64.urlsafe_b64encode(name.encode()).decode()
+
+
+def _read(marker: str) -> str:
+    try:
+        return base64.b64decode(marker, b"-_", validate=True).decode()
+    except (binascii.Error, UnicodeError, ValueError):
+        raise InvalidParameterValue("The Marker is not one that a page of this operation ended with.") from None
