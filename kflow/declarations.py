@@ -148,6 +148,7 @@ class Package(msgspec.Struct, frozen=True, kw_only=True):
         region: for example `us-east-1`.
         log_format: `Text` or `JSON`.
         log_level: of the application; empty: the runtime's own choice.
+        role: ARN of its execution role; empty: one of its own name.
     """
 
     function: str
@@ -160,6 +161,7 @@ class Package(msgspec.Struct, frozen=True, kw_only=True):
     region: str = ""
     log_format: str = "Text"
     log_level: str = ""
+    role: str = ""
 
 
 class Handler(msgspec.Struct, frozen=True, kw_only=True):

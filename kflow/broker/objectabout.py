@@ -79,6 +79,10 @@ class Sidecar(msgspec.Struct, frozen=True):
         return next((each for each in self.versions if each.of.md5 == found), None)
 
 
+# Made once, here: msgspec ends the process where two threads use a type for the first time at the same time.
+_decode = msgspec.json.Decoder(Sidecar).decode
+
+
 def read(path: str, files: Files) -> Sidecar | None:
     """What is kept at a path; None: nothing. A damaged one is logged: then the content alone is known.
 
@@ -92,7 +96,7 @@ def read(path: str, files: Files) -> Sidecar | None:
     if sound is None:
         log.warning("description of an object is damaged, its content type and metadata are lost file=%s", path)
         return None
-    return msgspec.json.decode(sound, type=Sidecar)
+    return _decode(sound)
 
 
 def write(path: str, sidecar: Sidecar, files: Files, *, sync: bool) -> None:

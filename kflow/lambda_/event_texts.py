@@ -24,7 +24,7 @@ class EventTextShape:
 
     __slots__ = ("_rest", "_zero", "shard_id", "source_arn")
 
-    is_shared = True
+    is_shared = False  # what lanes share are `Record`s, which know their data
 
     def __init__(self, created_s: int, shard: int, *, arn: str, region: str, role: str) -> None:
         """Make it.

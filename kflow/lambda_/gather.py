@@ -51,7 +51,7 @@ class _Chunk:
         self.part = part
         self.at = at
         self.bound = bound(part)
-        self.built: list[Any] | None = part.built if isinstance(part, Picked) else None
+        self.built: Sequence[Any] | None = part.built if isinstance(part, Picked) else None
         self.built_from = 0
 
 
@@ -202,7 +202,7 @@ class Gatherer:
         """The next `count` held records, built; with none, a piece that lies before the first one."""
         if not count:
             return Piece([], (), 0, self.edge)
-        records: list[Any] = []
+        records: Sequence[Any] = []
         spans: list[Span] = []
         chunks = self._chunks
         left = count
@@ -218,7 +218,7 @@ class Gatherer:
                 chunk.built_from = at
             begin = at - chunk.built_from
             some = built if taken == len(built) else built[begin : begin + taken]
-            records = records + some if records else some
+            records = [*records, *some] if records else some
             spans.append(Span(part, at, taken))
             left -= taken
             if at + taken == part.count:

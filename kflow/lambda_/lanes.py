@@ -126,7 +126,7 @@ class _Remembered(Block):
         if not self._built:
             whole = shape.build(self, 0, self.count)
             order = list(chain.from_iterable(self._parts))
-            self._built = list(itemgetter(*order)(whole)) if self.count > 1 else whole
+            self._built = list(itemgetter(*order)(whole) if self.count > 1 else whole)
         records = self._built[begin:end]
         self._took(lane)
         return self._parts[lane], records

@@ -8,6 +8,7 @@ The call that ends a tumbling window is a piece without records.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -36,7 +37,7 @@ class Piece(msgspec.Struct, frozen=True):
         at: where it lies, and the counter there, if it has no records.
     """
 
-    records: list[Any]
+    records: Sequence[Any]
     spans: tuple[Span, ...]
     count: int
     at: tuple[Position, int] = (Position(0, 0), 0)

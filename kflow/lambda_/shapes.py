@@ -51,7 +51,7 @@ class Shape(Protocol):
         """The mapping's event source ARN, where the form shows it; else empty."""
         ...
 
-    def build(self, block: Columns, start: int, stop: int) -> list[Any]:
+    def build(self, block: Columns, start: int, stop: int) -> Sequence[Any]:
         """The records `start` to `stop` (exclusive) of a block."""
         ...
 

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
+from msgspec import structs
+
+from kflow import arn
 from kflow.aws.calls import Place
+from kflow.declarations import QueueTrigger
 from kflow.errors import KflowError
 from kflow.lambda_.control.feeds import Declared, Told
 from kflow.lambda_.control.mappingfacts import Mapping
+from kflow.lambda_.destinations import declared_mapping
 from kflow.lambda_.queue_mapping import QueueMapping, Queues
 from kflow.runtime.functions import TIMEOUT_S
 from kflow.runtime.mappings import StreamFeeds
@@ -76,11 +82,33 @@ class Feeds:
 
     def declared(self) -> Sequence[Declared]:
         """The triggers of all decorated handlers."""
-        return self.streams.declared()
+        own = self._node.resumed.queues.items()
+        return [*self.streams.declared(), *(self._declared_queue(*each, enabled=enabled) for each, enabled in own)]
 
     def switch(self, function: str, index: int, *, enabled: bool, told: Told) -> None:
         """Have a decorated handler's trigger run or not."""
-        self.streams.switch(function, index, enabled=enabled, told=told)
+        if index >= 0:
+            self.streams.switch(function, index, enabled=enabled, told=told)
+            return
+        plan = self._node.functions[function]
+        queues = list(plan.handler.queues)
+        trigger = queues[-1 - index]
+        if trigger.enabled == enabled:
+            told(None)
+            return
+        queues[-1 - index] = structs.replace(trigger, enabled=enabled)
+        self._node.functions[function] = replace(plan, handler=structs.replace(plan.handler, queues=tuple(queues)))
+        mapping = declared_queue(self._home, function, trigger)
+        if enabled:
+            self._queues().start(mapping)
+            told(None)
+        else:
+            self._queues().stop(mapping.uuid, lambda: told(None))
+
+    def _declared_queue(self, function: str, index: int, *, enabled: bool) -> Declared:
+        trigger = self._node.functions[function].handler.queues[index]
+        source = arn.queue_arn(self._home.region, self._home.account, arn.queue_name(trigger.queue))
+        return Declared(function, -1 - index, trigger, source, enabled)
 
     def _queue(self, mapping: Mapping) -> QueueMapping:
         return QueueMapping(
@@ -90,3 +118,15 @@ class Feeds:
             queue_arn=mapping.source,
             options=mapping.queue_options,
         )
+
+
+def declared_queue(home: Place, function: str, trigger: QueueTrigger) -> QueueMapping:
+    """The mapping of a decorator. A queue that is named by an ARN is the local one of that name, as a stream is."""
+    queue = arn.queue_arn(home.region, home.account, arn.queue_name(trigger.queue))
+    return QueueMapping(
+        uuid=declared_mapping(home.account, home.region, function, queue),
+        key=function,
+        function_arn=arn.function_arn(home.region, home.account, function),
+        queue_arn=queue,
+        options=trigger.options,
+    )

@@ -144,6 +144,7 @@ class Node:
         if self.table.stopping or kill:
             self.supervisor.kill_all()
         self.table.stopping = True
+        self.supervisor.stop_starting()
         self._forget_jobs(None, "the runtime stops: invoke it again")
         self.dispatch()
         self._finish_if_done()

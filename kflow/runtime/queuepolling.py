@@ -10,7 +10,6 @@ import functools
 import logging
 import os
 import time
-import uuid
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
@@ -488,11 +487,6 @@ class Poller:
             self._step()
 
         queue.desk.ask(asking.GiveBack(deliveries), settled)
-
-
-def declared_uuid(account: str, region: str, function: str, queue: str) -> str:
-    """The UUID of the mapping of a decorated handler: the same at every start."""
-    return str(uuid.uuid5(uuid.NAMESPACE_URL, f"kflow:sqs:{account}:{region}:{function}:{queue}"))
 
 
 def _compiled(options: QueueOptions) -> MessageFilters | None:

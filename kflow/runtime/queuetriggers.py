@@ -2,36 +2,28 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Final
 
 from msgspec import structs
 
-from kflow import arn
 from kflow.aws.calls import Place
-from kflow.declarations import Handler, QueueTrigger
+from kflow.declarations import QueueTrigger
 from kflow.errors import KflowError
 from kflow.lambda_.queue_mapping import QueueMapping
 from kflow.runtime.feed import HandlerInfo
+from kflow.runtime.feeds import declared_queue
 from kflow.runtime.functions import FunctionPlan
 from kflow.runtime.queueinfo import describe
-from kflow.runtime.queuepolling import QueuePolling, declared_uuid
+from kflow.runtime.queuepolling import QueuePolling
 from kflow.sqs import limits
 from kflow.sqs.facts import Facts
 
+_AT_ONCE: Final = 16
+"""So many queues are made at once."""
+
 Ready = Callable[[list[HandlerInfo]], object]
-
-
-def mapping_of(home: Place, handler: Handler, trigger: QueueTrigger) -> QueueMapping:
-    """The mapping of a decorator. A queue that is named by an ARN is the local one of that name, as a stream is."""
-    queue = arn.queue_name(trigger.queue)
-    return QueueMapping(
-        uuid=declared_uuid(home.account, home.region, handler.name, queue),
-        key=handler.name,
-        function_arn=arn.function_arn(home.region, home.account, handler.name),
-        queue_arn=arn.queue_arn(home.region, home.account, queue),
-        options=trigger.options,
-    )
 
 
 def start(polling: QueuePolling, home: Place, plans: Iterable[FunctionPlan], ready: Ready) -> None:
@@ -43,54 +35,54 @@ def start(polling: QueuePolling, home: Place, plans: Iterable[FunctionPlan], rea
         plans: all functions.
         ready: told, on the loop, what people are told of each mapping, when all queues are there.
     """
-    left = deque((plan, trigger) for plan in plans for trigger in plan.handler.queues)
-    infos: list[HandlerInfo] = []
+    found = [(plan, trigger) for plan in plans for trigger in plan.handler.queues]
+    infos: dict[int, HandlerInfo] = {}
     fresh: set[str] = set()
+    places = iter(range(len(found)))
 
     def loaded(failure: KflowError | None) -> None:
         if failure is not None:
             polling.host.notice("error", f"no queue is polled: {failure}")
-            ready(infos)
+            ready([])
+            return
+        for _ in range(min(_AT_ONCE, len(found))):
+            begin()
+
+    def begin() -> None:
+        place = next(places, None)
+        if place is None:
+            return
+        plan, trigger = found[place]
+        mapping = declared_queue(home, plan.handler.name, trigger)
+        told = partial(over, place, mapping)
+        if polling.sqs.directory.by_arn(mapping.queue_arn) is None:
+            fresh.add(mapping.queue)
+            made = partial(_made, plan=plan, trigger=trigger)
+            polling.sqs.directory.create(home, mapping.queue, made, told)
         else:
-            step()
+            polling.host.call_later(0, lambda: told(None))
 
-    def step() -> None:
-        if not left:
-            ready(infos)
-            return
-        plan, trigger = left.popleft()
-        mapping = mapping_of(home, plan.handler, trigger)
-        queue = polling.sqs.directory.by_arn(mapping.queue_arn)
-        if queue is not None:
-            told(plan, trigger, mapping, None)
-            return
-        fresh.add(mapping.queue)
-        polling.sqs.directory.create(
-            home,
-            mapping.queue,
-            lambda facts: _made(facts, plan, trigger),
-            lambda failure: told(plan, trigger, mapping, failure),
-        )
-
-    def told(plan: FunctionPlan, trigger: QueueTrigger, mapping: QueueMapping, failure: KflowError | None) -> None:
+    def over(place: int, mapping: QueueMapping, failure: KflowError | None) -> None:
+        plan, trigger = found[place]
         if failure is not None:
             polling.host.notice("error", f"the queue {mapping.queue} cannot be made: {failure}")
         else:
             _warn(polling, plan, mapping)
             if trigger.enabled:
                 polling.start(mapping)
-        infos.append(
-            HandlerInfo(
-                name=plan.handler.name,
-                place=plan.handler.place,
-                stream=mapping.queue,
-                shards=0,
-                created=mapping.queue in fresh and failure is None,
-                options=describe(trigger),
-                source="queue",
-            )
+        infos[place] = HandlerInfo(
+            name=plan.handler.name,
+            place=plan.handler.place,
+            stream=mapping.queue,
+            shards=0,
+            created=mapping.queue in fresh and failure is None,
+            options=describe(trigger),
+            source="queue",
         )
-        step()
+        if len(infos) == len(found):
+            ready([infos[place] for place in range(len(found))])
+        else:
+            begin()
 
     polling.sqs.directory.when_loaded(loaded)
 

@@ -49,12 +49,14 @@ class Resumed:
         readings: mappings that go on.
         waiting: those whose stream is not there, or whose position cannot be read.
         declared: triggers of decorated handlers, by function and index: whether the decorator has them enabled.
+        queues: the same of their queues.
         troubles: what people are told.
     """
 
     readings: list[Reading] = field(default_factory=list)
     waiting: list[Mapping] = field(default_factory=list)
     declared: dict[tuple[str, int], bool] = field(default_factory=dict)
+    queues: dict[tuple[str, int], bool] = field(default_factory=dict)
     troubles: list[str] = field(default_factory=list)
 
 
@@ -86,7 +88,14 @@ def as_switched(
         enabled = mappingfacts.is_on(switches, uuid, declared=trigger.enabled)
         if enabled != trigger.enabled:
             triggers[index] = msgspec.structs.replace(trigger, enabled=enabled)
-    return msgspec.structs.replace(handler, triggers=tuple(triggers))
+    queues = list(handler.queues)
+    for index, queue in enumerate(queues):
+        source = arn.queue_arn(home.region, home.account, arn.queue_name(queue.queue))
+        uuid = declared_mapping(home.account, home.region, handler.name, source)
+        resumed.queues[handler.name, index] = queue.enabled
+        enabled = mappingfacts.is_on(switches, uuid, declared=queue.enabled)
+        queues[index] = msgspec.structs.replace(queue, enabled=enabled)
+    return msgspec.structs.replace(handler, triggers=tuple(triggers), queues=tuple(queues))
 
 
 def resume(

@@ -113,6 +113,7 @@ class Supervisor:
         self._by_pid: dict[int, WorkerHandle] = {}
         self._spawner: ZygoteSpawner | DirectSpawner | None = None
         self._memory_timer: Timer | None = None
+        self._is_given_up = False
 
     # ------------------------------------------------------------------ what the node asks for
 
@@ -175,6 +176,12 @@ class Supervisor:
         """End all at once: interruptions, no attempts."""
         for handle in self.handles.values():
             handle.kill("stop")
+
+    def stop_starting(self) -> None:
+        """Do not wait for what workers are forked from where it is not ready yet: none of them has run anything."""
+        if isinstance(self._spawner, ZygoteSpawner) and not self._spawner.is_ready:
+            self._is_given_up = True
+            self._spawner.kill()
 
     def next_deadline(self) -> float | None:
         """The earliest moment at which a worker is overdue."""
@@ -258,7 +265,7 @@ class Supervisor:
         """Its workers die with it, by the kernel; nobody reports their status, so none of it counts as an attempt."""
         if zygote.is_ready:
             log.warning("the zygote is gone")
-        else:
+        elif not self._is_given_up:
             self._reports.no_zygote()
         self._loop.remove(zygote.socket.fileno())
         zygote.close()

@@ -85,7 +85,7 @@ def lines(place: Project) -> list[dict[str, Any]]:
 
 
 def ready(place: Project) -> dict[str, Any]:
-    return next(line for line in lines(place) if line["event"] == "ready")
+    return [line for line in lines(place) if line["event"] == "ready"][-1]
 
 
 def url(sqs: Any, name: str) -> str:
@@ -289,3 +289,33 @@ def test_a_mapping_that_the_api_made_polls_until_it_is_deleted(shop):
     sqs.send_message(QueueUrl=made, MessageBody="b")
     assert sqs.receive_message(QueueUrl=made, WaitTimeSeconds=20)["Messages"][0]["Body"] == "b"
     assert not shop.seen(bodies=["b"])
+
+
+def test_a_decorators_mapping_is_shown_and_switched_by_the_api_and_stays_so(shop):
+    shop.handler(
+        """
+        from kflow import on_queue
+        @on_queue("jobs", batch_size=7)
+        def work(event, context):
+            note(bodies=[each["body"] for each in event["Records"]])
+        """
+    )
+    process = shop.start("--json")
+    functions = client(shop, "lambda")
+    (mapping,) = functions.list_event_source_mappings(FunctionName="work")["EventSourceMappings"]
+    assert (mapping["State"], mapping["BatchSize"]) == ("Enabled", 7)
+    assert mapping["EventSourceArn"] == "arn:aws:sqs:us-east-1:123456789012:jobs"
+    assert "StartingPosition" not in mapping
+    functions.update_event_source_mapping(UUID=mapping["UUID"], Enabled=False)
+    shop.wait_for(lambda: functions.get_event_source_mapping(UUID=mapping["UUID"])["State"] == "Disabled")
+    sqs = client(shop, "sqs")
+    sqs.send_message(QueueUrl=url(sqs, "jobs"), MessageBody="a")
+    shop.stop(process)
+    shop.start("--json")
+    functions, sqs = client(shop, "lambda"), client(shop, "sqs")
+    assert functions.get_event_source_mapping(UUID=mapping["UUID"])["State"] == "Disabled"
+    assert counts(sqs, "jobs") == (1, 0)
+    functions.update_event_source_mapping(UUID=mapping["UUID"], Enabled=True)
+    shop.wait_for(lambda: shop.seen(bodies=["a"]))
+    with pytest.raises(functions.exceptions.InvalidParameterValueException, match="declared at"):
+        functions.update_event_source_mapping(UUID=mapping["UUID"], BatchSize=5)

@@ -40,6 +40,12 @@ def given_up(shop: Project) -> list[str]:
     return [str(record.sequence_number) for entry in entries for record in entry.records]
 
 
+def is_running(shop: Project) -> bool:
+    code = shop.processes[-1].poll()
+    assert code is None, f"the runtime ended with {code}"
+    return True
+
+
 def unsent(shop: Project) -> int:
     folder = DataFolder.open(shop.data_dir)
     return len(ParkedStore(folder.path, folder.files, folder.fsync).unsent())
@@ -75,11 +81,12 @@ def test_kill_9_of_the_node_loses_no_document(shop: Project) -> None:
     )
     for kill in range(1, KILLS + 1):
         process = shop.start()
-        shop.wait_for(lambda kill=kill: len(given_up(shop)) >= 2 * RECORDS * kill // (KILLS + 1), "some to be parked")
+        enough = 2 * RECORDS * kill // (KILLS + 1)
+        shop.wait_for(lambda enough=enough: is_running(shop) and len(given_up(shop)) >= enough, "some to be parked")
         os.kill(process.pid, signal.SIGKILL)
         process.wait(30)
     shop.start()
-    shop.wait_for(lambda: len(given_up(shop)) == 2 * RECORDS and not unsent(shop), "all to be sent")
+    shop.wait_for(lambda: is_running(shop) and len(given_up(shop)) == 2 * RECORDS and not unsent(shop), "all")
 
     wanted = set(given_up(shop))
     assert len(wanted) == RECORDS
@@ -103,5 +110,5 @@ def test_kill_9_of_workers_loses_no_document(shop: Project) -> None:
         """,
     )
     shop.start()
-    shop.wait_for(lambda: len(given_up(shop)) == RECORDS and not unsent(shop), "all to be sent")
+    shop.wait_for(lambda: is_running(shop) and len(given_up(shop)) == RECORDS and not unsent(shop), "all to be sent")
     assert set(received(shop)) == set(given_up(shop))

@@ -183,8 +183,8 @@ def seen(url: str) -> dict[str, Any] | None:
 def everything(client: Client) -> dict[str, Any] | None:
     found: dict[str, Any] = {"queues": []}
     for each in client("ListStreams")[1]["StreamSummaries"]:
-        described = client("DescribeStream", StreamName=each["StreamName"])[1]["StreamDescription"]
-        if described["StreamStatus"] != "ACTIVE":
+        described = client("DescribeStream", StreamName=each["StreamName"])[1].get("StreamDescription")
+        if described is None or described["StreamStatus"] != "ACTIVE":  # None: it went away since it was listed
             return None
         consumers = client("ListStreamConsumers", StreamARN=each["StreamARN"])[1]["Consumers"]
         if any(consumer["ConsumerStatus"] != "ACTIVE" for consumer in consumers):

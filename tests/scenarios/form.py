@@ -19,6 +19,7 @@
     timeout      of the function, seconds (30)
     until        seconds at which the (first) run ends; else when nothing is left to do, open tumbling windows apart
     engine_only  why the scenario is not for a real runtime
+    no_api       why it cannot be had by clients alone (`tests.scenarios.api`)
 
 What is expected:
     invocations  records of each, in order: "1-3 5", with "x4" at the end for four in a row; for tumbling windows a
@@ -107,6 +108,7 @@ class Scenario:
     timeout: int = 30
     until_ms: int | None = None
     engine_only: str = ""
+    no_api: str = ""
     invocations: tuple[Seen, ...] | None = None
     lanes: Mapping[str, tuple[Seen, ...]] | None = None
     attempts: tuple[int, ...] | None = None
@@ -265,6 +267,7 @@ def _scenario(table: Mapping[str, Any]) -> Scenario:
         timeout=table.pop("timeout", 30),
         until_ms=None if until is None else round(until * 1000),
         engine_only=table.pop("engine_only", ""),
+        no_api=table.pop("no_api", ""),
         invocations=None if invocations is None else tuple(_seen(invocations, windows=windows)),
         lanes=None if lanes is None else {key: tuple(_seen(each, windows=windows)) for key, each in lanes.items()},
         attempts=_each(table, "attempts", int),
@@ -279,7 +282,7 @@ def _scenario(table: Mapping[str, Any]) -> Scenario:
 
 _KEYS = {
     "name", "source", "options", "put", "then", "forget", "forget_then", "closes", "start", "handler", "timeout",
-    "until", "engine_only", "invocations", "lanes", "attempts", "results", "waits", "documents", "settled",
+    "until", "engine_only", "no_api", "invocations", "lanes", "attempts", "results", "waits", "documents", "settled",
     "succeeded", "dropped", "lost", "blocked",
 }  # fmt: skip
 

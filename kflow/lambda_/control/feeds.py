@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from kflow.declarations import StreamTrigger
+from kflow.declarations import QueueTrigger, StreamTrigger
 from kflow.errors import KflowError
 from kflow.lambda_.control.mappingfacts import Mapping
 
@@ -20,7 +20,7 @@ class Declared:
 
     Attributes:
         function: the handler's name.
-        index: of the trigger.
+        index: of the trigger; of a queue's -1, -2 and so on.
         trigger: as its decorator has it, but for `enabled`, which says how it is now.
         source: ARN that its events name.
         enabled: as its decorator has it.
@@ -28,7 +28,7 @@ class Declared:
 
     function: str
     index: int
-    trigger: StreamTrigger
+    trigger: StreamTrigger | QueueTrigger
     source: str
     enabled: bool
 
@@ -64,7 +64,7 @@ class Feeds(Protocol):
         ...
 
     def declared(self) -> Sequence[Declared]:
-        """The triggers of all decorated handlers, those of queues left out."""
+        """The triggers of all decorated handlers."""
         ...
 
     def switch(self, function: str, index: int, *, enabled: bool, told: Told) -> None:

@@ -144,6 +144,8 @@ class Layers:
             except KflowError as error:
                 self._host.notice("error", f"a layer is not served: {error}")
                 continue
+            if os.path.dirname(path) == root:  # of home, whatever that is called now
+                facts = msgspec.structs.replace(facts, account=self._home.account, region=self._home.region)
             self.packages.hold(each.code for each in facts.versions.values())
             self._put(facts)
 

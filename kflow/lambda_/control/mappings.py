@@ -24,6 +24,7 @@ from msgspec.structs import replace
 from kflow import arn
 from kflow.aws.calls import Place
 from kflow.broker import kept
+from kflow.declarations import MappingOptions, QueueOptions, QueueTrigger, StreamTrigger
 from kflow.errors import KflowError
 from kflow.lambda_.control import mappingfacts
 from kflow.lambda_.control.feeds import Declared, Feeds
@@ -331,6 +332,7 @@ class Mappings:
     def _of_declared(self, declared: Declared) -> Entry:
         trigger = declared.trigger
         mapping = Mapping(
+            # a queue by its ARN: a stream may have its name
             uuid=declared_mapping(
                 self._home.account, self._home.region, declared.function, arn.stream_name(declared.source)
             ),
@@ -338,7 +340,8 @@ class Mappings:
             region=self._home.region,
             function=declared.function,
             source=declared.source,
-            options=trigger.options,
+            options=trigger.options if isinstance(trigger, StreamTrigger) else MappingOptions(),
+            queue_options=trigger.options if isinstance(trigger, QueueTrigger) else QueueOptions(),
             enabled=trigger.enabled,
             line=f"{trigger.file}:{trigger.line}",
             modified_ms=self._host.now_ms(),

@@ -41,6 +41,7 @@ def _of(facts: Facts, configuration: Configuration, key: str, folder: Callable[[
         region=facts.region,
         log_format=configuration.log_format,
         log_level=configuration.log_level,
+        role=configuration.role,
     )
     environment = configuration.environment or {}
     handler = Handler(

@@ -241,9 +241,13 @@ class Registry:
         found = []
         for path in paths:
             try:
-                found.append(documents.load(path, Facts, self._folder.files))
+                facts = documents.load(path, Facts, self._folder.files)
             except KflowError as error:
                 self._host.notice("error", f"a function is not served: {error}")
+                continue
+            if os.path.dirname(path) == root:  # of home, whatever that is called now
+                facts = msgspec.structs.replace(facts, account=self.home.account, region=self.home.region)
+            found.append(facts)
         return found
 
     # ------------------------------------------------------------------ finding

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from kflow.broker.objects import Objects
 from kflow.errors import AwsError
+from kflow.lambda_.control.encoded import Encoded
 from kflow.lambda_.control.unzip import UNPACKED_BYTES, EmptyZip, TooLargeUnpacked
 from kflow.lambda_.errors import InvalidParameterValue, RequestTooLarge
 
@@ -42,11 +43,15 @@ def source(given: Any, operation: str, objects: Callable[[], Objects]) -> Read:
     if content is not None:
         if bucket or key:
             raise InvalidParameterValue("Please do not provide other FunctionCode parameters when providing a ZipFile.")
-        if not content:
+        if isinstance(content, Encoded):
+            read, size = content.decoded, content.size
+        else:
+            read, size = (lambda: bytes(content)), len(content)
+        if not size:
             raise EmptyZip
-        if len(content) > ZIP_BYTES:
+        if size > ZIP_BYTES + 2:  # as it is known before it is decoded
             raise RequestTooLarge(f"Request must be smaller than {REQUEST_BYTES} bytes for the {operation} operation")
-        return lambda: bytes(content)
+        return read
     if not bucket or not key:
         raise InvalidParameterValue("Please provide a source for function code.")
     if given.S3ObjectVersion not in {None, "null"}:

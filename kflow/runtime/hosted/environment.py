@@ -78,7 +78,7 @@ class HostedEnvironment:
         region, account = package.region or spec.region, package.account or spec.account
         qualifier = spec.handler.name.partition(":")[2]
         self._arn = arn.function_arn(region, account, package.function) + (f":{qualifier}" if qualifier else "")
-        self._role = arn.role_arn(account, package.function)
+        self._role = package.role or arn.role_arn(account, package.function)
         self._region, self._account = region, account
         self._temporary = data_dir / "run" / "tmp" / str(spec.worker)
         self._log = HostedLog(spec, package, data_dir)

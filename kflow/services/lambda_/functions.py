@@ -17,7 +17,7 @@ from kflow.lambda_.control.facts import LATEST, Code, Configuration, Facts
 from kflow.lambda_.control.registry import Function
 from kflow.lambda_.control.sources import source
 from kflow.lambda_.errors import InvalidParameterValue
-from kflow.services.lambda_.parts import Base, page
+from kflow.services.lambda_.parts import Base, page, read_marker
 
 PAGE: Final = 50
 """Functions or versions on a page. Source: documented: ListFunctions."""
@@ -124,17 +124,19 @@ class Functions(Base):
         most = min(given.MaxItems or PAGE, PAGE)
 
         def output() -> dict[str, Any]:
-            functions = self.functions.of(place)
-            if given.FunctionVersion == "ALL":
-                rows = [(each, found) for each in functions for found in each.configurations]
-            else:
-                rows = [(each, each.latest) for each in functions]
+            is_all = given.FunctionVersion == "ALL"
+            first = read_marker(given.Marker).partition("\0")[0]
+            rows = (
+                (each, found)
+                for each in self.functions.of(place)
+                if each.name >= first
+                for found in (each.configurations if is_all else (each.latest,))
+            )
             listed, marker = page(rows, lambda row: row_name(*row), given.Marker, most)
             now_ms = self.host.now_ms()
-            qualifier = given.FunctionVersion == "ALL"
             return {
                 "Functions": [
-                    shown.configuration(each, found, found.version if qualifier else "", now_ms, has_states=False)
+                    shown.configuration(each, found, found.version if is_all else "", now_ms, has_states=False)
                     for each, found in listed
                 ],
                 "NextMarker": marker,

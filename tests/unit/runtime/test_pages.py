@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from kflow.errors import InternalError, KflowError, UsageError
-from kflow.runtime.pages import Facts, Pages, StreamRow
+from kflow.runtime.pages import Facts, Pages, StreamRow, Table
 
 
 class Asked:
@@ -22,6 +22,8 @@ class Asked:
         self.status = 0
         self.headers: dict[bytes, bytes] = {}
         self.body = b""
+
+    is_closed = False
 
     def respond(self, status: int, headers: Any, body: bytes = b"") -> None:
         assert not self.status
@@ -61,10 +63,10 @@ def test_the_page_shows_streams_and_escapes_what_they_are_called() -> None:
 
 
 def test_a_long_list_of_streams_is_cut() -> None:
-    rows = [StreamRow(f"s{n}", "us-east-1", "123456789012", "ACTIVE", 1) for n in range(1003)]
+    rows = [StreamRow(f"s{n}", "us-east-1", "123456789012", "ACTIVE", 1) for n in range(203)]
     body = ask("GET", "/_kflow", streams=lambda: rows).body
-    assert b"s999<" in body
-    assert b"s1000<" not in body
+    assert b"s199<" in body
+    assert b"s200<" not in body
     assert b"and 3 more" in body
 
 
@@ -96,4 +98,31 @@ def test_other_methods_and_pages_are_refused() -> None:
     assert ask("HEAD", "/_kflow/health").status == 200
     asked = ask("GET", "/_kflow/nothing")
     assert asked.status == 404
-    assert asked.json == {"error": "no page here: there are /_kflow/, /_kflow/health, /_kflow/reset"}
+    assert asked.json == {"error": "no page here: there are /_kflow/, /_kflow/health, /_kflow/metrics, /_kflow/reset"}
+
+
+def test_other_tables_stand_below_the_streams_and_empty_ones_are_left_out() -> None:
+    tables = [Table("function", ("runtime",), [("bill&co", "kflow")]), Table("queue", ("region",), [])]
+    body = ask("GET", "/_kflow/", tables=lambda: tables).body
+    assert b"<tr><th>function<th>runtime</tr><tr><td>bill&amp;co</td><td>kflow</td></tr>" in body
+    assert b"queue" not in body
+
+
+def test_nothing_is_listed_where_requests_are_signed() -> None:
+    tables = [Table("function", ("runtime",), [("bill", "kflow")])]
+    body = ask("GET", "/_kflow/", streams=None, tables=lambda: tables).body
+    assert b"bill" not in body
+    assert b"shown to whoever signs a request for it" in body
+
+
+def test_metrics_are_prometheus_text_and_shown_to_nobody_where_requests_are_signed() -> None:
+    later: list[Callable[[bytes | KflowError], object]] = []
+    asked = ask("GET", "/_kflow/metrics", metrics=later.append)
+    assert asked.status == 0
+    later[0](b"kflow_up 1\n")
+    assert (asked.status, asked.body) == (200, b"kflow_up 1\n")
+    assert asked.headers[b"content-type"] == b"text/plain; version=0.0.4; charset=utf-8"
+    assert ask("GET", "/_kflow/metrics").status == 403
+    failing = ask("GET", "/_kflow/metrics", metrics=later.append)
+    later[1](InternalError("disk"))
+    assert (failing.status, failing.json) == (500, {"error": "disk"})

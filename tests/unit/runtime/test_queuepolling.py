@@ -16,7 +16,7 @@ from kflow.interfaces import BatchOutcome, FunctionError
 from kflow.lambda_.errors import TooManyRequests
 from kflow.lambda_.fleet import Interrupted, Replied, Reply, Request
 from kflow.lambda_.queue_mapping import QueueMapping
-from kflow.runtime.queuepolling import QueuePolling, declared_uuid
+from kflow.runtime.queuepolling import QueuePolling
 from tests.sqsing import HOME, World
 
 FUNCTION = "arn:aws:lambda:us-east-1:123456789012:function:work"
@@ -348,12 +348,6 @@ def test_a_drain_tells_of_each_queue_that_is_empty(polled):
     polled.answer()
     polled.world.host.advance(100)
     assert (polled.polling.undrained(), told) == ([], [True])
-
-
-def test_the_uuid_of_a_decorated_handlers_mapping_stays():
-    found = declared_uuid("123456789012", "us-east-1", "work", "jobs")
-    assert found == declared_uuid("123456789012", "us-east-1", "work", "jobs")
-    assert found != declared_uuid("123456789012", "us-east-1", "work", "others")
 
 
 def test_a_queue_of_another_place_is_polled_by_its_arn(polled):

@@ -8,6 +8,7 @@ import hashlib
 import pytest
 
 from kflow.aws.calls import Place
+from kflow.broker.checked import seal, unseal
 from kflow.broker.files import Files
 from kflow.broker.objects import Objects
 from kflow.errors import AwsError, StorageFull, ValidationFailed
@@ -18,7 +19,7 @@ from kflow.lambda_.errors import (
     ResourceConflict,
     ResourceNotFound,
 )
-from tests.lambdaing import APP, ARN, HOME, ROLE, World, declared, zipped
+from tests.lambdaing import APP, ARN, ROLE, World, declared, zipped
 
 OTHER = Place("111122223333", "eu-west-1")
 
@@ -200,7 +201,7 @@ def test_code_must_come_from_somewhere_and_from_one_place(world):
 
 def test_a_zip_of_more_than_50_mb_is_too_large_for_a_request(world):
     with pytest.raises(RequestTooLarge) as caught:
-        world.create(Code={"ZipFile": bytes(52_428_801)})
+        world.create(Code={"ZipFile": bytes(52_428_803)})
     assert str(caught.value) == "Request must be smaller than 70167211 bytes for the CreateFunction operation"
     assert (caught.value.code, caught.value.http_status) == ("RequestEntityTooLargeException", 413)
 
@@ -211,52 +212,42 @@ def test_a_zip_of_more_than_50_mb_is_too_large_for_a_request(world):
         ({"PackageType": "Image", "Code": {"ImageUri": "x"}}, "PackageType Image is not supported here"),
         ({"Code": {"ImageUri": "x"}}, "kflow runs zip packages only"),
         (
-            {"FileSystemConfigs": [{"Arn": f"arn:aws:elasticfilesystem:us-east-1:{HOME.account}:access-point/fsap-{'0' * 17}", "LocalMountPath": "/mnt/a"}]},
+            {
+                "FileSystemConfigs": [
+                    {
+                        "Arn": "arn:aws:elasticfilesystem:us-east-1:123456789012:access-point/fsap-00000000000000000",
+                        "LocalMountPath": "/mnt/a",
+                    }
+                ]
+            },
             "kflow mounts no file systems",
         ),
         ({"TenancyConfig": {"TenantIsolationMode": "PER_TENANT"}}, "kflow keeps no tenants apart"),
         ({"DurableConfig": {"ExecutionTimeout": 60}}, "kflow runs no durable executions"),
     ],
-)  # fmt: skip
+)
 def test_what_kflow_has_none_of_is_refused_with_what_it_has(world, given, text):
     with pytest.raises(InvalidParameterValue, match=text):
         world.create(**given)
 
 
 @pytest.mark.parametrize(
-    ("given", "text"),
+    ("given", "value", "name", "rule"),
     [
-        (
-            {"Timeout": 901},
-            "1 validation error detected: Value '901' at 'timeout' failed to satisfy constraint: "
-            "Member must have value less than or equal to 900",
-        ),
-        (
-            {"Timeout": 0},
-            "1 validation error detected: Value '0' at 'timeout' failed to satisfy constraint: "
-            "Member must have value greater than or equal to 1",
-        ),
-        (
-            {"MemorySize": 10_241},
-            "1 validation error detected: Value '10241' at 'memorySize' failed to satisfy constraint: "
-            "Member must have value less than or equal to 10240",
-        ),
-        (
-            {"MemorySize": 127},
-            "1 validation error detected: Value '127' at 'memorySize' failed to satisfy constraint: "
-            "Member must have value greater than or equal to 128",
-        ),
-        (
-            {"EphemeralStorage": {"Size": 10_241}},
-            "1 validation error detected: Value '10241' at 'ephemeralStorage.size' failed to satisfy constraint: "
-            "Member must have value less than or equal to 10240",
-        ),
+        ({"Timeout": 901}, 901, "timeout", "less than or equal to 900"),
+        ({"Timeout": 0}, 0, "timeout", "greater than or equal to 1"),
+        ({"MemorySize": 10_241}, 10_241, "memorySize", "less than or equal to 10240"),
+        ({"MemorySize": 127}, 127, "memorySize", "greater than or equal to 128"),
+        ({"EphemeralStorage": {"Size": 10_241}}, 10_241, "ephemeralStorage.size", "less than or equal to 10240"),
     ],
 )
-def test_values_out_of_range_are_refused_in_the_models_words(world, given, text):
+def test_values_out_of_range_are_refused_in_the_models_words(world, given, value, name, rule):
     with pytest.raises(ValidationFailed) as caught:
         world.create(**given)
-    assert str(caught.value) == text
+    assert str(caught.value) == (
+        f"1 validation error detected: Value '{value}' at '{name}' failed to satisfy constraint: "
+        f"Member must have value {rule}"
+    )
 
 
 def test_a_zip_needs_a_runtime_and_a_handler(world):
@@ -328,7 +319,12 @@ def test_all_versions_can_be_listed_too(world):
     for name in ("a", "a-b"):
         world.create(name, Publish=True)
     found = world.call("ListFunctions", FunctionVersion="ALL")["Functions"]
-    assert [each["FunctionArn"].removeprefix(f"{ARN}:") for each in found] == ["a:$LATEST", "a:1", "a-b:$LATEST", "a-b:1"]
+    assert [each["FunctionArn"].removeprefix(f"{ARN}:") for each in found] == [
+        "a:$LATEST",
+        "a:1",
+        "a-b:$LATEST",
+        "a-b:1",
+    ]
 
 
 def test_fifty_functions_are_a_page(world):
@@ -378,7 +374,9 @@ def test_configuration_is_changed_where_something_is_given(world):
     published = world.fleet.published["f"]
     assert (published.timeout_s, published.handler.package.entry) == (60, "other.handler")
     assert (published.handler.package.log_format, published.handler.package.log_level) == ("JSON", "DEBUG")
-    assert world.call("UpdateFunctionConfiguration", FunctionName="f", DeadLetterConfig={}).get("DeadLetterConfig") is None
+    assert (
+        world.call("UpdateFunctionConfiguration", FunctionName="f", DeadLetterConfig={}).get("DeadLetterConfig") is None
+    )
 
 
 def test_levels_of_logs_need_json(world):
@@ -629,3 +627,19 @@ def test_errors_have_lambdas_codes():
     assert (ResourceConflict("x").code, ResourceConflict("x").http_status) == ("ResourceConflictException", 409)
     assert (PreconditionFailed().code, PreconditionFailed().http_status) == ("PreconditionFailedException", 412)
     assert issubclass(InvalidParameterValue, AwsError)
+
+
+def test_functions_of_home_are_of_home_under_any_name(world):
+    world.create("f")
+    world.create("g", OTHER)
+    document = world.path / "lambda/functions/f.json"
+    elsewhere = world.path / "lambda/functions/eu-west-1.111122223333/g.json"
+    for path, name in ((document, "f"), (elsewhere, "g")):
+        path.with_name(f"{path.name}.twin").unlink()
+        text = unseal(path.read_bytes().rstrip(b"\n"))
+        path.write_bytes(seal(text.replace(b'"123456789012"', b'"999999999999"')) + b"\n")
+        assert name.encode() in text
+    world.start()
+    assert list(world.fleet.published) == ["f", "g@111122223333.eu-west-1"]
+    world.call("DeleteFunction", FunctionName="f")
+    assert not document.exists()

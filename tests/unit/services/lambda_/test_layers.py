@@ -128,8 +128,10 @@ def test_what_is_wrong_with_the_layers_of_a_function_is_said_in_aws_words(world)
         ([f"{LAYER}:{number}" for number in range(1, 7)], "Cannot reference more than 5 layers."),
         (
             [f"{LAYER}:1", f"{LAYER}:2"],
-            "Two different versions of the same layer are not allowed to be referenced in the same function. "
-            f"{LAYER}:1 and {LAYER}:2 are versions of the same layer.",
+            (
+                "Two different versions of the same layer are not allowed to be referenced in the same function. "
+                f"{LAYER}:1 and {LAYER}:2 are versions of the same layer."
+            ),
         ),
         (
             [f"{elsewhere}:1"],

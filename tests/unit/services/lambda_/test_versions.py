@@ -146,7 +146,11 @@ def test_weights_send_a_part_elsewhere(world):
     found = world.call("GetAlias", FunctionName="f", Name="live")
     assert found["RoutingConfig"] == {"AdditionalVersionWeights": {"2": 0.25}}
     for version, weights, text in (
-        ("1", {"1": 0.5}, "Invalid function version 1. Function version 1 is already included in routing configuration."),
+        (
+            "1",
+            {"1": 0.5},
+            "Invalid function version 1. Function version 1 is already included in routing configuration.",
+        ),
         ("1", {"2": 0.1, "3": 0.1}, "Number of items in AdditionalVersionWeights cannot be greater than 1"),
         ("$LATEST", {"2": 0.1}, "$LATEST is not supported for an alias pointing to more than 1 version"),
     ):
