@@ -129,17 +129,17 @@ class BatchOutcome(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         function: name of the function.
-        stream: name of the stream.
-        shard_id: the shard.
+        stream: name of the stream, or of the queue.
+        shard_id: the shard; empty for a queue, whose messages are its records here.
         records: how many the attempt was given (for `expired`, `dropped` and `lost`: how many expired, were given up
             and kept nowhere, or were lost to retention or to damage).
         succeeded: how many it settled by success.
         result: how it ended.
-        attempt: which attempt at this batch it was, from 1.
-        attempts_allowed: `maximum_retry_attempts` + 1, or -1 for no end.
+        attempt: which attempt at this batch it was, from 1; of a queue, how often a message of it was received at most.
+        attempts_allowed: `maximum_retry_attempts` + 1, or -1 for no end; of a queue what its redrive policy says, or 0.
         duration_us: time in the handler.
         error: the failure, where there was one.
-        failed_sequence_number: the first failed record, where the response named it.
+        failed_sequence_number: the first failed record, where the response named it; of a queue, its `messageId`.
         sample: the first failed record's data, cut to 200 bytes; empty where unknown.
         parked: number of the parked entry; 0 where none.
         batches: how many attempts this line sums up (lines of success are summed when many).

@@ -148,7 +148,9 @@ class MappingWorld(World):
             "StartingPosition": "LATEST",
             **parameters,
         }
-        return self.call("CreateEventSourceMapping", place, **{name: each for name, each in given.items() if each != ""})
+        return self.call(
+            "CreateEventSourceMapping", place, **{name: each for name, each in given.items() if each != ""}
+        )
 
     def state(self, uuid: str) -> str:
         """Of a mapping."""

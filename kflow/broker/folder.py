@@ -1,7 +1,7 @@
 """A data folder: its FORMAT, its streams' maps, and where everything lies.
 
     FORMAT  catalogue.db  writer.lock  runtime.lock  run/  streams/<name>.<id>/map.json  streams/<name>.<id>/<shard>/
-    checkpoints/  parked/  trash/  logs/  metrics.prom  .gitignore
+    checkpoints/  parked/  s3/<bucket>/<key>  trash/  logs/  metrics.prom  .gitignore
 
 FORMAT is written first of all and whole; a folder without one is not ours. Folders are made as they are needed.
 """

@@ -21,7 +21,7 @@ import os
 import time
 from array import array
 from bisect import bisect_right
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -30,7 +30,6 @@ FILES: Final = 5
 _STEP_S: Final = 0.05
 """So precise are the times."""
 _seek = os.lseek
-_now = time.time
 _CURRENT: Final = os.SEEK_CUR
 _STORAGE: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO})
 _MARK: Final = 4
@@ -89,13 +88,15 @@ class Index:
         log: path of the file.
         fd: the file's descriptor; opened for appending, for its offset is where it ends.
         stream: name of the writer's log stream.
+        now_s: the clock.
     """
 
-    def __init__(self, log: Path, fd: int, stream: str) -> None:
+    def __init__(self, log: Path, fd: int, stream: str, now_s: Callable[[], float] = time.time) -> None:
         self._log = log
         self._log_fd = fd
         self._mark = os.urandom(_MARK).hex()
         self._stream = stream
+        self._now_s = now_s
         self._fd = -1
         self._identity: Identity = (0, 0)
         self._end = -1
@@ -113,7 +114,7 @@ class Index:
                 raise
             return  # its times are those of the file, then
         self._identity = _identity(self._fd)
-        now_ms = time.time_ns() // 1_000_000
+        now_ms = int(self._now_s() * 1000)
         device, inode = _identity(self._log_fd)
         self._write(f"@ {self._mark} {now_ms} {device} {inode} {self._stream}\n")
 
@@ -123,7 +124,7 @@ class Index:
         Called with each write: 0.4 us where nothing is to be said.
         """
         end = _seek(self._log_fd, 0, _CURRENT)
-        if end - length != self._end or not -_STEP_S < _now() - self._stamp < _STEP_S:
+        if end - length != self._end or not -_STEP_S < self._now_s() - self._stamp < _STEP_S:
             self._note(end - length, "")
         self._end = end
 
@@ -134,7 +135,7 @@ class Index:
         self._end = end
 
     def _note(self, start: int, length: str) -> None:
-        self._stamp = now = _now()
+        self._stamp = now = self._now_s()
         self._write(f"{start} {int(now * 1000)} {self._mark}{length}\n")
 
     def close(self) -> None:

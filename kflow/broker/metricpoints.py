@@ -82,14 +82,20 @@ class Point(msgspec.Struct, array_like=True):
         if not self.values or not other.values:
             self.values = {}
             return
+        is_rough = len(self.values) > _DISTINCT
         for value, count in other.values.items():
-            self.values[value] = self.values.get(value, 0) + count
-        if len(self.values) > _DISTINCT:
-            rounded: dict[float, float] = {}
+            key = _rounded(value) if is_rough else value
+            self.values[key] = self.values.get(key, 0) + count
+        if not is_rough and len(self.values) > _DISTINCT:
+            rough: dict[float, float] = {}
             for value, count in self.values.items():
-                key = float(f"{value:.2g}")
-                rounded[key] = rounded.get(key, 0) + count
-            self.values = rounded
+                key = _rounded(value)
+                rough[key] = rough.get(key, 0) + count
+            self.values = rough
+
+
+def _rounded(value: float) -> float:
+    return float(f"{value:.2g}")
 
 
 def nothing() -> Point:

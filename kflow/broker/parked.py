@@ -278,7 +278,9 @@ class ParkedStore:
             StorageError: it could not be noted: the document is sent once more at the next start.
         """
         with _held(self._lock):
-            name = self._numbered(entry.number)
+            name = _name_of(entry, entry.number)
+            if not self._files.exists(self._file(name)):  # it is being redriven
+                name = self._numbered(entry.number)
             if name.is_unsent and self._read(name).parked_ms == entry.parked_ms:  # else it was parked again meanwhile
                 self._move(name, name._replace(is_unsent=False))
 
@@ -338,22 +340,23 @@ class ParkedStore:
 
     def _names(self, function: str, prefix: str = "") -> Iterator[_Name]:
         """What is parked of a function; of names that do not begin so nothing more is looked at."""
-        for text in [text for text in self._texts(function) if text.startswith(prefix)]:
-            match = _NAME.fullmatch(text)
-            if match is not None:
-                stream_id, shard, first, last, number = (
-                    int(match[group], 16 if group == 1 else 10) for group in range(1, 6)
-                )
-                claimed_by, is_unsent = int(match[6] or 0), match[7] is not None
-                yield _Name(function, stream_id, shard, first, last, number, claimed_by, is_unsent)
+        for text in self._texts(function):
+            if text.startswith(prefix):
+                name = _parsed(function, text)
+                if name is not None:
+                    yield name
 
     def _all_names(self) -> Sequence[_Name]:
         return [name for function in self._functions() for name in self._names(function)]
 
     def _numbered(self, number: int) -> _Name:
-        for name in self._all_names():
-            if name.number == number:
-                return name
+        part = f".{number}."
+        for function in self._functions():
+            for text in self._texts(function):
+                if part in text:  # most are passed over without being taken apart
+                    name = _parsed(function, text)
+                    if name is not None and name.number == number:
+                        return name
         raise UsageError(f"there is no parked batch {number}; `kflow parked list` shows what there is")
 
     def _twin(self, entry: ParkedBatch) -> _Name | None:
@@ -415,6 +418,16 @@ class _held:  # noqa: N801  # reads as the verb it is: `with _held(lock)`
 
     def __exit__(self, *exception: object) -> None:
         self._lock.release()
+
+
+def _parsed(function: str, text: str) -> _Name | None:
+    """The name that a file has; None: it is none of ours."""
+    match = _NAME.fullmatch(text)
+    if match is None:
+        return None
+    stream_id, shard, first, last, number, claimed_by, unsent = match.groups()
+    numbers = (int(shard), int(first), int(last), int(number), int(claimed_by or 0))
+    return _Name(function, int(stream_id, 16), *numbers, is_unsent=unsent is not None)
 
 
 def _name_of(entry: ParkedBatch, number: int) -> _Name:

@@ -40,6 +40,7 @@ class Origin(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         mapping: UUID of the mapping.
         source_arn: event source ARN of the events, where it is a consumer's; empty: it is the stream's.
         version: of the function: `$LATEST`, or a number as text.
+        role: of the function, as its events name it; empty: that of a function which names none.
         destination: where the document goes, as `on_failure` names it; empty: nowhere.
     """
 
@@ -48,6 +49,7 @@ class Origin(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     mapping: str
     source_arn: str = ""
     version: str = "$LATEST"
+    role: str = ""
     destination: str = ""
 
 

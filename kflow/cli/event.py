@@ -40,7 +40,7 @@ def event(arguments: Arguments, terminal: Terminal) -> int:
             now_ms=time.time_ns() // 1_000_000,
         )
     )
-    terminal.line(json.dumps(made, ensure_ascii=False, indent=None if arguments.compact else 2))
+    terminal.answer(json.dumps(made, ensure_ascii=False, indent=2), made, json=arguments.json)
     return 0
 
 
@@ -55,7 +55,6 @@ def configure(parser: Parser) -> None:
     parser.add_argument("--count", type=int, metavar="N", help="N records: DATA is repeated")
     parser.add_argument("--name", metavar="N", help="of the stream, queue, topic, bucket or log group")
     parser.add_argument("--region", metavar="R", help="in place of the settings' region")
-    parser.add_argument("--compact", action="store_true", help="on one line")
 
 
 COMMAND = Command(
@@ -63,11 +62,13 @@ COMMAND = Command(
     help="write a sample event of a service, for `kflow invoke`, tests and other tools",
     run=event,
     configure=configure,
+    reads=True,
     has_folder=False,
     examples=(
         ("kflow event kinesis '{\"id\": 1}' '{\"id\": 2}'", "a batch of two records"),
         ("kflow event sqs hello --count 10 --name jobs", "ten messages of the queue jobs"),
         ("kflow event kinesis '{\"id\": 1}' | kflow invoke delays -", "straight into a function"),
+        ("kflow event sqs hello --json >> events.jsonl", "on one line"),
         ("kflow event s3 photos/1.jpg --name uploads", "an object that was created"),
     ),
 )

@@ -58,7 +58,7 @@ def invoke(arguments: Arguments, terminal: Terminal) -> int:
                 "function_error": error_kind,
                 "executed_version": output["ExecutedVersion"],
                 "request_id": request_id,
-                "payload": msgspec.json.decode(output["Payload"]),
+                "payload": _value(output["Payload"]),
                 "log": log,
             }
         )
@@ -67,6 +67,14 @@ def invoke(arguments: Arguments, terminal: Terminal) -> int:
             terminal.note(log.rstrip("\n"))
         terminal.line(terminal.paint(payload, "red") if error_kind else payload)
     return 1 if error_kind else 0
+
+
+def _value(payload: bytes) -> Any:
+    """A response; the text where a runtime of one's own answered something else than JSON."""
+    try:
+        return msgspec.json.decode(payload)
+    except (ValueError, RecursionError):
+        return payload.decode("utf-8", "replace")
 
 
 class _Refused(AwsError):

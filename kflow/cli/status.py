@@ -37,6 +37,15 @@ _WORST = (
 """States of lanes, the one that speaks for all of them first."""
 
 
+_QUEUE_STATES = {
+    "gone": "waits for its queue",
+    "idle": "all is settled",
+    "paused": "waits for its function, or after a trouble",
+    "throttled": "may not run now",
+    "window": "a batching window is open",
+}
+
+
 class Lease(NamedTuple):
     """What the runtime says of a lane."""
 
@@ -105,6 +114,9 @@ def status(arguments: Arguments, terminal: Terminal) -> int:
         terminal.line(_stream_line(stream))
     if consumers:
         write_table(terminal, consumers, leases, shards=arguments.shards or arguments.lanes, lanes=arguments.lanes)
+    queues: list[dict[str, Any]] = node.get("queues", []) if node else []  # an older runtime has none
+    if queues:
+        _write_queues(terminal, queues)
     troubles = [_no_space(free)] if free < limits.FREE_BYTES else []
     troubles += [text for each in streams for text in _stream_troubles(each)]
     troubles += [_positions(each) for each in consumers if each.trouble]
@@ -120,6 +132,17 @@ def status(arguments: Arguments, terminal: Terminal) -> int:
 
 
 # ---------------------------------------------------------------------- lines
+
+
+def _write_queues(terminal: Terminal, queues: Sequence[dict[str, Any]]) -> None:
+    """The mappings of queues; their totals are of this runtime."""
+    rows: list[tuple[Any, ...]] = [("handler", "queue", "state", "processed", "redelivered", "last error")]
+    for each in sorted(queues, key=lambda each: (each["function"], each["queue"])):
+        error = each["error"]
+        text = "" if error is None else f"{error['type']}: {error['message']}"[:MOST_TEXT]
+        totals = (f"{each['processed']:,}", f"{each['redelivered']:,}")
+        rows.append((each["function"], each["queue"], _QUEUE_STATES.get(each["state"], each["state"]), *totals, text))
+    terminal.table(rows, right=(3, 4))
 
 
 def _runtime_line(node: dict[str, Any] | None, data_dir: str) -> str:

@@ -85,7 +85,7 @@ def event_record(
 
 
 def messages_from_event(event: Mapping[str, Any]) -> list[Message[Any]]:
-    """The messages of a Lambda event.
+    """The messages of a Lambda event; one that people write by hand may leave out what no handler needs.
 
     Raises:
         KeyError: the event is not one of a queue.
@@ -94,11 +94,11 @@ def messages_from_event(event: Mapping[str, Any]) -> list[Message[Any]]:
         Message(
             body=item["body"],
             message_id=item["messageId"],
-            receipt_handle=item["receiptHandle"],
-            attributes=item["attributes"],
-            message_attributes=item["messageAttributes"],
-            md5_of_body=item["md5OfBody"],
-            source_arn=item["eventSourceARN"],
+            receipt_handle=item.get("receiptHandle", ""),
+            attributes=item.get("attributes", {}),
+            message_attributes=item.get("messageAttributes", {}),
+            md5_of_body=item.get("md5OfBody", ""),
+            source_arn=item.get("eventSourceARN", ""),
         )
         for item in event["Records"]
     ]

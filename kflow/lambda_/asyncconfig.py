@@ -43,10 +43,16 @@ def choose(target: Target, dice: Callable[[], float] = random.random) -> Chosen:
 
 
 class Configured:
-    """`kflow.lambda_.asynchronous.Functions` over the functions of a node."""
+    """`kflow.lambda_.asynchronous.Functions` over the functions of a node.
 
-    def __init__(self, functions: Registry) -> None:
+    Args:
+        functions: all of them.
+        most: reserved concurrency of a function, by its key; None: none is.
+    """
+
+    def __init__(self, functions: Registry, most: Callable[[str], int | None]) -> None:
         self._functions = functions
+        self._most = most
 
     def policy(self, function: str, qualifier: str) -> Policy:
         """See there."""
@@ -64,5 +70,5 @@ class Configured:
             on_success="" if found is None else found.on_success,
             on_failure="" if found is None else found.on_failure,
             dead_letter=target.configuration.dead_letter,
-            most=facts.reserved,
+            most=self._most(target.function.key),
         )

@@ -100,12 +100,12 @@ class Answered(msgspec.Struct, frozen=True, kw_only=True):
     """What the function answered.
 
     Attributes:
-        text: the response, JSON text; of an error its payload.
+        payload: the response, JSON text unless the runtime's own; of an error its payload.
         version: that was run: `$LATEST`, or a number.
         message: of the error; None: it worked.
     """
 
-    text: str
+    payload: bytes
     version: str
     message: str | None = None
 
@@ -194,7 +194,7 @@ def after(tried: Tried, reply: Reply | KflowError, policy: Policy, now_ms: int, 
         return Retry(min(now_ms + int(wait_s * 1000), last_ms), tried.attempts, tried.refusals + 1, tried.last)
     attempts = tried.attempts + 1
     message = None if reply.error is None else reply.error.message or reply.error.type
-    last = Answered(text=reply.payload.decode("utf-8", "replace"), version=policy.version, message=message)
+    last = Answered(payload=reply.payload, version=policy.version, message=message)
     if reply.error is None:
         return End(condition=SUCCESS, attempts=attempts, last=last)
     if attempts > policy.retries:

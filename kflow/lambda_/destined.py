@@ -129,8 +129,18 @@ def document(end: End, *, request_id: bytes, arn: str, payload: bytes, now_ms: i
         if end.last.message is not None:
             context["functionError"] = "Unhandled"
         content["responseContext"] = context
-        content["responsePayload"] = msgspec.Raw(end.last.text.encode())
+        content["responsePayload"] = _json(end.last.payload)
     return msgspec.json.encode(content).decode()
+
+
+def _json(payload: bytes) -> msgspec.Raw | str:
+    """A response as it stands; as a text where a runtime answered something else than JSON (chosen)."""
+    try:
+        payload.decode()
+        msgspec.json.decode(payload, type=msgspec.Raw)
+    except (ValueError, RecursionError):
+        return payload.decode("utf-8", "replace")
+    return msgspec.Raw(payload)
 
 
 def object_key(function: str, now_ms: int, suffix: str) -> str:

@@ -92,7 +92,7 @@ def s3_object(entry: ParkedBatch, *, region: str, account: str, suffix: str) -> 
             arrival_ms=record.arrival_ms,
             arn=origin.source_arn or origin.stream_arn,
             region=origin.stream_arn.split(":")[3],
-            role=arn.role_arn(origin.function_arn.split(":")[4], entry.function),
+            role=origin.role or arn.role_arn(origin.function_arn.split(":")[4], entry.function),
         )
     content["payload"] = _json({"Records": records})
     return key, _json(content).encode()

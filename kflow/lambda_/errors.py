@@ -6,7 +6,7 @@ Source: recorded, but for those marked chosen.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar
+from types import MappingProxyType
 
 from kflow.errors import AwsError
 
@@ -21,7 +21,7 @@ class LambdaError(AwsError):
     code = "InvalidParameterValueException"
     http_status = 400
     sender_fault = True
-    members: ClassVar[Mapping[str, str]] = {}
+    members: Mapping[str, str] = MappingProxyType({})
 
 
 class InvalidParameterValue(LambdaError):
@@ -88,7 +88,7 @@ class TooManyRequests(LambdaError):
     def __init__(self, reason: str = "ReservedFunctionConcurrentInvocationLimitExceeded") -> None:
         super().__init__("Rate Exceeded.")
         self.reason = reason
-        self.members = {"Reason": reason}  # type: ignore[misc]  # this one's own
+        self.members = {"Reason": reason}
 
 
 class ServiceFailure(LambdaError):
@@ -97,12 +97,6 @@ class ServiceFailure(LambdaError):
     code = "ServiceException"
     http_status = 500
     sender_fault = False
-
-
-class CodeStorageExceeded(LambdaError):
-    """All code of an account is too much."""
-
-    code = "CodeStorageExceededException"
 
 
 class PolicyLengthExceeded(LambdaError):

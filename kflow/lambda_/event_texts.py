@@ -90,7 +90,7 @@ class EventTextShape:
 class _Made:
     """The texts of a block's records: those at the front are there, the others are written when they are needed."""
 
-    __slots__ = ("_arrival_ms", "_datas", "_keys", "_numbers", "_shape", "texts")
+    __slots__ = ("_arrival_ms", "_datas", "_keys", "_numbers", "_shape", "ahead", "texts")
 
     def __init__(
         self, shape: EventTextShape, datas: list[bytes], keys: list[str], numbers: Iterator[int], arrival_ms: int
@@ -101,6 +101,12 @@ class _Made:
         self._numbers = numbers
         self._arrival_ms = arrival_ms
         self.texts: list[str] = []
+        self.ahead = (0, 0, b"")
+
+    @property
+    def count(self) -> int:
+        """How many there are, written or not."""
+        return len(self._datas)
 
     def reach(self, stop: int) -> list[str]:
         """Have the first `stop` texts, or all where there are fewer."""
@@ -152,9 +158,19 @@ class EventTexts(Sequence[str]):
         """All of them."""
         return self._made.reach(self._stop)[self._start : self._stop]
 
+    def joined(self) -> bytes:
+        """All of them with commas between, as UTF-8."""
+        start, stop, text = self._made.ahead
+        if (start, stop) == (self._start, self._stop):
+            return text
+        return ",".join(self.texts()).encode()
+
     def prepare(self) -> None:
-        """Write as many of those that follow: there is nothing better to do now."""
-        self._made.reach(2 * self._stop - self._start)
+        """Join as many of those that follow, for whoever asks for just those: there is nothing better to do now."""
+        made = self._made
+        start, stop = self._stop, 2 * self._stop - self._start
+        texts = made.reach(stop)
+        made.ahead = (start, min(stop, made.count), ",".join(texts[start:stop]).encode())
 
 
 def _json(text: str) -> str:

@@ -59,7 +59,3 @@ class Queues(Protocol):
     def stop(self, uuid: str, then: Callable[[], object]) -> None:
         """Poll no more; `then` is called when what runs has ended. What waits goes back."""
         ...
-
-    def last_result(self, uuid: str) -> str:
-        """What the last batch came to, for people; empty: none was yet."""
-        ...

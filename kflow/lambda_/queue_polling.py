@@ -146,6 +146,24 @@ class Polling:
         """Whether it waits for messages, and has none."""
         return self._is_receiving and not (self._batches or self._gathered or self._waiting)
 
+    @property
+    def state(self) -> str:
+        """For people: `stopping`, `gone`, `running`, `throttled`, `paused`, `window` or `idle`."""
+        if self.is_stopping:
+            return "stopping"
+        if self._pause_end == math.inf:
+            return "gone"
+        if self._batches:
+            return "running" if any(batch.is_running for batch in self._batches.values()) else "throttled"
+        if self._gathered:
+            return "window"
+        return "idle" if self._is_receiving else "paused"
+
+    @property
+    def running(self) -> int:
+        """Batches that run now."""
+        return sum(batch.is_running for batch in self._batches.values())
+
     # ------------------------------------------------------------------ what it is told
 
     def received(self, items: Sequence[Item], filtered: Sequence[Any], now: float, visible_s: float) -> None:

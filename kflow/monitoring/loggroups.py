@@ -24,8 +24,9 @@ _KIND: Final = 1
 _FAR_MS: Final = 99_999_999_999_999
 PAGE_BYTES: Final = 1 << 20
 """An answer holds so much. Source: documented: GetLogEvents, FilterLogEvents."""
-LOOKED_BYTES: Final = 16 << 20
+LOOKED_BYTES: Final = 8 << 20
 """A filter looks at so much before it answers with what it found, and a token (chosen)."""
+_WINDOWS_MS: Final = (60_000, 3_600_000, DAY_MS, 10**14)
 _OLDEST_MS: Final = 14 * DAY_MS
 _NEWEST_MS: Final = 2 * 3_600_000
 """Events that are put are within these. Source: documented: PutLogEvents."""
@@ -265,11 +266,16 @@ class LogGroups:
             bounds = Bounds(max(after, first_id(since_ms)), since_ms, until_ms)
             return _first(self._events(group, bounds, [stream]), limit)
         until_ms = min(until_ms, time_of(before) + 1)
-        ring = _Last(limit)
-        for event in self._events(group, Bounds(first_id(since_ms), since_ms, until_ms), [stream]):
-            if event.id >= before:
+        end_ms = min(until_ms, self._now_ms())
+        for window_ms in _WINDOWS_MS:  # the last events are usually not old: most of the log need not be read
+            begin_ms = max(since_ms, end_ms - window_ms)
+            ring = _Last(limit)
+            for event in self._events(group, Bounds(first_id(begin_ms), begin_ms, until_ms), [stream]):
+                if event.id >= before:
+                    break
+                ring.add(event)
+            if ring.is_full or begin_ms == since_ms:
                 break
-            ring.add(event)
         return ring.events()
 
     def search(
@@ -318,7 +324,7 @@ class LogGroups:
             is_wanted = matches is None or matches(event.text)
             if looked >= LOOKED_BYTES or (is_wanted and found and (len(found) == limit or size >= PAGE_BYTES)):
                 return Page(found, last)
-            looked += event.size
+            looked += len(event.text)
             last = event.id
             if is_wanted:
                 found.append(event)
@@ -407,11 +413,19 @@ class LogGroups:
 
 
 class _Last:
-    """The last of many events, a page of them."""
+    """The last of many events, a page of them.
+
+    Attributes:
+        is_full: whether there are as many as a page has.
+    """
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._events: list[Logged] = []
+
+    @property
+    def is_full(self) -> bool:
+        return len(self._events) >= self._limit
 
     def add(self, event: Logged) -> None:
         self._events.append(event)

@@ -35,7 +35,7 @@ from kflow.broker.asyncevents import (
     Over,
     Wanted,
 )
-from kflow.errors import AwsError, KflowError
+from kflow.errors import AwsError, KflowError, UsageError
 from kflow.interfaces import Cancellable
 from kflow.lambda_ import destined
 from kflow.lambda_.asynchronous import Answered, End, Functions, Gone, Policy, Retry, Tried, after, before
@@ -97,6 +97,9 @@ class AsyncInvokes:
         functions: knows what holds for each.
         send: to destinations and dead-letter queues.
         scale: of the waits between attempts.
+
+    Attributes:
+        counted: told of a function's events, by CloudWatch's name of what became of them.
     """
 
     def __init__(self, host: Host, fleet: Fleet, functions: Functions, send: Send, scale: float) -> None:
@@ -116,6 +119,7 @@ class AsyncInvokes:
         self._hinted: set[str] = set()
         self._has_trouble = False
         self._closing: list[Callable[[], object]] = []
+        self.counted: Callable[[str, str], object] = lambda _function, _name: None
 
     @property
     def is_there(self) -> bool:
@@ -139,6 +143,7 @@ class AsyncInvokes:
 
     def accept(self, function: str, qualifier: str, request_id: bytes, payload: bytes, told: Told) -> None:
         """See `Accepts`."""
+        self.counted(function, "AsyncEventsReceived")
         event = Event(0, function, qualifier, request_id, self._host.now_ms(), 0, 0, b"", payload)
         self._change(Add(event), told)
 
@@ -201,11 +206,13 @@ class AsyncInvokes:
     def _wanted(self, leaving: set[int]) -> dict[str, Wanted]:
         """What is asked for, when some of those that are busy leave with this turn."""
         found = {}
+        now_ms = self._host.now_ms()
         for name, lane in self._lanes.items():
+            if not lane.is_news and (lane.next_ms is None or lane.next_ms > now_ms):
+                continue
             busy = lane.busy.keys() - leaving
             room = self._room(name) - len(busy)
-            is_due = lane.next_ms is not None and lane.next_ms <= self._host.now_ms()
-            if (lane.is_news or is_due) and room > 0:
+            if room > 0:
                 found[name] = Wanted(room, busy)
         return found
 
@@ -299,7 +306,8 @@ class AsyncInvokes:
             self._timer = self._host.call_later(seconds, self._on_time)
 
     def _has_room(self, name: str) -> bool:
-        return len(self._lanes[name].busy) < self._room(name)
+        busy = self._lanes[name].busy
+        return not busy or len(busy) < self._room(name)
 
     def _on_time(self) -> None:
         self._timer = None
@@ -359,6 +367,8 @@ class AsyncInvokes:
         """Note who is to be told, if anybody is."""
         told = policy.on_success if end.is_success else policy.on_failure
         dead = "" if end.is_success else policy.dead_letter
+        if not end.is_success:
+            self.counted(event.function, "AsyncEventsDropped")
         if not told and not dead:
             if not end.is_success:
                 log.info("an event was given up function=%s condition=%s", event.function, end.condition)
@@ -384,27 +394,32 @@ class AsyncInvokes:
         self._host.submit(note, noted)
 
     def _tell(self, event: Event) -> None:
-        """Send the first of what is left to send."""
-        left = _NOTES.decode(event.note).left
-        first, rest = left[0], left[1:]
+        """Send the first of what is left to send. Both may be of megabytes: they are read in a thread."""
 
-        def sent(failure: KflowError | None) -> None:
-            if failure is not None and _passes(failure) and event.refusals + 1 < TELL_TRIES:
-                due_ms = self._host.now_ms() + int(TELL_S * 2**event.refusals * 1000)
-                self._change(Again(event.number, due_ms, event.attempts, event.refusals + 1, event.note))
-                return
-            if failure is not None:
-                log.warning("not told target=%s function=%s error=%s", first.target, event.function, failure)
-                self._hint(
-                    first.target,
-                    f"what invocations of {event.function} come to is not told to {first.target}: {failure}",
-                )
-            if rest:
-                self._change(Over(event.number, event.attempts, msgspec.json.encode(_Note(rest))))
-            else:
+        def work() -> tuple[Delivery, bytes]:
+            first, *rest = _NOTES.decode(event.note).left
+            return first, msgspec.json.encode(_Note(rest)) if rest else b""
+
+        def read(found: tuple[Delivery, bytes] | KflowError) -> None:
+            if isinstance(found, KflowError):
+                log.error("an event is dropped function=%s error=%r", event.function, found)
                 self._change(Drop(event.number))
+            else:
+                self._send(found[0], partial(self._sent, event, *found))
 
-        self._send(first, sent)
+        self._host.submit(work, read)
+
+    def _sent(self, event: Event, delivery: Delivery, rest: bytes, failure: KflowError | None) -> None:
+        if failure is not None and _passes(failure) and event.refusals + 1 < TELL_TRIES:
+            due_ms = self._host.now_ms() + int(TELL_S * 2**event.refusals * 1000)
+            self._change(Again(event.number, due_ms, event.attempts, event.refusals + 1, event.note))
+            return
+        if failure is not None:
+            log.warning("not told target=%s function=%s error=%s", delivery.target, event.function, failure)
+            self.counted(event.function, "DeadLetterErrors" if delivery.attributes else "DestinationDeliveryFailures")
+            text = f"what invocations of {event.function} come to is not told to {delivery.target}: {failure}"
+            self._hint(delivery.target, text)
+        self._change(Over(event.number, event.attempts, rest) if rest else Drop(event.number))
 
     def _hint(self, about: str, text: str) -> None:
         if about not in self._hinted and len(self._hinted) < _HINTS:
@@ -427,6 +442,8 @@ def _touched(change: Change, where: dict[int, str]) -> tuple[str, ...]:
 
 def _passes(failure: KflowError) -> bool:
     """Whether a refusal may pass."""
+    if isinstance(failure, UsageError):
+        return False
     return not isinstance(failure, AwsError) or not failure.sender_fault or "Thrott" in failure.code
 
 

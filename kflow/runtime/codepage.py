@@ -46,10 +46,10 @@ class _Sending:
         self._host = host
         self._files = files
         self._is_reading = False
-        stream.on_drain = self.go_on
+        stream.on_drain = stream.on_close = self.go_on
 
     def go_on(self) -> None:
-        """Read and send the next piece."""
+        """Read and send the next piece; let go of the file where there is none, or nobody to send it to."""
         if self._is_reading:
             return
         if not self._left or self._stream.is_closed:
@@ -85,6 +85,6 @@ class _Sending:
             self._stream.end()
 
     def _close(self) -> None:
-        self._stream.on_drain = None
+        self._stream.on_drain = self._stream.on_close = None
         fd, self._fd = self._fd, -1
         self._host.submit(lambda: self._files.close(fd), lambda _: None)

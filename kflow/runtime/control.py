@@ -107,9 +107,13 @@ class Control:
         number = int(arguments["number"])
         entry = self._parked.show(number)
         plan = self._node.functions.get(entry.function)
-        if plan is None:
-            known = ", ".join(sorted(self._node.functions)) or "none"
+        if plan is None or not plan.exists:
+            known = ", ".join(sorted(filter(self._node.knows, self._node.functions))) or "none"
             raise UsageError(f"parked {number} is of handler {entry.function}, which does not run here ({known} do)")
+        if self._node.table.is_blocked(entry.function):
+            raise UsageError(
+                f"parked {number} is of {entry.function}, whose reserved concurrency is 0: nothing of it may run"
+            )
         trigger = next((i for i, each in enumerate(plan.maps) if each.id == entry.stream_id), 0)
         self._parked.claim(number, self._node.options.epoch)
         self._node.redrive(entry.function, number, trigger, lambda answer: connection.answer(request, answer))

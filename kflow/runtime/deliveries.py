@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from kflow.aws.calls import Context, Place
 from kflow.broker.objects import About, Objects
-from kflow.errors import KflowError
+from kflow.errors import KflowError, UsageError
 from kflow.lambda_ import destined
 from kflow.lambda_.control.host import Host
 from kflow.lambda_.destined import Delivery
@@ -68,6 +68,8 @@ class Deliveries:
             objects = self._objects = Objects.of(self._host.folder)
 
         def put() -> None:
+            if not objects.has_bucket(bucket):
+                raise UsageError(f"there is no bucket {bucket}: make the folder s3/{bucket} in the data folder")
             objects.put(bucket, delivery.key, delivery.body.encode(), About(content_type="application/json"))
 
         self._host.submit(put, told)

@@ -69,7 +69,7 @@ class Destinations:
         self._known: set[int] = set()
         self._again: set[int] = set()
         self._tries: dict[int, int] = {}
-        self._left_alone: dict[int, str] = {}
+        self._left_alone: dict[str, set[int]] = {}
         self._under_way = 0
         self._preparing = 0
         self._ended: Callable[[], object] | None = None
@@ -95,13 +95,13 @@ class Destinations:
             if isinstance(numbers, KflowError):
                 self._host.notice("error", f"failure documents may wait for the next start: {numbers}")
             else:
-                assert isinstance(numbers, list)
-                for number in numbers:
-                    if number not in self._left_alone and number not in self._known:
-                        self.tell(number)
+                assert isinstance(numbers, set)
+                news = sorted(numbers.difference(self._known, *self._left_alone.values()))
+                self._known.update(news)
+                self._queue.extend(news)
             self._go_on()
 
-        self._host.submit(lambda: list(self._parked.unsent()), found)
+        self._host.submit(lambda: set(self._parked.unsent()), found)
 
     def tell(self, number: int) -> None:
         """A batch was parked, and its document is to be sent."""
@@ -109,7 +109,6 @@ class Destinations:
             self._again.add(number)
             return
         self._known.add(number)
-        self._left_alone.pop(number, None)
         self._queue.append(number)
         self._go_on()
 
@@ -217,10 +216,9 @@ class Destinations:
         def noted(result: object) -> None:
             if isinstance(result, KflowError) and not isinstance(result, UsageError):
                 log.warning("a failure document was sent, and is sent again parked=%d: %s", number, result)
-            reached = letter.entry.destination
-            self._done(number)
-            for each in [each for each, destination in self._left_alone.items() if destination == reached]:
+            for each in sorted(self._left_alone.pop(letter.entry.destination, ())):
                 self.tell(each)
+            self._done(number)
 
         if letter.target.kind is Kind.S3:
             self._host.submit(
@@ -230,12 +228,14 @@ class Destinations:
             self._targets.send(letter.target, letter.text, sent)
 
     def _failed(self, number: int, letter: _Letter | None, failure: KflowError) -> None:
-        """Try it again after a pause, or leave it alone."""
+        """Try it again after a pause, or leave it alone: at once where others for the same destination were left."""
+        destination = "" if letter is None else letter.entry.destination
+        is_known = destination in self._left_alone
         tries = self._tries[number] = self._tries.get(number, 0) + 1
         if self._ended is not None:
             self._done(number)
             return
-        if tries < TRIES:
+        if tries < TRIES and not is_known:
             self._under_way -= 1
 
             def again() -> None:
@@ -245,18 +245,20 @@ class Destinations:
             self._host.call_later(_PAUSES_S[tries - 1] * self._scale, again)
             self._go_on()
             return
-        where = f" to {letter.target.arn}" if letter is not None else ""
-        of = f" of {letter.entry.function}" if letter is not None else ""
-        self._host.notice(
-            "error",
-            f"the failure document of parked #{number}{of} could not be sent{where}: {_why(failure)}; "
-            "it stays parked, and is sent at the next start",
-        )
+        self._left_alone.setdefault(destination, set()).add(number)
+        if not is_known:  # people are told once, until it is reached
+            where = (
+                f" of {letter.entry.function} could not be sent to {letter.target.arn}" if letter else " is not sent"
+            )
+            self._host.notice(
+                "error",
+                f"the failure document of parked #{number}{where}: {_why(failure)}; it stays parked, as others that "
+                "follow, and is sent at the next start",
+            )
 
         def noted(result: object) -> None:
             if isinstance(result, KflowError) and not isinstance(result, UsageError):
                 log.warning("parked=%d why it is not sent could not be noted: %s", number, result)
-            self._left_alone[number] = "" if letter is None else letter.entry.destination
             self._done(number)
 
         self._host.submit(lambda: self._parked.not_sent(number, _why(failure)), noted)

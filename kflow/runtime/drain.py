@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from kflow.runtime.lease import Lease, LeaseState
 from kflow.runtime.leases import LeaseTable
@@ -67,7 +67,11 @@ class DrainWatch:
 
 
 class Beside(Protocol):
-    """What else is drained: queues. Belongs to the loop's thread."""
+    """What else is read, besides streams: queues. Belongs to the loop's thread."""
+
+    def report(self) -> list[dict[str, Any]]:
+        """Each mapping of it, as JSON holds it, for `status`."""
+        ...
 
     def drain(self, told: Callable[[], object]) -> None:
         """Work off what is there; `told` is called whenever something is drained."""

@@ -85,6 +85,17 @@ class Engines:
             self._slots.pop(trigger, None)
         self.maps[trigger] = found
 
+    def reads(self, spec: WorkerSpec, trigger: int) -> None:
+        """The function has another trigger in one place, or one more: nothing is kept of what was there.
+
+        As above, the old slots stay open.
+        """
+        self._spec = spec
+        for key in [key for key in self._shards if key[0] == trigger]:
+            self._drop(key)
+        self._slots.pop(trigger, None)
+        self.maps[trigger : trigger + 1] = [streammap.decode(spec.maps[trigger])]
+
     def shard(self, trigger: int, index: int) -> ShardEngines:
         """The engines of a shard, made where they are not kept.
 

@@ -39,6 +39,10 @@ class ExecutionEnvironment(Protocol):
         """How records of a shard are shown to the function."""
         ...
 
+    def reads(self, spec: WorkerSpec) -> None:
+        """The function has other triggers from now on; nothing else of it is another."""
+        ...
+
     def enter(self, reader: ShardReader | None) -> None:
         """From here on this shard is read."""
         ...

@@ -124,6 +124,10 @@ class Fleet:
         if function not in self._limits:
             self.limit(function, None)
 
+    def most(self, function: str) -> int | None:
+        """How many invocations of a function may run at once; None: as many as there are places."""
+        return self._limits.get(function)
+
     def running(self, function: str) -> int:
         """How many invocations of a function run or wait for a place now, batches of its mappings among them."""
         return self._running.get(function, 0) + self._node.table.busy(function)

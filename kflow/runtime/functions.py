@@ -15,7 +15,6 @@ from kflow.runtime.lease import Lease
 from kflow.runtime.messages import Grant, LaneGrant, WorkerSpec
 from kflow.runtime.places import GrantLease
 
-
 TIMEOUT_S: Final = 3
 MEMORY_MB: Final = 128
 """AWS's defaults for a function. Source: documented: CreateFunction."""

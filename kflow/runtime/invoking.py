@@ -77,6 +77,10 @@ class Environment:
             role=arn.role_arn(spec.account, spec.handler.name),
         )
 
+    def reads(self, spec: WorkerSpec) -> None:
+        """The function has other triggers from now on."""
+        self._spec, self._handler = spec, spec.handler
+
     def enter(self, reader: ShardReader | None) -> None:
         """From here on this shard is read."""
         self._reader = reader

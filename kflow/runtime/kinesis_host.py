@@ -102,6 +102,7 @@ class KinesisHost:
     ) -> None:
         self.folder = node.folder
         self.measures = node.measures
+        self.function_measures = node.function_measures
         self.transition_s = transition_ms / 1000
         self.put = put
         self._node = node

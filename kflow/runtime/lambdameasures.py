@@ -1,7 +1,7 @@
 """Lambda's own metrics: what the invocations of functions came to.
 
     AWS/Lambda   Invocations Errors Throttles Duration IteratorAge ConcurrentExecutions
-                 DeadLetterErrors DestinationDeliveryFailures AsyncEventsReceived AsyncEventsDropped AsyncEventAge
+                 DeadLetterErrors DestinationDeliveryFailures AsyncEventsReceived AsyncEventsDropped
 
 By `FunctionName`, by `FunctionName` and `Resource` where a qualifier was used, and over all functions.
 Source: documented: Lambda Developer Guide, types of metrics.
@@ -91,6 +91,16 @@ class LambdaMeasures:
         with self._lock:
             self.totals.setdefault(key, Totals()).throttles += 1
         self.note(key, "Throttles", of(1))
+
+    def event(self, function: str, name: str) -> None:
+        """Something became of an asynchronous invocation.
+
+        Args:
+            function: its ARN, without a qualifier.
+            name: of the metric.
+        """
+        _, _, _, region, account, _, plain = function.split(":", 6)
+        self.note(f"{plain}@{account}.{region}", name, of(1))
 
     def outcome(self, outcome: BatchOutcome) -> None:
         """A batch of a stream has an outcome. Messages of queues are told by `invoked`."""

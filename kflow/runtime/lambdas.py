@@ -115,10 +115,11 @@ class Lambdas:
             self._events = AsyncInvokes(
                 self._host,
                 self._fleet,
-                Configured(self.functions),
+                Configured(self.functions, self._fleet.most),
                 Deliveries(self._host, self).send,
                 self._fleet.retry_backoff_scale,
             )
+            self._events.counted = self._host.function_measures.event
         return self._events
 
     @property

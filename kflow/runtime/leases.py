@@ -43,8 +43,8 @@ from kflow.runtime.places import (
     IDLE_S,
     SLICE_S,
     Action,
-    Job,
     GrantLease,
+    Job,
     Place,
     PlaceState,
     Pool,
@@ -60,8 +60,8 @@ __all__ = [
     "IDLE_S",
     "SLICE_S",
     "Action",
-    "Job",
     "GrantLease",
+    "Job",
     "Lease",
     "LeaseState",
     "LeaseTable",
@@ -244,9 +244,9 @@ class LeaseTable:
     def _hurry_throttled(self, now: float) -> None:
         """What waited for the age of its records need not, where its function may run again."""
         for lease in list(self.leases.values()):
-            if lease.state is LeaseState.DUE and lease.reason == "throttled":
-                if not self._planner.is_blocked(lease.function):
-                    self._make_ready(lease, now)
+            is_throttled = lease.state is LeaseState.DUE and lease.reason == "throttled"
+            if is_throttled and not self._planner.is_blocked(lease.function):
+                self._make_ready(lease, now)
 
     def renew(self, function: str, now: float) -> list[Action]:
         """A function means something else from now on; its workers end with what they run. Carry this out, and plan."""

@@ -4,8 +4,8 @@
     change: leases taken away --all returned--> position moved or formed anew (thread) --> leases added
     remove: leases taken away --all returned--> position forgotten (thread)
 
-A mapping is a trigger of its function's plan, at an index that stays while the node runs; one that goes leaves its place
-to the next. Where there is no such function, the plan holds the mappings that wait for it.
+A mapping is a trigger of its function's plan, at an index that stays while the node runs; one that goes leaves its
+place to the next. Where there is no such function, the plan holds the mappings that wait for it.
 """
 
 from __future__ import annotations
@@ -174,9 +174,7 @@ class StreamFeeds:
                     self._begin(index, result)
                     told(None)
 
-            self._host.submit(
-                lambda: positions.open_for(folder, function, trigger, stream, time.monotonic()), opened
-            )
+            self._host.submit(lambda: positions.open_for(folder, function, trigger, stream, time.monotonic()), opened)
         else:
             self._node.stop_reading(function, index, lambda: told(None))
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from kflow.declarations import Handler
+from kflow.declarations import Handler, StreamTrigger
 from kflow.interfaces import FunctionError
 
 _LENGTH = struct.Struct("<I")
@@ -125,6 +125,31 @@ class Map(msgspec.Struct, frozen=True, array_like=True, tag=6):
     text: bytes
 
 
+class Trigger(msgspec.Struct, frozen=True, array_like=True, tag=8):
+    """Node to worker: the function reads this as well, or by other options. Sent before the first grant that needs it.
+
+    Attributes:
+        index: of the trigger, in place of the one that had it, or past the last one.
+        trigger: as it is from now on.
+        text: the map of its stream, as its file's text.
+        source: ARN that its events name; empty where it is the stream's.
+    """
+
+    index: int
+    trigger: StreamTrigger
+    text: bytes
+    source: str
+
+    def added_to(self, spec: WorkerSpec) -> WorkerSpec:
+        """What a worker would be told at its start now."""
+        count = len(spec.handler.triggers)
+        here = slice(self.index, self.index + 1)
+        triggers, maps, sources = list(spec.handler.triggers), list(spec.maps), list(spec.sources) or [""] * count
+        triggers[here], maps[here], sources[here] = [self.trigger], [self.text], [self.source]
+        handler = msgspec.structs.replace(spec.handler, triggers=tuple(triggers))
+        return msgspec.structs.replace(spec, handler=handler, maps=tuple(maps), sources=tuple(sources))
+
+
 class Retire(msgspec.Struct, frozen=True, array_like=True, tag=2):
     """Node to worker: return the lease at the end of the running attempt."""
 
@@ -163,7 +188,7 @@ class Invoke(msgspec.Struct, frozen=True, array_like=True, tag=7):
     tail: bool = False
 
 
-ToWorker = WorkerSpec | Grant | Map | Retire | Stop | Redrive | Invoke
+ToWorker = WorkerSpec | Grant | Map | Trigger | Retire | Stop | Redrive | Invoke
 
 
 class Running(msgspec.Struct, frozen=True, array_like=True, tag=11):

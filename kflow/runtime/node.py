@@ -91,7 +91,7 @@ class Node:
         """Makes the Prometheus text, in a thread."""
         self.drain: DrainWatch | None = None
         self.beside: Beside | None = None
-        """What is drained besides leases."""
+        """Reads what is no stream."""
         self.code = 0
         self.reason = ""
         self.endpoint = ""
@@ -337,7 +337,7 @@ class Node:
     def set_trigger(self, function: str, index: int, trigger: StreamTrigger, stream: StreamMap, source: str) -> None:
         """A function reads this from now on, in place of what it read as that trigger, or beside all others.
 
-        Its environments end with what they run: new ones know of it. Leases are added afterwards.
+        Its environments learn of it. Leases are added afterwards.
 
         Args:
             function: its key; where there is none, this waits for it.
@@ -349,7 +349,10 @@ class Node:
         plan = self.functions.get(function) or functions.absent(function)
         self.functions[function] = plan.with_trigger(index, trigger, stream, source)
         self.table.exists(function, time.monotonic(), exists=plan.exists)
-        self._renew(function)
+        message = messages.Trigger(index, trigger, streammap.encode(stream), source)
+        for handle in self.supervisor.handles.values():
+            if handle.function == function:
+                self.supervisor.send(handle, message)
 
     def stop_reading(self, function: str, index: int, then: Callable[[], object]) -> None:
         """A function reads nothing by a trigger any more; `then` is called once nothing that it read is running."""
@@ -552,9 +555,6 @@ class Node:
     def redrive(self, function: str, number: int, trigger: int, answer: Answer) -> None:
         """Have a parked entry sent to its function again, in a place of it; `answer` is called when it is done."""
         self._redrives.begin(number, answer)
-        if self.table.is_blocked(function):
-            self._redrives.died(number, None)
-            return
         self.table.ask(function, Job(number, trigger, time.monotonic()))
         self.dispatch()
 

@@ -57,5 +57,6 @@ def origin_of(spec: WorkerSpec, trigger: int, stream: StreamMap, folder: DataFol
         mapping=declared.uuid or declared_mapping(account, region, function, stream.name),
         source_arn=spec.sources[trigger] if spec.sources else "",
         version=version,
+        role=package.role if package is not None else "",
         destination="" if wanted in (None, DROP) else wanted,
     )

@@ -5,6 +5,7 @@ File work alone, for any thread: at the start of the node, and in its threads la
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping as Dict
 from typing import NamedTuple
 
@@ -21,6 +22,8 @@ from kflow.lambda_.control.mappingfacts import Mapping
 from kflow.runtime import consumers
 from kflow.runtime.functions import nothing
 from kflow.runtime.lease import Lease
+
+log = logging.getLogger(__name__)
 
 
 class Opened(NamedTuple):
@@ -96,14 +99,23 @@ def forget(folder: DataFolder, function: str, stream_id: int) -> None:
 
 
 def last_result(folder: DataFolder, function: str, stream_id: int) -> str:
-    """What became of the last batch, as far as the slots tell: `ok`, `failed`; empty where there was none."""
-    if not folder.files.exists(slots_path(folder.path, function, stream_id)):
-        return ""
-    slots = SlotFile.open(folder.path, function, stream_id, files=folder.files)
+    """What became of the last batch, as far as the slots tell: `ok`, `failed`; empty where there was none.
+
+    And where they cannot be read, which is logged: a list of mappings must not fail for the sake of one.
+    """
+    path = slots_path(folder.path, function, stream_id)
     try:
-        found = [slots.load(*key) for key in slots.keys()]  # noqa: SIM118  # not a dict
-    finally:
-        slots.close()
+        if not folder.files.exists(path):
+            return ""
+        slots = SlotFile.open(folder.path, function, stream_id, files=folder.files)
+        try:
+            found = [slots.load(*key) for key in slots.keys()]  # noqa: SIM118  # not a dict
+        finally:
+            slots.close()
+    except StorageError as error:
+        if folder.files.exists(path):  # else it was forgotten just now
+            log.warning("the position cannot be read function=%s: %s", function, error)
+        return ""
     if any(slot.state is not SlotState.IDLE and slot.error_type for slot in found):
         return "failed"
     if any(slot.succeeded for slot in found):

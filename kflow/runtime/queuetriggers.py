@@ -26,7 +26,7 @@ _AT_ONCE: Final = 16
 Ready = Callable[[list[HandlerInfo]], object]
 
 
-def start(polling: QueuePolling, home: Place, plans: Iterable[FunctionPlan], ready: Ready) -> None:
+def start(polling: QueuePolling, home: Place, plans: Iterable[FunctionPlan], ready: Ready, *, again: bool) -> None:
     """Make what is missing, and poll for all mappings that are enabled.
 
     Args:
@@ -34,6 +34,7 @@ def start(polling: QueuePolling, home: Place, plans: Iterable[FunctionPlan], rea
         home: account and region of the data folder.
         plans: all functions.
         ready: told, on the loop, what people are told of each mapping, when all queues are there.
+        again: they are polled already.
     """
     found = [(plan, trigger) for plan in plans for trigger in plan.handler.queues]
     infos: dict[int, HandlerInfo] = {}
@@ -66,7 +67,7 @@ def start(polling: QueuePolling, home: Place, plans: Iterable[FunctionPlan], rea
         plan, trigger = found[place]
         if failure is not None:
             polling.host.notice("error", f"the queue {mapping.queue} cannot be made: {failure}")
-        else:
+        elif not again:
             _warn(polling, plan, mapping)
             if trigger.enabled:
                 polling.start(mapping)

@@ -67,6 +67,7 @@ def node_report(node: Node, uptime_s: float, now: float) -> dict[str, Any]:
             for lease in table.leases.values()
             if (lease.state is not news and lease.state is not drained) or lease.trouble
         ],
+        "queues": [] if node.beside is None else node.beside.report(),
         "workers": [_worker(node, place, now) for place in table.places.values()],
         "dropped_lines": node.feed.dropped,
     }

@@ -189,7 +189,14 @@ class Services:
 
         if self.forwarder is not None:
             self.forwarder.reset()
-        self.smaller.reset(lambda: self._clear_sqs(lambda: self.kinesis.queues.clear(step)))
+
+        def cleared(failure: KflowError | None) -> None:
+            if failure is None:
+                self.kinesis.queues.clear(step)
+            else:
+                step(failure)
+
+        self.smaller.reset(lambda: self._clear_sqs(lambda: self._clear_objects(cleared)))
 
     def send_failures(self) -> None:
         """Have failure documents of mappings sent from now on, also those that an earlier node left unsent."""
@@ -239,35 +246,47 @@ class Services:
     def queues(self) -> QueuePolling:
         """What polls queues for event source mappings; made when there is the first of them."""
         if self._queues is None:
+            from kflow.runtime.queuepoller import Parts as QueueParts
             from kflow.runtime.queuepolling import QueuePolling
 
             options = self._node.options
             self._queues = QueuePolling(
-                self.host,
-                self.fleet,
-                self._made_sqs,
-                timeout=self._timeout,
-                tell=self._node.tell,
-                most=options.max_workers,
-                backoff_scale=options.retry_backoff_scale,
+                QueueParts(
+                    host=self.host,
+                    fleet=self.fleet,
+                    sqs=self._made_sqs,
+                    timeout=self._timeout,
+                    tell=self._node.tell,
+                    most=options.max_workers,
+                    backoff_scale=options.retry_backoff_scale,
+                )
             )
             self._node.beside = self._queues
             self.fleet.changed = self._queues.function_changed
         return self._queues
 
-    def start_queues(self, ready: Callable[[list[HandlerInfo]], object]) -> None:
-        """Poll for the handlers that are decorated with a queue; `ready` is told of each when all queues are there."""
+    def start_queues(self, ready: Callable[[list[HandlerInfo]], object], *, again: bool = False) -> None:
+        """Poll for the handlers that are decorated with a queue.
+
+        Args:
+            ready: told of each when all queues are there.
+            again: they are polled already, and only what is missing is made.
+        """
         plans = list(self._node.functions.values())
         if not any(plan.handler.queues for plan in plans):
             ready([])
             return
         from kflow.runtime import queuetriggers
 
-        queuetriggers.start(self.queues, self.home, plans, ready)
+        queuetriggers.start(self.queues, self.home, plans, ready, again=again)
 
     def queue_totals(self) -> Mapping[str, Totals]:
         """What became of queues' messages since the runtime started, by function."""
         return {} if self._queues is None else self._queues.totals
+
+    def _queues_again(self, then: Callable[[], object]) -> None:
+        """Queues that handlers are decorated with are made anew, empty."""
+        self.start_queues(lambda _: then(), again=True)
 
     def _timeout(self, key: str) -> int | None:
         plan = self._node.functions.get(key)
@@ -304,7 +323,7 @@ class Services:
 
         model = self.models["sqs"] = loose(models.load("sqs", cache=self._node.folder.path / "models"))
         self._sqs = Sqs(SqsParts(host=self.host, home=self.home, url=lambda: self._node.endpoint or ""))
-        self._sqs.directory.counted = SqsMeasures(self._node.measures).turn
+        self._sqs.directory.counted = SqsMeasures(self._node.measures, self.host.call_later).turn
         return self._sqs, model
 
     def _make_forwarder(self, settings: Settings) -> Forwarder | None:
@@ -325,7 +344,16 @@ class Services:
         if self._sqs is None and not (self._node.folder.path / "queues").is_dir():
             then()
             return
-        self._made_sqs().clear(then)
+        self._made_sqs().clear(lambda: self._queues_again(then))
+
+    def _clear_objects(self, then: Callable[[KflowError | None], object]) -> None:
+        """Remove all buckets."""
+        if not (self._node.folder.path / "s3").is_dir():
+            then(None)
+            return
+        from kflow.broker.objects import Objects
+
+        self.host.submit(Objects.of(self._node.folder).clear, then)
 
     def stranger(self, name: str) -> str:
         """Somebody calls a service that is not here: people are told once; returns what the caller is told."""

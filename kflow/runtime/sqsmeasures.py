@@ -3,22 +3,36 @@
     AWS/SQS   NumberOfMessagesSent SentMessageSize NumberOfMessagesReceived NumberOfEmptyReceives
               NumberOfMessagesDeleted
 
-Those of how many messages wait, and for how long, are not here: nobody counts them while nobody asks.
+              ApproximateNumberOfMessagesVisible ApproximateNumberOfMessagesNotVisible
+              ApproximateNumberOfMessagesDelayed
+
+The last three are counted a while after a queue was used, and again while it is. How old the oldest message is, nobody
+looks.
 Source: documented: SQS Developer Guide, available CloudWatch metrics.
 """
 
 from __future__ import annotations
 
+import functools
 import threading
+from collections.abc import Callable
 from typing import Final
 
+from kflow.broker.messagequeues import Counts
 from kflow.broker.metricpoints import Point, nothing, of
 from kflow.errors import KflowError
 from kflow.monitoring.measures import Measures
-from kflow.sqs.asking import Ask, Delete, Receive, Received, Reply, Send, Sent
+from kflow.sqs.asking import Ask, Count, Delete, Receive, Received, Reply, Send, Sent
 from kflow.sqs.directory import Queue
 
 NAMESPACE: Final = "AWS/SQS"
+_COUNT_S: Final = 20.0
+_GAUGES: Final = (
+    "ApproximateNumberOfMessagesVisible",
+    "ApproximateNumberOfMessagesNotVisible",
+    "ApproximateNumberOfMessagesDelayed",
+)
+"""In the order of `Counts`."""
 _UNITS: Final = {"SentMessageSize": "Bytes"}
 
 
@@ -27,18 +41,24 @@ class SqsMeasures:
 
     Args:
         measures: where they go.
+        call_later: of the loop.
     """
 
-    def __init__(self, measures: Measures) -> None:
+    def __init__(self, measures: Measures, call_later: Callable[[float, Callable[[], object]], object]) -> None:
         self._measures = measures
+        self._call_later = call_later
+        self._used: set[Queue] = set()
         self._points: dict[tuple[Queue, str], Point] = {}
         self._lock = threading.Lock()
         measures.sources.append(self._take)
 
     def turn(self, queue: Queue, ask: Ask, reply: Reply | KflowError) -> None:
         """Somebody asked a queue, and this came of it."""
-        if isinstance(reply, KflowError):
+        if isinstance(reply, KflowError) or isinstance(ask, Count):
             return
+        if not self._used:
+            self._call_later(_COUNT_S, self._count)
+        self._used.add(queue)
         if isinstance(ask, Send):
             assert isinstance(reply, list | tuple)
             sent = [entry for entry, each in zip(ask.entries, reply, strict=True) if isinstance(each, Sent)]
@@ -55,8 +75,19 @@ class SqsMeasures:
             assert isinstance(reply, list | tuple)
             self._add(queue, "NumberOfMessagesDeleted", of(sum(each is None for each in reply)))
 
+    def _count(self) -> None:
+        """How many messages there are in the queues that were used."""
+        used, self._used = self._used, set()
+        for queue in used:
+            queue.desk.ask(Count(), functools.partial(self._counted, queue))
+
+    def _counted(self, queue: Queue, reply: Counts | KflowError) -> None:
+        if isinstance(reply, Counts):  # else it is gone
+            for name, count in zip(_GAUGES, reply, strict=True):
+                self._add(queue, name, of(count))
+
     def _add(self, queue: Queue, name: str, point: Point) -> None:
-        if not point.sum and name != "SentMessageSize":
+        if not point.sum and name.startswith("NumberOf"):
             return
         with self._lock:
             is_first = not self._points

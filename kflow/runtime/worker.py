@@ -118,6 +118,10 @@ class Worker:
                 self._run(message)
             elif isinstance(message, messages.Map):
                 self._engines.learn(message.trigger, message.text)
+            elif isinstance(message, messages.Trigger):
+                self._spec = message.added_to(self._spec)
+                self._environment.reads(self._spec)
+                self._engines.reads(self._spec, message.index)
             elif isinstance(message, messages.Redrive):
                 self._redrive(message)
             elif isinstance(message, messages.Invoke):

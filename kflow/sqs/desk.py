@@ -8,7 +8,7 @@ from kflow import desk
 from kflow.broker.messagequeues import Message
 from kflow.desk import Asked
 from kflow.errors import KflowError
-from kflow.sqs.asking import Ask, GiveBack, Receive, Received, Reply, Terms
+from kflow.sqs.asking import Ask, Drop, GiveBack, Receive, Received, Reply, Return, Terms
 from kflow.sqs.host import Host
 from kflow.sqs.receipts import Delivery
 from kflow.sqs.turns import Turns, may_bring
@@ -43,8 +43,9 @@ class Desk(desk.Desk[Terms, Ask, Reply]):
         self._move = move
         self._are_many_open = is_crowded
         self._moving = 0
+        self._aside = 0
         self.counted: Callable[[Ask, Reply | KflowError], object] = lambda _ask, _reply: None
-        """Told what came of each that was asked."""
+        """Told what came of each that was asked, but of those that wait on."""
 
     def _is_hope(self, asks: Iterable[Ask]) -> bool:
         """A send, a group that is freed."""
@@ -53,14 +54,22 @@ class Desk(desk.Desk[Terms, Ask, Reply]):
 
     @property
     def _is_needed(self) -> bool:
-        """Who waits needs no open files: they are opened again with what brings something."""
-        return self._is_busy or self._moving > 0
+        """Who waits needs no open files: they are opened again with what brings something.
+
+        What is set aside does: it comes back when they are opened.
+        """
+        return self._is_busy or self._moving > 0 or self._aside > 0
 
     def _is_crowded(self) -> bool:
         return self._are_many_open()
 
     def _reply(self, asked: Asked[Ask], reply: Reply | KflowError) -> None:
-        self.counted(asked.ask, reply)
+        if isinstance(reply, Received):
+            self._aside += len(reply.aside)
+        elif isinstance(asked.ask, Drop | Return) and reply is None:
+            self._aside -= len(asked.ask.numbers)
+        if not (asked.may_wait and isinstance(reply, Received) and not reply.messages):
+            self.counted(asked.ask, reply)
         if not isinstance(asked.ask, Receive) or not isinstance(reply, Received):
             asked.tell(reply)
         elif reply.aside:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -153,6 +154,35 @@ def test_a_drain_sends_what_it_gives_up(shop: Project) -> None:
 
     assert [each["sent"] for each in shop.json("parked", "list")] == [True, True]
     assert len([*(shop.data_dir / "s3" / "graves" / "aws").rglob("*T*")]) == 1
+
+
+def test_a_mapping_that_the_api_made_names_itself_in_its_objects(shop: Project) -> None:
+    shop.handler(failing("sqs:dead"))
+    shop.start("--allow-reset")
+    kinesis, functions, sqs = (client(shop, service) for service in ("kinesis", "lambda", "sqs"))
+    (shop.data_dir / "s3" / "graves").mkdir(parents=True)
+    kinesis.create_stream(StreamName="returns", ShardCount=1)
+    arn = kinesis.describe_stream_summary(StreamName="returns")["StreamDescriptionSummary"]["StreamARN"]
+    mapping = functions.create_event_source_mapping(
+        EventSourceArn=arn,
+        FunctionName="f0",
+        StartingPosition="TRIM_HORIZON",
+        MaximumRetryAttempts=0,
+        DestinationConfig={"OnFailure": {"Destination": "arn:aws:s3:::graves"}},
+    )
+    kinesis.put_record(StreamName="returns", Data=b"x", PartitionKey="k")
+    folder = shop.data_dir / "s3" / "graves" / "aws" / "lambda"
+    (path,) = shop.wait_for(lambda: [*folder.rglob("*T*")], "the object")
+    assert path.relative_to(folder).parts[0] == mapping["UUID"]
+    assert json.loads(path.read_text())["KinesisBatchInfo"]["streamArn"] == arn
+
+    request = urllib.request.Request((shop.data_dir / "endpoint").read_text().strip() + "/_kflow/reset", method="POST")
+    urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=30).close()
+    assert not (shop.data_dir / "s3").exists()
+    assert sqs.list_queues().get("QueueUrls", []) == []
+    put(shop)
+    shop.wait_for(lambda: sqs.list_queues().get("QueueUrls"), "the queue to be made again")
+    assert len(received(sqs, "dead")) == 1
 
 
 def test_a_dropped_batch_and_a_parked_one_have_no_destination(shop: Project) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import re
 import subprocess
 import textwrap
 import threading
@@ -252,7 +253,7 @@ def test_what_is_not_there_is_not_found(place: Place) -> None:
     assert place.refused(function="nobody") == (
         404,
         "ResourceNotFoundException",
-        f"Function not found: arn:aws:lambda:us-east-1:{ACCOUNT}:function:nobody",
+        f"Function not found: arn:aws:lambda:us-east-1:{ACCOUNT}:function:nobody:$LATEST",
     )
     assert place.refused(Qualifier="7") == (404, "ResourceNotFoundException", f"Function not found: {ARN}:7")
 
@@ -460,6 +461,45 @@ def test_a_success_is_told_too_and_retries_are_as_configured(place: Place) -> No
     document = json.loads(place.received(url)["Body"])
     assert document["requestContext"]["approximateInvokeCount"] == 1
     assert len(place.seen(fail="once")) == 1
+
+
+def test_a_failure_goes_into_a_bucket_and_the_event_to_the_dead_letter_queue(place: Place) -> None:
+    url, arn = place.queue()
+    bucket = place.endpoint.data_dir / "s3" / "failures"
+    bucket.mkdir(parents=True)
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        archive.writestr("app.py", "def handler(event, context):\n    raise RuntimeError('no good')\n")
+    place.functions.create_function(
+        FunctionName="fails",
+        Runtime="python3.11",
+        Role=f"arn:aws:iam::{ACCOUNT}:role/r",
+        Handler="app.handler",
+        Code={"ZipFile": packed.getvalue()},
+        DeadLetterConfig={"TargetArn": arn},
+    )
+    place.functions.put_function_event_invoke_config(
+        FunctionName="fails",
+        MaximumRetryAttempts=1,
+        DestinationConfig={"OnFailure": {"Destination": "arn:aws:s3:::failures"}},
+    )
+    answer = place.invoke({"id": 7}, function="fails", InvocationType="Event")
+    identity = answer["ResponseMetadata"]["HTTPHeaders"]["x-amzn-requestid"]
+
+    letter = place.received(url)
+    assert json.loads(letter["Body"]) == {"id": 7}
+    attributes = {name: (each["DataType"], each["StringValue"]) for name, each in letter["MessageAttributes"].items()}
+    assert attributes == {
+        "RequestID": ("String", identity),
+        "ErrorCode": ("Number", "200"),
+        "ErrorMessage": ("String", "no good"),
+    }
+    (file,) = (bucket / "aws" / "lambda" / "async" / "fails").glob("*/*/*/*")
+    document = json.loads(file.read_text())
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d\.\d\d\.\d\d-[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", file.name)
+    assert document["requestContext"]["requestId"] == identity
+    assert document["requestContext"]["approximateInvokeCount"] == 2
+    assert document["responsePayload"]["errorMessage"] == "no good"
 
 
 def test_an_event_of_a_function_that_may_not_run_is_told_at_once(place: Place) -> None:

@@ -66,7 +66,7 @@ def test_a_function_is_created_waited_for_and_its_code_fetched(desk: Desk) -> No
 
 
 def test_code_of_megabytes_goes_in_and_comes_out_whole(desk: Desk) -> None:
-    content = zipped({"blob.bin": os.urandom(9_000_000)})
+    content = zipped({"blob.bin": os.urandom(13_500_000)})
     made = desk.create("large", Code={"ZipFile": content})
     assert made["CodeSize"] == len(content)
     location = desk.client.get_function(FunctionName="large")["Code"]["Location"]
@@ -172,3 +172,24 @@ def test_everything_is_there_after_a_restart_and_nothing_after_a_reset(tmp_path:
         endpoint.kill()
         endpoint.start()
         assert Desk(endpoint).client.list_functions()["Functions"] == []
+
+
+def test_a_mapping_has_tags_too(desk: Desk) -> None:
+    desk.create("mapped")
+    mapping = desk.client.create_event_source_mapping(
+        FunctionName="mapped",
+        EventSourceArn="arn:aws:kinesis:us-east-1:123456789012:stream/orders",
+        StartingPosition="LATEST",
+        Enabled=False,
+        Tags={"a": "1"},
+    )
+    arn = mapping["EventSourceMappingArn"]
+    desk.client.tag_resource(Resource=arn, Tags={"b": "2"})
+    desk.client.untag_resource(Resource=arn, TagKeys=["a"])
+    assert desk.client.list_tags(Resource=arn)["Tags"] == {"b": "2"}
+    nowhere = arn.replace(mapping["UUID"], "00000000-0000-0000-0000-000000000000")
+    found = refusal(desk.client.list_tags, Resource=nowhere)
+    assert found["Error"] == {
+        "Code": "ResourceNotFoundException",
+        "Message": "The resource you requested does not exist.",
+    }

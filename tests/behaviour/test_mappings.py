@@ -1,4 +1,4 @@
-"""The scenarios of `mappings/*.toml`, on the engine and on a runtime."""
+"""The scenarios of `mappings/*.toml`: on the engine, on a runtime, and by clients of its API."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from kflow.declarations import MappingOptions
-from tests.scenarios import form, live, stepped
+from tests.scenarios import api, form, live, stepped
 from tests.scenarios.form import Scenario
+from tests.served import served
 
 SCENARIOS = form.everything()
 
@@ -29,6 +30,41 @@ def test_the_scenarios_of_a_file_on_a_runtime(path: Path, tmp_path: Path) -> Non
         different = form.differences(scenario, observed, lane_of=stepped.lane_of)
         found += [f"{scenario.name}: {each}" for each in different]
     assert not found, "\n" + "\n".join(found)
+
+
+def test_the_scenarios_of_all_files_by_the_api_with_a_function_as_a_zip(tmp_path: Path) -> None:
+    (tmp_path / "notes").mkdir()
+    with served(tmp_path, KFLOW_RETRY_BACKOFF_SCALE="0.01") as node:
+        target = api.Local(node, tmp_path / "notes")
+        results = api.compare(api.Runner(target, api.possible([each for _, each in SCENARIOS]), "s"))
+    found = [f"{scenario.name}: {each}" for scenario, different in results for each in different]
+    assert not found, "\n" + "\n".join(found)
+    assert len(results) >= 135
+
+
+def test_what_clients_cannot_have_is_named_with_its_reason() -> None:
+    reasons = {scenario.no_api for _, scenario in SCENARIOS if scenario.no_api}
+    assert reasons == {
+        "its position is a moment between records of the past",
+        "its records arrived in the past",
+        "its windows lie in the past",
+    }
+    assert not [scenario.name for _, scenario in SCENARIOS if scenario.no_api and scenario.engine_only]
+
+
+def test_a_report_names_what_differs_and_what_could_not_run() -> None:
+    scenario = SCENARIOS[0][1]
+    text = api.report([(scenario, ["settled:", "    expected 5"]), (SCENARIOS[1][1], [])], {"windows": "in the past"})
+    assert text == (
+        "# Scenarios on AWS\n\n2 scenarios ran, 1 differ from the table; 1 cannot be had by the API.\n\n"
+        f"## {scenario.name}\n\nknown by: {scenario.source}\n\n```\nsettled:\n    expected 5\n```\n\n"
+        "## Without a client\n\n- windows: in the past\n"
+    )
+
+
+def test_nothing_reaches_an_account_that_nobody_named() -> None:
+    with pytest.raises(SystemExit):
+        api.main(["--target", "aws"])
 
 
 def test_there_are_120_scenarios_with_different_names() -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import subprocess
+import sys
 import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,6 +15,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from tests.deadline import eventually
+from tests.lambdaing import zipped
 from tests.project import KFLOW
 from tests.served import ACCOUNT, Served, served
 
@@ -29,7 +32,8 @@ def note(**fields):
 def run(name, event):
     datas = [base64.b64decode(each["kinesis"]["data"]).decode() for each in event["Records"]]
     sources = sorted({{each["eventSourceARN"] for each in event["Records"]}})
-    note(what="begin", function=name, datas=datas, sources=sources, at=time.monotonic())
+    shards = sorted({{each["eventID"].partition(":")[0] for each in event["Records"]}})
+    note(what="begin", function=name, datas=datas, sources=sources, shards=shards, at=time.monotonic())
     while (HOLD / name).exists():
         time.sleep(0.005)
     if (HOLD / (name + "-fails")).exists():
@@ -48,6 +52,10 @@ def bill(event, context):
 @on_stream("unused")
 def ship(event, context):
     run("ship", event)
+
+@on_stream("unused")
+def never(event, context):
+    run("never", event)
 
 @on_stream("unused")
 def slow(event, context):
@@ -138,7 +146,9 @@ class Shop:
 @pytest.fixture(scope="module")
 def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
     folder: Path = tmp_path_factory.mktemp("shop")
-    (folder / "kflow.toml").write_text("retry_backoff_scale = 0.05\n")
+    (folder / "kflow.toml").write_text(
+        "retry_backoff_scale = 0.05\n[functions.never]\nreserved_concurrent_executions = 0\n"
+    )
     (folder / "functions").mkdir()
     (folder / "hold").mkdir()
     code = textwrap.dedent(_CODE).format(seen=str(folder / "seen.jsonl"), hold=str(folder / "hold"))
@@ -159,9 +169,7 @@ def test_records_reach_a_decorated_handler_by_a_mapping_that_a_client_made(shop:
     assert shop.datas("bill", "first-") == found
     assert shop.notes("end", "bill")
     assert shop.notes("begin", "bill")[-1]["sources"] == [source]
-    shop.wait(
-        lambda: shop.functions.get_event_source_mapping(UUID=uuid)["LastProcessingResult"] == "OK", "the result"
-    )
+    shop.wait(lambda: shop.functions.get_event_source_mapping(UUID=uuid)["LastProcessingResult"] == "OK", "the result")
     (handler,) = [each for each in shop.status()["handlers"] if (each["function"], each["stream"]) == ("bill", "first")]
     assert handler["lanes"][0]["succeeded"] == 5
 
@@ -237,9 +245,7 @@ def test_shards_that_a_split_makes_are_read_by_a_mapping_in_order(shop: Shop) ->
     source = shop.stream("split")
     shop.map("bill", source, BatchSize=3)
     shop.put("split", *[f"split-{n}" for n in range(10)], key="k")
-    shop.kinesis.split_shard(
-        StreamName="split", ShardToSplit="shardId-000000000000", NewStartingHashKey=str(2**127)
-    )
+    shop.kinesis.split_shard(StreamName="split", ShardToSplit="shardId-000000000000", NewStartingHashKey=str(2**127))
     shop.wait(
         lambda: len(shop.kinesis.list_shards(StreamName="split", ShardFilter={"Type": "AT_LATEST"})["Shards"]) == 2,
         "the split",
@@ -274,8 +280,53 @@ def test_reserved_concurrency_holds_over_all_shards_and_0_stops_everything(shop:
             strict=True,
         )
     )
-    assert all(first[1] <= second[0] for first, second in zip(spans, spans[1:], strict=False))
+    assert all(first[1] <= second[0] for first, second in itertools.pairwise(spans))
     shop.functions.delete_function_concurrency(FunctionName="slow")
+
+
+def test_records_of_different_shards_are_never_in_one_event(shop: Shop) -> None:
+    source = shop.stream("apart", shards=3)
+    found = {f"apart-{n}" for n in range(30)}
+    shop.put("apart", *sorted(found))
+    shop.map("ship", source)
+
+    shop.wait(lambda: set(shop.datas("ship", "apart-")) == found, "all records")
+
+    shards = [each["shards"] for each in shop.notes("begin", "ship") if each["datas"][0] in found]
+    assert {len(each) for each in shards} == {1}
+    assert {each for (each,) in shards} == {f"shardId-{index:012}" for index in range(3)}
+
+
+def test_changes_are_accepted_with_202_and_times_are_seconds(shop: Shop) -> None:
+    functions = shop.functions
+    source = shop.stream("accepted")
+    made = functions.create_event_source_mapping(FunctionName="bill", EventSourceArn=source, StartingPosition="LATEST")
+    uuid = made["UUID"]
+    shop.wait_for_state(uuid, "Enabled")
+    status, body = shop.node.get(f"/2015-03-31/event-source-mappings/{uuid}")
+    assert (status, isinstance(json.loads(body)["LastModified"], int | float)) == (200, True)
+    assert json.loads(body)["LastModified"] == made["LastModified"].timestamp()
+    changed = functions.update_event_source_mapping(UUID=uuid, BatchSize=3)
+    shop.wait_for_state(uuid, "Enabled")
+    deleted = functions.delete_event_source_mapping(UUID=uuid)
+    assert [each["ResponseMetadata"]["HTTPStatusCode"] for each in (made, changed, deleted)] == [202, 202, 202]
+    assert (deleted["UUID"], deleted["State"], deleted["BatchSize"]) == (uuid, "Deleting", 3)
+
+
+def test_the_settings_reserve_concurrency_until_somebody_sets_another(shop: Shop) -> None:
+    source = shop.stream("never")
+    shop.map("never", source)
+    shop.put("never", "never-1")
+    with pytest.raises(ClientError, match="TooManyRequestsException"):
+        shop.functions.invoke(FunctionName="never", Payload=b"{}")
+    assert shop.datas("never", "never-", "begin") == []
+
+    shop.functions.put_function_concurrency(FunctionName="never", ReservedConcurrentExecutions=2)
+
+    shop.wait(lambda: shop.datas("never", "never-") == ["never-1"], "the record")
+    shop.functions.delete_function_concurrency(FunctionName="never")
+    with pytest.raises(ClientError, match="TooManyRequestsException"):
+        shop.functions.invoke(FunctionName="never", Payload=b"{}")
 
 
 def test_the_trigger_of_a_decorated_handler_is_listed_and_switched(shop: Shop) -> None:
@@ -320,9 +371,7 @@ def test_a_failing_batch_is_said_and_goes_on_with_the_options_of_its_mapping(sho
     uuid = shop.map("ship", source)
     shop.put("failing", "failing-1")
     shop.wait(lambda: len(shop.datas("ship", "failing-", "failed")) >= 2, "some attempts")
-    assert (
-        shop.functions.get_event_source_mapping(UUID=uuid)["LastProcessingResult"] == "PROBLEM: Function call failed"
-    )
+    assert shop.functions.get_event_source_mapping(UUID=uuid)["LastProcessingResult"] == "PROBLEM: Function call failed"
 
     shop.update(uuid, MaximumRetryAttempts=0)
     shop.put("failing", "failing-2")
@@ -332,3 +381,71 @@ def test_a_failing_batch_is_said_and_goes_on_with_the_options_of_its_mapping(sho
 
     shop.wait(lambda: shop.datas("ship", "failing-") == ["failing-3"], "the last record")
     assert shop.datas("ship", "failing-", "failed").count("failing-2") == 1
+
+
+def zip_function(shop: Shop, name: str, label: str, **changes: Any) -> None:
+    """A function of a zip; it notes as the handlers do, under its name and a label."""
+    code = textwrap.dedent(f"""
+        import base64, json, os
+        def handler(event, context):
+            datas = [base64.b64decode(each["kinesis"]["data"]).decode() for each in event["Records"]]
+            fd = os.open({str(shop.seen_file)!r}, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+            note = {{"what": "end", "function": {f"{name}-{label}"!r}, "datas": datas, "arn": context.invoked_function_arn}}
+            os.write(fd, json.dumps(note).encode() + b"\\n")
+            os.close(fd)
+    """)
+    shop.functions.create_function(
+        FunctionName=name,
+        Runtime=f"python{sys.version_info[0]}.{sys.version_info[1]}",
+        Role=f"arn:aws:iam::{ACCOUNT}:role/r",
+        Handler="app.handler",
+        Code={"ZipFile": zipped({"app.py": code})},
+        **changes,
+    )
+
+
+def test_a_function_that_is_deleted_is_waited_for_over_a_restart_and_no_attempt_is_counted(shop: Shop) -> None:
+    source = shop.stream("absent")
+    zip_function(shop, "absent", "old")
+    uuid = shop.map("absent", source, MaximumRetryAttempts=0)
+    shop.put("absent", "absent-1")
+    shop.wait(lambda: shop.datas("absent-old", "absent-") == ["absent-1"], "the first record")
+
+    shop.functions.delete_function(FunctionName="absent")
+    shop.put("absent", "absent-2")
+    shop.node.kill()
+    shop.node.start()
+    assert shop.state(uuid) == "Enabled"
+    (handler,) = [each for each in shop.status()["handlers"] if each["stream"] == "absent"]
+    assert (handler["lanes"][0]["state"], handler["lanes"][0]["invocations"]) == ("idle", 1)
+    zip_function(shop, "absent", "new")
+
+    shop.wait(lambda: shop.datas("absent-new", "absent-") == ["absent-2"], "the second record")
+
+
+def test_a_mapping_of_a_version_invokes_that_version(shop: Shop) -> None:
+    source = shop.stream("versioned")
+    zip_function(shop, "versioned", "one", Publish=True)
+    shop.map("versioned:1", source)
+    shop.put("versioned", "versioned-1")
+    shop.wait(lambda: shop.datas("versioned-one", "versioned-") == ["versioned-1"], "the record")
+    (note,) = shop.notes("end", "versioned-one")
+    assert note["arn"] == f"arn:aws:lambda:us-east-1:{ACCOUNT}:function:versioned:1"
+
+
+def test_a_drain_works_off_mappings_that_clients_made(shop: Shop) -> None:
+    source = shop.stream("drained")
+    zip_function(shop, "drained", "zip")
+    shop.map("drained", source, BatchSize=2)
+    shop.map("bill", source, BatchSize=2)
+    shop.node.stop()
+    run = {"cwd": shop.node.folder, "env": shop.node.environment, "check": True, "capture_output": True, "timeout": 120}
+    found = [f"drained-{n}" for n in range(5)]
+    (shop.node.folder / "drained.txt").write_text("\n".join(found))
+    put = [*KFLOW, "put", "drained", "--file", "drained.txt", "--format", "text", "--key", "k"]
+    subprocess.run(put, **run)  # type: ignore[call-overload]
+
+    subprocess.run([*KFLOW, "run", "--drain"], **run)  # type: ignore[call-overload]
+
+    assert shop.datas("drained-zip", "drained-") == found
+    assert shop.datas("bill", "drained-") == found

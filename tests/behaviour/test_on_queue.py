@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -319,3 +320,26 @@ def test_a_decorators_mapping_is_shown_and_switched_by_the_api_and_stays_so(shop
     shop.wait_for(lambda: shop.seen(bodies=["a"]))
     with pytest.raises(functions.exceptions.InvalidParameterValueException, match="declared at"):
         functions.update_event_source_mapping(UUID=mapping["UUID"], BatchSize=5)
+
+
+def test_a_reset_empties_the_queue_of_a_handler_and_it_is_polled_on(shop):
+    shop.handler(
+        """
+        from kflow import on_queue
+        @on_queue("jobs", enabled=True)
+        def work(event, context):
+            note(bodies=[each["body"] for each in event["Records"]])
+            if event["Records"][0]["body"] == "old":
+                raise ValueError
+        """
+    )
+    shop.start("--json", "--allow-reset")
+    sqs = client(shop, "sqs")
+    sqs.send_message(QueueUrl=url(sqs, "jobs"), MessageBody="old")
+    shop.wait_for(lambda: shop.seen(bodies=["old"]))
+    request = urllib.request.Request(f"{ready(shop)['endpoint']}/_kflow/reset", method="POST")
+    with urllib.request.urlopen(request, timeout=30) as response:
+        assert response.status == 200
+    assert counts(sqs, "jobs") == (0, 0)
+    sqs.send_message(QueueUrl=url(sqs, "jobs"), MessageBody="new")
+    shop.wait_for(lambda: shop.seen(bodies=["new"]))

@@ -95,7 +95,7 @@ def mapped(quick: bool) -> Iterator[Figure]:
         took = sorted(int(each) / 1e6 for each in out.read_text().split()[20:])
     for name, share, must in (("p50", 50, 3.0), ("p99", 99, 8.0)):
         yield Figure(
-            bench=f"put -> zip function {name}", value=percentile(took, share), unit="ms", must=must, aim=must / 3
+            bench=f"put -> zip function {name}", value=percentile(took, share), unit="ms", must=must, aim=must / 4
         )
 
 

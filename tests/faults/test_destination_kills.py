@@ -18,8 +18,8 @@ from kflow.broker.folder import DataFolder
 from kflow.broker.parked import ParkedStore
 from tests.project import Project, project
 
-RECORDS = 120
-KILLS = 4
+RECORDS = 60
+KILLS = 3
 
 
 @pytest.fixture
@@ -104,7 +104,7 @@ def test_kill_9_of_workers_loses_no_document(shop: Project) -> None:
         @on_stream("orders", batch_size=1, maximum_retry_attempts=0, on_failure="sqs:dead")
         def bill(event, context):
             note(what="begun")
-            if len(open({str(shop.seen_file)!r}).readlines()) % 40 == 0:
+            if len(open({str(shop.seen_file)!r}).readlines()) % 20 == 0:
                 os.kill(os.getpid(), signal.SIGKILL)
             raise ValueError
         """,

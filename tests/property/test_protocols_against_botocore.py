@@ -16,6 +16,7 @@ from botocore.awsrequest import HeadersDict, create_request_object, prepare_requ
 from botocore.parsers import create_parser
 from botocore.serialize import create_serializer
 
+from kflow.aws import rpc
 from kflow.aws.models import load
 from kflow.aws.query import Ec2, Query
 from kflow.aws.rest_json import RestJson
@@ -260,3 +261,39 @@ def test_errors_are_read_by_botocore(service, session):
         "Code": "InvalidArgumentException",
         "Message": "<no>",
     }
+
+
+RPC = ["cloudwatch", "kinesis", "logs", "sqs"]
+"""Of any service that speaks JSON; its target's prefix is the service's name in the path."""
+
+
+@pytest.mark.parametrize("service", RPC)
+def test_requests_of_rpc_are_read(service, session):
+    model = load(service)
+    theirs = session.get_service_model(service)
+    serializer = create_serializer("smithy-rpc-v2-cbor", False)
+    wire = rpc.RpcWire()
+    for name in model.operation_names:
+        operation = model.operation(name)
+        for values in samples(operation, operation.input) if operation.input is not None else [{}]:
+            written = serializer.serialize_to_request(as_botocore_has_it(values), theirs.operation_model(name))
+            request = Request(written)
+            assert rpc.target(request.target) == f"{model.target_prefix}.{name}"
+            assert without_empty(wire.plain(request.body)) == without_empty(values), name
+
+
+@pytest.mark.parametrize("service", RPC)
+def test_answers_of_rpc_are_read_by_botocore(service, session):
+    model = load(service)
+    theirs = session.get_service_model(service)
+    parser = create_parser("smithy-rpc-v2-cbor")
+    wire = rpc.RpcWire()
+    for name in model.operation_names:
+        operation = model.operation(name)
+        if operation.output is None or operation.event_stream is not None:
+            continue
+        for values in samples(operation, operation.output):
+            answer = {"status_code": 200, "headers": HeadersDict(), "body": wire.write(operation.output, values)}
+            parsed = parser.parse(answer, theirs.operation_model(name).output_shape)
+            del parsed["ResponseMetadata"]
+            assert without_empty(parsed) == without_empty(as_botocore_has_it(values)), name

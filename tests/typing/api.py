@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any, TypedDict, assert_type
 
 import kflow
-from kflow import Batch, Placed, Producer, Record, lambda_handler, on_stream
+from kflow import Batch, Message, Messages, Placed, Producer, Record, lambda_handler, on_queue, on_stream
 from kflow.errors import FailedEntry, KflowError, PutFailed
 from kflow.interfaces import BatchOutcome, RuntimeInfo
 from kflow.plugins import hookimpl
@@ -74,6 +74,39 @@ def batch_form(batch: Batch[Click]) -> None:
             batch.failed(record)
     assert_type(len(batch), int)
     assert_type(batch.stream, str)
+
+
+@on_queue(
+    "jobs",
+    batch_size=100,
+    maximum_batching_window_in_seconds=5,
+    report_batch_item_failures=True,
+    filters=[{"body": {"qty": [{"numeric": [">", 0]}]}}],
+    maximum_concurrency=2,
+    enabled=True,
+    function_name="work",
+    timeout=30,
+    memory_size=256,
+    environment={"CURRENCY": "EUR"},
+)
+def messages_form(batch: Messages[Order]) -> None:
+    for message in batch:
+        assert_type(message, Message[Order])
+        if message.value.qty < 0:
+            batch.failed(message)
+    assert_type(len(batch), int)
+    assert_type(batch.queue, str)
+
+
+@on_queue("jobs.fifo")
+async def message_form(message: Message[Order], context: Any = None) -> None:
+    assert_type(message.value, Order)
+    assert_type(message.body, str)
+    assert_type(message.message_id, str)
+    assert_type(message.attributes, dict[str, str])
+    assert_type(message.group, str)
+    assert_type(message.receive_count, int)
+    assert_type(message.sent_ms, int)
 
 
 @on_stream("orders")

@@ -58,3 +58,15 @@ def test_declaring_a_handler_loads_nothing_heavy() -> None:
         & HEAVY
         == set()
     )
+
+
+def test_declaring_a_handler_of_a_queue_loads_nothing_heavy() -> None:
+    assert (
+        loaded_by(
+            "from kflow import Message, Messages, on_queue\n"
+            "@on_queue('jobs', batch_size=10)\n"
+            "def work(message: Message): pass\n"
+        )
+        & HEAVY
+        == set()
+    )

@@ -15,6 +15,7 @@ from kflow.errors import UsageError
 from kflow.events.patterns import PatternError, compile_filters
 from kflow.events.queue_patterns import compile_message_filters
 from kflow.lambda_ import destinations
+from kflow.lambda_.control.mappingfacts import Mapping
 from kflow.lambda_.errors import InvalidParameterValue
 from kflow.limits import FILTERS
 
@@ -65,8 +66,8 @@ def source(given: Any) -> str:
             "SelfManagedEventSource is not supported here: kflow reads Kinesis streams and SQS queues."  # chosen
         )
     if text is not None and (likely := _LIKELY.match(text)):
-        raise InvalidParameterValue(
-            f"Event sources of {likely[1]} are not supported here: kflow reads Kinesis streams and SQS queues."  # chosen
+        raise InvalidParameterValue(  # chosen
+            f"Event sources of {likely[1]} are not supported here: kflow reads Kinesis streams and SQS queues."
         )
     if text is None or not _SOURCE.fullmatch(text):
         raise InvalidParameterValue("Unrecognized event source.")
@@ -158,6 +159,19 @@ def metrics(given: Any, before: tuple[str, ...] | None) -> tuple[str, ...] | Non
     return found or None
 
 
+def reports(mapping: Mapping) -> bool:
+    """Whether a response may name what failed."""
+    options = mapping.queue_options if mapping.is_queue else mapping.options
+    return options.report_batch_item_failures
+
+
+def warnings(mapping: Mapping) -> tuple[str, ...]:
+    """What of its filters works here and may not on AWS."""
+    if mapping.is_queue:
+        return compile_message_filters(mapping.queue_options.filters).warnings
+    return compile_filters(mapping.options.filters).warnings if mapping.options.filters else ()
+
+
 def _refuse(given: Any, unsupported: tuple[str, ...]) -> None:
     for name in unsupported:
         if getattr(given, name, None) not in (None, [], ()):
@@ -187,7 +201,9 @@ def _position(given: Any, now_ms: int) -> MappingOptions:
 def _filters(given: Any, compile_: Any) -> tuple[str, ...]:
     patterns = tuple(each.Pattern or "" for each in given.Filters or ())
     if len(patterns) > FILTERS:
-        raise InvalidParameterValue(f"Maximum number of filters is {FILTERS}, and {len(patterns)} were given.")  # chosen
+        raise InvalidParameterValue(
+            f"Maximum number of filters is {FILTERS}, and {len(patterns)} were given."
+        )  # chosen
     try:
         compile_(patterns)
     except PatternError as error:

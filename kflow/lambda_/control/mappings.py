@@ -152,9 +152,7 @@ class Mappings:
         def placed(failure: KflowError | None) -> None:
             if failure is not None:
                 reason = failure
-                self._host.submit(
-                    lambda: mappingfacts.remove(self._host.folder, made.uuid), lambda _: refuse(reason)
-                )
+                self._host.submit(lambda: mappingfacts.remove(self._host.folder, made.uuid), lambda _: refuse(reason))
                 return
             entry.is_shown = True
             if made.enabled:
@@ -249,7 +247,9 @@ class Mappings:
     def tag(self, entry: Entry, tags: dict[str, str], told: Done) -> None:
         """Have other tags; told when these are kept."""
         if entry.declared is not None:
-            raise InvalidParameterValue(f"This event source mapping is declared at {entry.mapping.line}: it has no tags.")
+            raise InvalidParameterValue(
+                f"This event source mapping is declared at {entry.mapping.line}: it has no tags."
+            )
         before = entry.mapping
         after = entry.mapping = replace(before, tags=tags)
 

@@ -14,9 +14,9 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import itertools
 import os
 import re
+import secrets
 import threading
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
@@ -28,6 +28,7 @@ from kflow.errors import KflowError, StorageError
 from kflow.lambda_.control import unzip
 from kflow.lambda_.control.facts import Code
 from kflow.lambda_.control.host import Host
+from kflow.lambda_.control.unzip import CannotUnzip
 
 FOLDER: Final = "lambda/code"
 DELAY_S: Final = 30.0
@@ -53,7 +54,6 @@ class Packages:
         self._files = host.folder.files
         self._held: Counter[str] = Counter()
         self._lock = threading.Lock()
-        self._serial = itertools.count()
         self._waiting: deque[tuple[Callable[[], bytes], Added]] = deque()
         self._busy = 0
 
@@ -87,6 +87,8 @@ class Packages:
     def _over(self, added: Added, result: Code | KflowError) -> None:
         self._busy -= 1
         self._go_on()
+        if isinstance(result, CannotUnzip):  # the caller is told no more than AWS says
+            self._host.notice("warning", f"a zip was refused: {ascii(result.why)[1:-1]}")
         added(result)
 
     def hold(self, codes: Iterable[Code]) -> None:
@@ -144,7 +146,20 @@ class Packages:
         left = [name for name in names if not _DIGEST.fullmatch(name.removesuffix(".zip"))]
         unused = [digest for digest in digests if self._held[digest] <= 0]
         if left or unused:
-            self._host.submit(lambda: self._clean(left), lambda _: self._remove(unused))
+            found = [self._set_aside(name) for name in left]
+            self._host.submit(lambda: self._clean(found), lambda _: self._remove(unused))
+
+    def _set_aside(self, name: str) -> str:
+        """Under a name that nothing new has: what is new may be called like what an earlier process left."""
+        beside = self._beside()
+        try:
+            self._files.rename(f"{self._root}/{name}", beside)
+        except OSError as error:
+            raise storage_error(error, f"move {self._root}/{name}") from error
+        return beside
+
+    def _beside(self) -> str:
+        return f"{self._root}/.{secrets.token_hex(8)}"
 
     # ------------------------------------------------------------------ in threads
 
@@ -167,10 +182,10 @@ class Packages:
         folder, path = f"{self._root}/{digest}", f"{self._root}/{digest}.zip"
         files.make_folder(self._root, sync=syncs)
         if files.is_folder(folder) and files.exists(path):
-            return Code(digest, len(content), _size(folder))
-        beside = f"{self._root}/.{os.getpid()}-{next(self._serial)}"
+            return Code(digest, len(content), unzip.size(content))
+        beside = self._beside()
         try:
-            size = unzip.unpack(content, beside, sync=self._host.folder.fsync == "always")
+            size = unzip.unpack(content, beside, sync=syncs)
             files.write_replace(path, content, sync=syncs)
             if not files.is_folder(folder):
                 try:
@@ -190,25 +205,19 @@ class Packages:
             if self._held[digest] <= 0:
                 del self._held[digest]
 
-    def _clean(self, names: Iterable[str]) -> None:
-        for name in names:
-            self._discard(f"{self._root}/{name}")
-
-    def _discard(self, path: str) -> None:
-        try:
-            if self._files.is_folder(path):
+    def _clean(self, paths: Iterable[str]) -> None:
+        for path in paths:
+            try:
                 self._files.remove_tree(path)
-            else:
-                self._files.discard(path)
-        except OSError as error:
-            raise storage_error(error, f"remove {path}") from error
+            except OSError as error:
+                raise storage_error(error, f"remove {path}") from error
 
     def _remove(self, digests: Iterable[str]) -> None:
         """On the loop: have those removed that nobody holds."""
 
         def work() -> None:
             for digest in digests:
-                beside = f"{self._root}/.{os.getpid()}-{next(self._serial)}"
+                beside = self._beside()
                 with self._lock:
                     if self._held[digest] > 0:
                         continue
@@ -223,11 +232,3 @@ class Packages:
                 self._host.notice("warning", f"code that nobody uses is left in {self._root}: {failure}")
 
         self._host.submit(work, done)
-
-
-def _size(folder: str) -> int:
-    """Bytes of the files in a folder."""
-    total = 0
-    for where, _, names in os.walk(folder):
-        total += sum(os.lstat(f"{where}/{name}").st_size for name in names)
-    return total

@@ -35,8 +35,6 @@ from kflow.lambda_.fleet import Fleet, Published
 
 __all__ = ["Function", "Registry", "Target"]
 
-Listener = Callable[["Function"], object]
-
 
 class Function:
     """One function; the same object for as long as it exists. Belongs to the loop's thread; others only read it.
@@ -50,8 +48,6 @@ class Function:
         declared: the decorated handler that it is; None: it was created.
         is_updating: its code is being taken in.
         is_gone: it was deleted.
-        published: what the fleet was told of it, by key.
-        limit: and of its reserved concurrency.
     """
 
     __slots__ = (
@@ -62,10 +58,8 @@ class Function:
         "is_gone",
         "is_updating",
         "key",
-        "limit",
         "name",
         "place",
-        "published",
     )
 
     def __init__(self, facts: Facts, place: Place, key: str, declared: Published | None = None) -> None:
@@ -77,8 +71,6 @@ class Function:
         self.declared = declared
         self.is_updating = False
         self.is_gone = False
-        self.published: Mapping[str, Published] = {}
-        self.limit: int | None = None
         self._described: Described | None = None
 
     @property
@@ -193,7 +185,8 @@ class Registry:
         self._latest: dict[_Key, Function] = {}
         self._pending: Counter[_Key] = Counter()
         self._making: set[tuple[Place, str]] = set()
-        self._listeners: list[Listener] = []
+        self._published: dict[str, Mapping[str, Published]] = {}  # what the fleet was told, by key
+        self._limits: dict[str, int] = {}
         self._sources = Sources(host)
 
     def load(self) -> None:
@@ -278,9 +271,13 @@ class Registry:
         Raises:
             ResourceNotFound: there is no such function, version or alias.
             InvalidParameterValue, ValidationFailed: it is named wrongly.
+
+        Source: recorded: who wants to run a function that is not there is told of its `$LATEST`.
         """
         named = names.parse(text, place, qualifier)
-        function = self.find(named)
+        function = self.get(named.place, named.name)
+        if function is None:
+            raise named._replace(qualifier=named.qualifier or LATEST).not_found()
         version = function.version(named.qualifier)
         if version is None:
             raise named.not_found()
@@ -300,10 +297,6 @@ class Registry:
         """Call back when the sources of all decorated handlers were read: at once, but for the first time."""
         self._sources.read([each for each in self.everywhere() if each.declared is not None], then)
 
-    def watch(self, listener: Listener) -> None:
-        """Call `listener` on the loop when a function was created, changed or deleted, after that is kept."""
-        self._listeners.append(listener)
-
     # ------------------------------------------------------------------ changing
 
     def reserve(self, place: Place, name: str) -> None:
@@ -313,7 +306,7 @@ class Registry:
             ResourceConflict: there is one.
         """
         if self.get(place, name) is not None or (place, name) in self._making:
-            raise ResourceConflict(f"Function already exist: {name}")
+            raise already_there(name)
         self._making.add((place, name))
 
     def give_up(self, place: Place, name: str) -> None:
@@ -330,6 +323,9 @@ class Registry:
         place = Place(facts.account, facts.region)
         function = Function(facts, place, names.key(place, self.home, facts.name))
         self.give_up(place, facts.name)
+        if self.get(place, facts.name) is not None:  # its deletion was refused by the disk meanwhile
+            done(already_there(facts.name))
+            return
         self._set(function, facts, lambda failure: done(failure or function))
 
     def change(self, function: Function, done: Done, /, **changes: Any) -> None:
@@ -411,23 +407,30 @@ class Registry:
             del self._pending[key], self._kept[key], self._latest[key]
         if failure is None:
             self._publish(function)
-            for listener in tuple(self._listeners):
-                listener(function)
         done(failure)
 
     def _publish(self, function: Function) -> None:
         """Tell whoever runs it what is new, and nothing else: an environment ends when its function is told anew."""
-        wanted = {} if function.is_gone else published(function.facts, function.key, self.packages.folder)
-        for key in function.published.keys() - wanted.keys():
-            self._fleet.withdraw(key)
-        for key, each in wanted.items():
-            if function.published.get(key) != each:
-                self._fleet.publish(each)
-        function.published = wanted
-        most = None if function.is_gone else function.facts.reserved
-        if most != function.limit:
-            function.limit = most
-            self._fleet.limit(function.key, most)
+        current = self.get(function.place, function.name)
+        if current is not None and current is not function:
+            return  # another one has its name by now, and is told of itself
+        key = function.key
+        before = self._published.pop(key, {})
+        wanted = {} if current is None else published(function.facts, key, self.packages.folder)
+        for each in before.keys() - wanted.keys():
+            self._fleet.withdraw(each)
+        for name, each_wanted in wanted.items():
+            if before.get(name) != each_wanted:
+                self._fleet.publish(each_wanted)
+        if wanted:
+            self._published[key] = wanted
+        most = None if current is None else function.facts.reserved
+        if most != self._limits.get(key):
+            self._fleet.limit(key, most)
+        if most is None:
+            self._limits.pop(key, None)
+        else:
+            self._limits[key] = most
 
     def _write(self, key: _Key, facts: Facts | None) -> None:
         """In a thread."""
@@ -445,6 +448,11 @@ class _Key(NamedTuple):
     place: Place
     name: str
     is_declared: bool
+
+
+def already_there(name: str) -> ResourceConflict:
+    """The refusal of a second function of a name. Source: recorded."""
+    return ResourceConflict(f"Function already exist: {name}")
 
 
 def _bare(name: str, place: Place) -> Facts:

@@ -8,13 +8,16 @@ Source: recorded: the texts; chosen: what of a zip is refused besides what canno
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import stat
+import struct
 import zipfile
 import zlib
-from collections.abc import Sequence
-from typing import IO, Final, NamedTuple
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Final, NamedTuple
 
 from kflow.lambda_.errors import InvalidParameterValue
 
@@ -30,10 +33,25 @@ DEPTH: Final = 200
 """Parts of a name. chosen."""
 LINK_BYTES: Final = 4096
 
+SYNCED: Final = 64
+"""So many files are synced one by one; where there are more, the system is asked once to sync everything. chosen."""
+
 _PIECE: Final = 1 << 18
 _ENCRYPTED: Final = 0x1
 _METHODS: Final = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}
-_BROKEN: Final = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, UnicodeError, ValueError)
+_NAMES: Final = {errno.EEXIST, errno.EILSEQ, errno.EINVAL, errno.ENAMETOOLONG, errno.ENOTDIR}
+_BROKEN: Final = (
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+    ArithmeticError,
+    EOFError,
+    LookupError,
+    NotImplementedError,
+    RuntimeError,
+    ValueError,
+)
+"""All that `zipfile` raises of what is damaged."""
 
 
 class CannotUnzip(InvalidParameterValue):
@@ -140,13 +158,13 @@ def read(archive: zipfile.ZipFile, length: int) -> Contents:
     return Contents(sorted(folders), list(files.values()), list(links.values()), size)
 
 
-def unpack(content: bytes | IO[bytes], folder: str, *, sync: bool = False) -> int:
+def unpack(content: bytes, folder: str, *, sync: bool = False) -> int:
     """Unpack a zip into a new folder, which is left as it is where that fails.
 
     Args:
-        content: of the zip, or a file of it.
+        content: of the zip.
         folder: made here; nobody looks into it yet.
-        sync: whether each file is made durable.
+        sync: whether all of it is made durable.
 
     Returns:
         Bytes that it came to.
@@ -155,26 +173,40 @@ def unpack(content: bytes | IO[bytes], folder: str, *, sync: bool = False) -> in
         CannotUnzip, EmptyZip, TooLargeUnpacked: it is refused.
         OSError: the disk refused it.
     """
-    if isinstance(content, bytes):
-        if not content:
-            raise EmptyZip
-        content = io.BytesIO(content)
-    length = content.seek(0, os.SEEK_END)
+    with _opened(content) as (archive, found):
+        _write(archive, found, folder, sync=sync)
+        return found.size
+
+
+def size(content: bytes) -> int:
+    """Bytes that a zip comes to, which was unpacked before."""
+    with _opened(content) as (_, found):
+        return found.size
+
+
+@contextmanager
+def _opened(content: bytes) -> Iterator[tuple[zipfile.ZipFile, Contents]]:
+    if not content:
+        raise EmptyZip
     try:
-        with zipfile.ZipFile(content) as archive:
-            found = read(archive, length)
-            return _write(archive, found, folder, sync=sync)
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            yield archive, read(archive, len(content))
     except _BROKEN as error:
         raise CannotUnzip(str(error)) from error
+    except OSError as error:
+        if error.errno in _NAMES:  # as where a file system does not see case
+            raise CannotUnzip(f"this file system cannot hold its names: {error}") from error
+        raise
 
 
-def _write(archive: zipfile.ZipFile, found: Contents, folder: str, *, sync: bool) -> int:
+def _write(archive: zipfile.ZipFile, found: Contents, folder: str, *, sync: bool) -> None:
     os.mkdir(folder, 0o755)
     for path in found.folders:
         os.mkdir(f"{folder}/{path}", 0o755)
     left = UNPACKED_BYTES
+    each_by_itself = sync and len(found.files) <= SYNCED
     for entry in found.files:
-        left -= _write_file(archive, entry, f"{folder}/{entry.path}", left, sync=sync)
+        left -= _write_file(archive, entry, f"{folder}/{entry.path}", left, sync=each_by_itself)
     for entry in found.links:
         target = archive.read(entry.info)
         if not target or b"\0" in target:
@@ -185,7 +217,19 @@ def _write(archive: zipfile.ZipFile, found: Contents, folder: str, *, sync: bool
         # Not by the letters: a link may lead through another one.
         if os.path.commonpath([root, os.path.realpath(f"{root}/{entry.path}")]) != root:
             raise CannotUnzip(f"the link {entry.path} leads outside")
-    return UNPACKED_BYTES - left
+    if each_by_itself:
+        for path in ("", *found.folders):
+            _sync_folder(f"{folder}/{path}")
+    elif sync:
+        os.sync()
+
+
+def _sync_folder(path: str) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 def _write_file(archive: zipfile.ZipFile, entry: Entry, path: str, left: int, *, sync: bool) -> int:

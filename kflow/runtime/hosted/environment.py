@@ -21,6 +21,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+import msgspec
+
 from kflow import arn
 from kflow.broker.parked import ParkedBatch
 from kflow.broker.reader import ShardReader
@@ -98,6 +100,10 @@ class HostedEnvironment:
         created_s = next(info.created_s for info in stream.shards if info.index == shard)
         source = source_arn(self._spec, stream.name)
         return EventTextShape(created_s, shard, arn=source, region=self._region, role=self._role)
+
+    def reads(self, spec: WorkerSpec) -> None:
+        """The function has other triggers from now on."""
+        self._spec = spec
 
     def enter(self, reader: ShardReader | None) -> None:
         """Nothing of the worker is in reach of the function."""
@@ -182,10 +188,9 @@ class HostedEnvironment:
             server = self._server
             if failed is not None or server is None:
                 return self._unstarted(text, failed, _since(begin), redrive=redrive)
+        self._log.begin(text, redrive=redrive)
         answer: Answer | None = None
-        if server.api.state is not State.READY:
-            self._log.begin(text, redrive=redrive)
-        else:
+        if server.api.state is State.READY:
             given = event(
                 text,
                 body,
@@ -196,8 +201,6 @@ class HostedEnvironment:
             )
             begin = time.perf_counter_ns()
             server.give(given)
-            # What it prints comes through this process: so START stands before it all the same.
-            self._log.begin(text, redrive=redrive)
             if meanwhile is not None:
                 meanwhile()
             answer = server.wait(deadline, self._over_memory)
@@ -382,10 +385,11 @@ def _trace_id() -> str:
 
 def _event_body(invocation: Invocation) -> bytes:
     """Lambda's event of a stream, out of its records' texts."""
-    records = ",".join(invocation.records)  # of a text that is written only now, where nobody has done it before
+    given = invocation.records
+    records = given.joined() if isinstance(given, EventTexts) else ",".join(given).encode()
     window = invocation.window
     if window is None:
-        return f'{{"Records":[{records}]}}'.encode()
+        return b'{"Records":[%b]}' % records
     rest = {
         "window": {"start": utc_text(window.start_s), "end": utc_text(window.end_s)},
         "state": window.state,
@@ -394,11 +398,15 @@ def _event_body(invocation: Invocation) -> bytes:
         "isFinalInvokeForWindow": window.is_final,
         "isWindowTerminatedEarly": window.is_terminated_early,
     }
-    return f'{{"Records":[{records}],{json.dumps(rest, separators=(",", ":"))[1:]}'.encode()
+    return b'{"Records":[%b],%b' % (records, json.dumps(rest, separators=(",", ":")).encode()[1:])
 
 
 def _value(body: bytes) -> Any:
     """What a response is as JSON; the text itself where it is none."""
+    try:
+        return msgspec.json.decode(body)
+    except (msgspec.DecodeError, RecursionError):
+        pass  # it may be what Python writes and JSON does not know: NaN
     try:
         return json.loads(body)
     except (ValueError, RecursionError):

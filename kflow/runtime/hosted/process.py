@@ -23,7 +23,7 @@ from typing import Final
 from kflow.runtime.lifeline import kill_group, reap
 from kflow.runtime.memory import usage
 
-_GUARD: Final = 'p=; while read -r n; do p=$n; done; [ -n "$p" ] && kill -KILL -- "-$p" 2>/dev/null; rm -rf -- "$1"'
+_GUARD: Final = 'p=; while read -r n; do p=$n; done; [ -n "$p" ] && kill -s KILL -- "-$p" 2>/dev/null; rm -rf -- "$1"'
 _PR_SET_PDEATHSIG: Final = 1
 _GONE_MS: Final = 300
 """How long a killed process is waited for: less than the node's patience with an invocation that is over its time."""
@@ -54,11 +54,11 @@ class Guard:
         finally:
             os.close(reading)
 
-    def watch(self, pid: int) -> None:
-        """From here on this process group is the one to end."""
+    def watch(self, pid: int | None) -> None:
+        """From here on this process group is the one to end; None: there is none, and its number may be another's."""
         # A guard that somebody killed is no reason to fail: the kernel still ends the process itself.
         with contextlib.suppress(BrokenPipeError):
-            os.write(self._fd, b"%d\n" % pid)
+            os.write(self._fd, b"\n" if pid is None else b"%d\n" % pid)
 
     def close(self) -> None:
         """End it, and what it watches, and wait."""
@@ -124,6 +124,7 @@ class Process:
             if frames:
                 os.close(extra)
         self.pid = self._popen.pid
+        self._guard = guard
         guard.watch(self.pid)
         os.set_blocking(self.output, False)
         self.fd = _pidfd(self.pid)
@@ -166,6 +167,7 @@ class Process:
             return
         self._closed = True
         self.kill()
+        self._guard.watch(None)
         os.close(self.output)
         if self.fd >= 0:
             os.close(self.fd)

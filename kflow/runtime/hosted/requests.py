@@ -17,6 +17,8 @@ HEAD_BYTES: Final = (1 << 20) + (256 << 10)
 """The longest head that is read: a cause of up to a MiB, and the rest."""
 _HEADERS: Final = 256
 _LINE_BYTES: Final = 16 << 10
+_KNOWN: Final = 8
+_KNOWN_LINE_BYTES: Final = 512
 
 
 class Malformed(Exception):
@@ -53,22 +55,10 @@ class Request(NamedTuple):
 class Parser:
     """Reads the requests of one connection. Feed it; ask for the next request until there is none."""
 
-    __slots__ = (
-        "_asked",
-        "_body",
-        "_buffer",
-        "_chunked",
-        "_head",
-        "_in_trailers",
-        "_left",
-        "_scanned",
-        "_size",
-        "expects",
-    )
+    __slots__ = ("_body", "_buffer", "_chunked", "_head", "_in_trailers", "_left", "_scanned", "_size", "expects")
 
     def __init__(self) -> None:
         self._buffer = bytearray()
-        self._asked: tuple[bytes, Request] | None = None
         self._scanned = 0
         self._head: tuple[str, str, dict[str, str], bool] | None = None
         self._body: list[bytes] = []
@@ -94,11 +84,6 @@ class Parser:
         Raises:
             Malformed: what has arrived is none.
         """
-        if self._asked is not None and self._head is None and self._buffer == self._asked[0]:
-            # The question for the next invocation is the same each time: 8 us less than reading it again.
-            self._buffer.clear()
-            return self._asked[1]
-        asked = bytes(self._buffer) if self._head is None and self._buffer[:4] == b"GET " else b""
         if self._head is None:
             self._head = self._read_head()
             if self._head is None:
@@ -112,8 +97,6 @@ class Parser:
             body = b""
         request = Request(method, path, headers, body, self._size, trailers, keep)
         self._head, self._body, self._size, self.expects = None, [], 0, False
-        if asked and not self._buffer and not body:
-            self._asked = (asked, request)
         return request
 
     # ------------------------------------------------------------------ head
@@ -214,6 +197,58 @@ class Parser:
         line = bytes(self._buffer[:end])
         del self._buffer[: end + 2]
         return line
+
+
+class Known:
+    """Requests like those that a runtime has sent before, at a glance: its heads differ in the id and the length alone.
+
+    Only what came whole in one piece is looked at, and only where its head is, but for those two, one that `Parser` has
+    read already. Reading each anew would take a tenth of what an invocation costs here.
+    """
+
+    __slots__ = ("_heads", "_wholes")
+
+    def __init__(self) -> None:
+        self._wholes: dict[bytes, Request] = {}
+        self._heads: dict[bytes, dict[str, str]] = {}
+
+    def request(self, data: bytes) -> Request | None:
+        """The request that this is, all of it; None: `Parser` must read it."""
+        known = self._wholes.get(data)
+        if known is not None:
+            return known
+        head = _plain_post(data)
+        if head is None:
+            return None
+        end_of_line, digits, end = head
+        headers = self._heads.get(data[end_of_line:digits])
+        size = len(data) - end - 4
+        if headers is None or size > RESPONSE_BYTES or data[digits:end] != b"%d" % size:
+            return None
+        return Request(
+            "POST", data[5 : end_of_line - 9].decode("latin-1"), headers, data[end + 4 :], size, {}, keep=True
+        )
+
+    def learn(self, data: bytes, request: Request) -> None:
+        """These bytes, and no others, were this request."""
+        if not request.keep or len(self._wholes) + len(self._heads) >= _KNOWN:
+            return
+        if request.method == "GET" and not request.size:
+            self._wholes[data] = request
+        elif request.headers.get("content-length") == str(request.size) and "expect" not in request.headers:
+            head = _plain_post(data)
+            if head is not None and data[head[1] : head[2]] == str(request.size).encode() and "?" not in request.path:
+                self._heads[data[head[0] : head[1]]] = request.headers
+
+
+def _plain_post(data: bytes) -> tuple[int, int, int] | None:
+    """Of a POST whose last header is its length: where its first line, the length's name and its head end."""
+    end = data.find(b"\r\n\r\n")
+    line = data.find(b" HTTP/1.1\r\n", 0, _KNOWN_LINE_BYTES)
+    if line < 0 or end < line or data[:5] != b"POST ":
+        return None
+    digits = data.rfind(b": ", line, end) + 2
+    return (line + 9, digits, end) if data[digits - 16 : digits].lower() == b"content-length: " else None
 
 
 def _headers(lines: list[str]) -> dict[str, str]:

@@ -128,7 +128,7 @@ def _bin_of(module: Path) -> Path | None:
 def node_folders(package: Package) -> list[Path]:
     """Where Node.js modules of a function are, first the code's own."""
     major = (_NODE.fullmatch(package.runtime) or ["", ""])[1]
-    layers = [Path(layer, "nodejs", name) for layer in package.layers for name in (f"node{major}", "")]
+    layers = [Path(layer, "nodejs", name) for layer in reversed(package.layers) for name in (f"node{major}", "")]
     own = os.environ.get("NODE_PATH", "").split(os.pathsep)
     return [
         Path(package.code, "node_modules"),

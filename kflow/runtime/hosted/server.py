@@ -17,11 +17,11 @@ from typing import Final
 from kflow.runtime.hosted.api import Answer, Api, Event, State, malformed
 from kflow.runtime.hosted.frames import Frames, Piece
 from kflow.runtime.hosted.process import Process
-from kflow.runtime.hosted.requests import Malformed, Parser
+from kflow.runtime.hosted.requests import Known, Malformed, Parser, Request
 
 LOOK_MS: Final = 100
 """While an invocation runs, the memory of its process is looked at this often."""
-_READ_BYTES: Final = 256 << 10
+_READ_BYTES: Final = 64 << 10
 _CONNECTIONS: Final = 16
 """A runtime has one, and another for a moment where its start fails."""
 _NO_PIDFD_MS: Final = 20
@@ -73,6 +73,7 @@ class Server:
         self._process = process
         self._output = output
         self._frames = Frames()
+        self._known = Known()
         self._connections: dict[int, _Connection] = {}
         self._poll = select.poll()
         self._poll.register(self._listener, select.POLLIN)
@@ -223,12 +224,18 @@ class Server:
             if not data:
                 self._drop(connection)
                 return
+            is_new = connection.parser.is_between
+            request = self._known.request(data) if is_new else None
+            if request is not None:
+                self._answer(connection, request)
+                return
             connection.parser.feed(data)
-            self._handle(connection)
+            self._handle(connection, data if is_new else b"")
             if connection.closes or len(data) < _READ_BYTES:
                 return
 
-    def _handle(self, connection: _Connection) -> None:
+    def _handle(self, connection: _Connection, new: bytes) -> None:
+        """Answer what can be read; `new` is all that there is to read, where it begins with a request."""
         parser = connection.parser
         while not connection.closes:
             try:
@@ -242,17 +249,23 @@ class Server:
                     parser.expects = False
                     self._send(connection, _CONTINUE)
                 return
-            connection.closes = not request.keep
-            answer = self.api.handle(request)
-            if answer is None:
-                connection.closes = False
-                connection.waits = True
+            if new and parser.is_between:
+                self._known.learn(new, request)
+            new = b""
+            self._answer(connection, request)
+
+    def _answer(self, connection: _Connection, request: Request) -> None:
+        connection.closes = not request.keep
+        answer = self.api.handle(request)
+        if answer is None:
+            connection.closes = False
+            connection.waits = True
+        else:
+            connection.waits = False
+            if isinstance(answer, bytes):
+                self._send(connection, answer)
             else:
-                connection.waits = False
-                if isinstance(answer, bytes):
-                    self._send(connection, answer)
-                else:
-                    self._send(connection, answer.head, answer.body)
+                self._send(connection, answer.head, answer.body)
 
     def _send(self, connection: _Connection, *parts: bytes) -> None:
         """Send what fits; the rest follows when there is room."""

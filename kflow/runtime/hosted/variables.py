@@ -53,7 +53,7 @@ def runtime_variables(
         inherited: the worker's: already unable to reach AWS by accident.
         temporary: its folder for temporary files.
     """
-    function, code, layers = package.function, package.code, package.layers
+    function, code, layers = package.function, package.code, package.layers[::-1]  # the last one wins
     search = os.pathsep.join
     passed = {name: value for name, value in inherited.items() if name.startswith("AWS_") or name.upper() in _KEPT}
     passed.setdefault("AWS_SESSION_TOKEN", _TOKEN)

@@ -23,6 +23,7 @@ class Aliases(Base):
     def create_alias(self, call: Call, given: Any) -> Answer:
         """Source: documented: CreateAlias."""
         function = self.unqualified(call, given.FunctionName)
+        function.require_created("what it is called")
         if given.Name in function.facts.aliases:
             raise ResourceConflict(f"Alias already exists: {function.qualified(given.Name)}")
         function.configuration(_version(function, given.FunctionVersion))

@@ -119,6 +119,7 @@ class Functions(Base):
     def list_functions(self, call: Call, given: Any) -> Answer:
         """Source: documented: ListFunctions. Lists say nothing of states."""
         if given.MasterRegion is not None and given.FunctionVersion != "ALL":
+            # chosen: the text
             raise InvalidParameterValue("FunctionVersion must be set to ALL if MasterRegion is specified.")
         place = call.context.place
         most = min(given.MaxItems or PAGE, PAGE)

@@ -18,6 +18,7 @@ from kflow.errors import KflowError
 from kflow.lambda_ import asynchronous
 from kflow.lambda_.asyncconfig import Chosen, choose
 from kflow.lambda_.control.registry import Target
+from kflow.lambda_.control.shown import is_pending
 from kflow.lambda_.errors import (
     InvalidParameterValue,
     InvalidRequestContent,
@@ -95,7 +96,7 @@ class Invoking(Base):
 
     def _runnable(self, call: Call, name: str, qualifier: str | None) -> Target:
         target = self.functions.target(call.context.place, name, qualifier)
-        if target.configuration.active_ms > self.host.now_ms():
+        if is_pending(target.configuration, self.host.now_ms()):
             raise ResourceConflict(
                 "The operation cannot be performed at this time. The function is currently in the following state: "
                 "Pending"

@@ -10,7 +10,8 @@ from typing import Any, Final
 
 from msgspec.structs import replace
 
-from kflow.aws.calls import LATER, Answer, Call
+from kflow.aws.calls import LATER, Answer, Call, Place
+from kflow.declarations import HandlerForm
 from kflow.errors import KflowError
 from kflow.lambda_.control import mappingchecks as checks
 from kflow.lambda_.control import names
@@ -24,6 +25,7 @@ from kflow.services.lambda_.parts import Base
 PAGE: Final = 100
 """Mappings a page at most (chosen)."""
 
+_ONE_BY_ONE: Final = (HandlerForm.RECORD, HandlerForm.MESSAGE)
 _RESULTS: Final = {"": "No records processed", "ok": "OK", "failed": "PROBLEM: Function call failed"}
 
 
@@ -47,11 +49,13 @@ class Mappings(Base):
             metrics=checks.metrics(given, None),
             tags=checked_tags({}, given.Tags or {}),
         )
+        self._check_form(made, target)
 
         def told(entry: Entry | KflowError) -> None:
             if isinstance(entry, KflowError):
                 call.refuse(entry)
             else:
+                self._say(entry.mapping)
                 call.answer(_document(entry, ""))
 
         self.mappings.create(self._optioned(made, given, None), told)
@@ -78,6 +82,7 @@ class Mappings(Base):
                 function=target.function.name,
                 qualifier=target.qualifier,
             )
+            self._check_form(after, target)
         if given.Enabled is not None:
             after = replace(after, enabled=given.Enabled)
         after = replace(after, metrics=checks.metrics(given, before.metrics))
@@ -88,6 +93,8 @@ class Mappings(Base):
             if failure is not None:
                 call.refuse(failure)
             else:
+                if (before.options, before.queue_options) != (after.options, after.queue_options):
+                    self._say(after)
                 self._documents(call, [entry], lambda found: found[0], state=state)
 
         self.mappings.update(entry, after, told)
@@ -127,9 +134,7 @@ class Mappings(Base):
             found = found[uuids.index(given.Marker) :]
         size = min(given.MaxItems or PAGE, PAGE)
         following = found[size].mapping.uuid if len(found) > size else None
-        self._documents(
-            call, found[:size], lambda shown: {"EventSourceMappings": list(shown), "NextMarker": following}
-        )
+        self._documents(call, found[:size], lambda shown: {"EventSourceMappings": list(shown), "NextMarker": following})
         return LATER
 
     # ------------------------------------------------------------------ inside
@@ -146,6 +151,31 @@ class Mappings(Base):
             return self.functions.target(call.context.place, text)
         except ResourceNotFound as error:
             raise InvalidParameterValue("Function does not exist") from error
+
+    def _check_form(self, mapping: Mapping, target: Target) -> None:
+        """A decorated handler may take what the other kind of source holds (chosen)."""
+        declared = target.function.declared
+        form = None if declared is None else declared.handler.form
+        if form is not None and (form.is_of_streams if mapping.is_queue else form.is_of_queues):
+            kind = "streams" if mapping.is_queue else "queues"
+            raise InvalidParameterValue(
+                f"{mapping.function} is the handler at {target.function.line}, and takes what {kind} hold: "
+                f"{mapping.source} is none."
+            )
+
+    def _say(self, mapping: Mapping) -> None:
+        """Tell people what may be another on AWS, or cost them records."""
+        for warning in checks.warnings(mapping):
+            self.host.notice("warning", f"mapping of {mapping.function} on {mapping.source}: {warning}")
+        function = self.functions.get(Place(mapping.account, mapping.region), mapping.function)
+        declared = None if function is None else function.declared
+        if declared is not None and declared.handler.form in _ONE_BY_ONE and not checks.reports(mapping):
+            self.host.notice(
+                "warning",
+                f"{mapping.function} takes one record at a time, and reports the one that failed: without "
+                f"FunctionResponseTypes=[ReportBatchItemFailures] its mapping on {mapping.source} takes that for a success, "
+                "as AWS does",
+            )
 
     def _optioned(self, mapping: Mapping, given: Any, before: Mapping | None) -> Mapping:
         """With the options that are asked for."""

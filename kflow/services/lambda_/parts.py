@@ -165,4 +165,5 @@ def read_marker(marker: str | None) -> str:
     try:
         return base64.b64decode(marker, b"-_", validate=True).decode()
     except (binascii.Error, UnicodeError, ValueError):
+        # chosen: the text
         raise InvalidParameterValue("The Marker is not one that a page of this operation ended with.") from None

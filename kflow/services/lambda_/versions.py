@@ -59,7 +59,10 @@ class Versions(Base):
     # ------------------------------------------------------------------ when runtimes are updated
 
     def put_runtime_management_config(self, call: Call, given: Any) -> Answer:
-        """Kept and shown: a runtime here is what is installed. Source: documented: PutRuntimeManagementConfig."""
+        """Kept and shown: a runtime here is what is installed.
+
+        Source: documented: PutRuntimeManagementConfig; chosen: the texts.
+        """
         function, named = self.named(call, given.FunctionName, given.Qualifier)
         function.configuration(named.qualifier)
         is_manual = given.UpdateRuntimeOn == "Manual"

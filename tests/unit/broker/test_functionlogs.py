@@ -8,30 +8,27 @@ from pathlib import Path
 
 import pytest
 
-from kflow.broker import functionlogs
 from kflow.broker.functionlogs import Index, Notes, Stretches, index_path, log_name, log_path, stream_name
 
 
 class Clock:
     """Turned by hand, seconds since the epoch."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.now = 1000.0
-        monkeypatch.setattr(functionlogs, "_now", lambda: self.now)
+    now = 1000.0
 
 
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    return Clock(monkeypatch)
+def clock() -> Clock:
+    return Clock()
 
 
 class Writer:
     """A worker that writes to a log."""
 
-    def __init__(self, path: Path, stream: str) -> None:
+    def __init__(self, path: Path, stream: str, clock: Clock) -> None:
         path.parent.mkdir(exist_ok=True)
         self.fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-        self.index = Index(path, self.fd, stream)
+        self.index = Index(path, self.fd, stream, lambda: clock.now)
 
     def write(self, text: str, *, is_event: bool = False) -> None:
         length = os.write(self.fd, text.encode())
@@ -66,7 +63,7 @@ def test_a_stream_is_named_as_on_aws() -> None:
 
 def test_a_writer_that_is_alone_notes_a_time_each_fifty_milliseconds(tmp_path: Path, clock: Clock) -> None:
     path = tmp_path / "bill.log"
-    writer = Writer(path, "one")
+    writer = Writer(path, "one", clock)
     for moment in (1000.0, 1000.02, 1000.04, 1000.06, 1000.2):
         clock.now = moment
         writer.write("0123456789")
@@ -76,7 +73,7 @@ def test_a_writer_that_is_alone_notes_a_time_each_fifty_milliseconds(tmp_path: P
 
 def test_each_change_of_the_writer_is_noted(tmp_path: Path, clock: Clock) -> None:
     path = tmp_path / "bill.log"
-    one, two = Writer(path, "one"), Writer(path, "two")
+    one, two = Writer(path, "one", clock), Writer(path, "two", clock)
     one.write("a\n")
     two.write("b\n")
     two.write("c\n")
@@ -87,7 +84,7 @@ def test_each_change_of_the_writer_is_noted(tmp_path: Path, clock: Clock) -> Non
 
 def test_what_others_write_by_the_same_descriptor_is_the_writers_own(tmp_path: Path, clock: Clock) -> None:
     path = tmp_path / "bill.log"
-    writer = Writer(path, "one")
+    writer = Writer(path, "one", clock)
     writer.write("a\n")
     os.write(writer.fd, b"of a child\n")
     writer.write("b\n")
@@ -97,7 +94,7 @@ def test_what_others_write_by_the_same_descriptor_is_the_writers_own(tmp_path: P
 
 def test_an_event_of_several_lines_has_its_length_and_ends(tmp_path: Path, clock: Clock) -> None:
     path = tmp_path / "bill.log"
-    writer = Writer(path, "one")
+    writer = Writer(path, "one", clock)
     writer.write("a\n")
     writer.write("[ERROR] x\ny\nz\n", is_event=True)
     writer.write("b\n")
@@ -111,7 +108,7 @@ def test_an_event_of_several_lines_has_its_length_and_ends(tmp_path: Path, clock
 
 def test_a_clock_that_goes_back_is_noted_and_times_never_fall(tmp_path: Path, clock: Clock) -> None:
     path = tmp_path / "bill.log"
-    writer = Writer(path, "one")
+    writer = Writer(path, "one", clock)
     writer.write("a\n")
     clock.now = 900.0
     writer.write("b\n")
@@ -144,7 +141,7 @@ def test_what_stood_before_the_log_was_cut_is_forgotten() -> None:
 def test_an_index_is_of_the_file_that_its_writer_names(tmp_path: Path, clock: Clock) -> None:
     """A crash between the renames of the two leaves an index beside a log that it is not of."""
     path, old = tmp_path / "bill.log", tmp_path / "bill.log.1"
-    writer = Writer(path, "one")
+    writer = Writer(path, "one", clock)
     writer.write("a\n")
     index_path(path).rename(index_path(old))
     old.write_text("older\n")
@@ -156,7 +153,7 @@ def test_an_index_is_of_the_file_that_its_writer_names(tmp_path: Path, clock: Cl
 
 def test_a_folder_that_was_copied_keeps_its_times(tmp_path: Path, clock: Clock) -> None:
     path = tmp_path / "bill.log"
-    Writer(path, "one").write("a\n")
+    Writer(path, "one", clock).write("a\n")
     copy = tmp_path / "copy.log"
     copy.write_bytes(path.read_bytes())
     index_path(copy).write_bytes(index_path(path).read_bytes())
@@ -166,7 +163,7 @@ def test_a_folder_that_was_copied_keeps_its_times(tmp_path: Path, clock: Clock) 
 
 def test_what_is_no_note_is_passed_over(tmp_path: Path, clock: Clock) -> None:
     path = tmp_path / "bill.log"
-    Writer(path, "one").write("a\n")
+    Writer(path, "one", clock).write("a\n")
     with index_path(path).open("ab") as file:
         file.write(b"\n\xff\xfe\n12\n@ x\n5 6 nobody\n-1 5 zz\n1e9 4 x\n" + b"9" * 50 + b" 1 x\nhalf a li")
 
@@ -175,7 +172,7 @@ def test_what_is_no_note_is_passed_over(tmp_path: Path, clock: Clock) -> None:
 
 def test_notes_are_read_on_from_where_they_ended(tmp_path: Path, clock: Clock) -> None:
     path = tmp_path / "bill.log"
-    writer = Writer(path, "one")
+    writer = Writer(path, "one", clock)
     writer.write("a\n")
     notes = Notes(index_path(path))
     notes.refresh()
@@ -191,7 +188,7 @@ def test_notes_are_read_on_from_where_they_ended(tmp_path: Path, clock: Clock) -
 
 def test_a_file_of_the_user_that_got_the_descriptor_is_left_alone(tmp_path: Path, clock: Clock) -> None:
     path = tmp_path / "bill.log"
-    writer = Writer(path, "one")
+    writer = Writer(path, "one", clock)
     fd = writer.index._fd
     os.close(fd)
     theirs = os.open(tmp_path / "theirs", os.O_WRONLY | os.O_CREAT, 0o644)

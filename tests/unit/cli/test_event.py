@@ -41,6 +41,13 @@ def test_an_event_has_the_data_that_was_given(run: Run) -> None:
     assert records[0]["eventSourceARN"] == "arn:aws:kinesis:eu-west-1:123456789012:stream/orders"
 
 
+def test_an_event_is_on_one_line_for_programs(run: Run) -> None:
+    code, out, _ = run("event", "sqs", "one", "--json")
+
+    assert (code, out.count("\n")) == (0, 1)
+    assert json.loads(out)["Records"][0]["body"] == "one"
+
+
 def test_data_is_repeated_or_read_from_standard_input(run: Run) -> None:
     repeated = json.loads(run("event", "sqs", "a", "b", "--count", "3", "--name", "mail")[1])["Records"]
     read = json.loads(run("event", "sqs", "-", stdin="x\ny\n")[1])["Records"]

@@ -170,3 +170,33 @@ def test_small_texts() -> None:
     assert shard_number("shardId-000000000012") == "12"
     assert shard_number("*") == "*"
     assert printable("é\n".encode()) == "é\\n"
+
+
+def test_a_queue_has_messages_and_no_shards() -> None:
+    out = io.StringIO()
+    lines = LiveLines(Terminal(out, io.StringIO(), environ={}), HERE, summary=False)
+    work = HandlerInfo(
+        name="work",
+        place="/project/functions/app.py:3",
+        stream="jobs",
+        shards=0,
+        created=True,
+        options="batch 10",
+        source="queue",
+    )
+    lines.ready(ReadyInfo(seconds=0.46, data_dir="/project/.kflow", handlers=(work,)))
+    queue = {"function": "work", "stream": "jobs", "shard_id": "", "attempts_allowed": 2}
+    named = "a1b2c3d4-0000-0000-0000-000000000xyz"
+    lines.outcome(outcome(BatchResult.OK, 3, duration_us=1400, **queue))
+    lines.outcome(outcome(BatchResult.PARTIAL, 3, succeeded=2, failed_sequence_number=named, **queue))
+    lines.outcome(outcome(BatchResult.FAILED, 1, attempt=2, error=ERROR, sample=b"bad", **queue))
+    lines.outcome(outcome(BatchResult.FAILED, 1, attempt=5, **{**queue, "attempts_allowed": 0}))
+    lines.stopped(NOTHING)
+    assert [" ".join(line.split()) for line in out.getvalue().splitlines()[1:]] == [
+        "work functions/app.py:3 <- jobs (created, queue) batch 10",
+        "work jobs 3 messages ok 1.4 ms v1",
+        "work jobs 3 messages 2 ok, failed at a1…xyz v1",
+        "work jobs 1 message failed 2 of 2 v1",
+        "ZeroDivisionError functions/app.py:11 bad",
+        "work jobs 1 message failed v1",
+    ]

@@ -363,3 +363,24 @@ def test_an_error_of_another_batch_is_not_shown(shop: Shop, monkeypatch: pytest.
     shop.slots.store(0, 0, Slot(state=SlotState.FAILED, attempt=1, error_type="KeyError", error_message="'id'"))
     answering(monkeypatch, lease(0, "running", error={"type": "ValueError", "message": "old", "file": ""}))
     assert shop.troubles() == ["BLOCKED bill orders/0 attempt 1 KeyError: 'id'"]
+
+
+def test_queues_that_handlers_read_are_shown_with_their_last_error(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    idle = {
+        "function": "work",
+        "queue": "jobs",
+        "uuid": "u",
+        "state": "idle",
+        "running": 0,
+        "processed": 1200,
+        "redelivered": 3,
+        "error": {"type": "ValueError", "message": "no", "file": ""},
+    }
+    gone = {**idle, "queue": "gone", "state": "gone", "processed": 0, "redelivered": 0, "error": None}
+    answering(monkeypatch, queues=[idle, gone])
+    lines = [line.rstrip() for line in shop.status().splitlines() if line.startswith(("handler", "work"))]
+    assert lines[-3:] == [
+        "handler  queue  state                processed  redelivered  last error",
+        "work     gone   waits for its queue          0            0",
+        "work     jobs   all is settled           1,200            3  ValueError: no",
+    ]

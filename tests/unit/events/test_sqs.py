@@ -61,3 +61,8 @@ def test_the_way_back():
         1545082649183,
     )
     assert (message.source_arn, message.md5_of_body) == (ARN, "5d41402abc4b2a76b9719d911017c592")
+
+
+def test_an_event_by_hand_needs_bodies_and_ids():
+    (message,) = messages_from_event({"Records": [{"messageId": "m", "body": "hello"}]})
+    assert (message.body, message.message_id, message.group, message.receive_count) == ("hello", "m", "", 1)

@@ -12,13 +12,13 @@ from kflow.lambda_.fleet import Interrupted, Reply
 NOW = 1_764_000_000_000
 POLICY = Policy(key="bill", arn="arn:aws:lambda:us-east-1:123456789012:function:bill", version="$LATEST")
 FAILED = Reply(payload=b'{"errorMessage":"no"}', error=FunctionError(type="ValueError", message="no"))
-ANSWER = Answered(text='{"errorMessage":"no"}', version="$LATEST", message="no")
+ANSWER = Answered(payload=b'{"errorMessage":"no"}', version="$LATEST", message="no")
 
 
 def test_a_response_ends_it() -> None:
     found = after(Tried(NOW, 1, 0), Reply(payload=b"null"), POLICY, NOW, 1.0)
 
-    assert found == End(condition="Success", attempts=2, last=Answered(text="null", version="$LATEST"))
+    assert found == End(condition="Success", attempts=2, last=Answered(payload=b"null", version="$LATEST"))
     assert found.is_success
 
 

@@ -16,7 +16,7 @@ NOW = 1_764_000_000_123
 ID = bytes.fromhex("9a1e8c0f2b7d4f3ab1c6d5e4f3a2b1c0")
 ARN = "arn:aws:lambda:us-east-1:123456789012:function:bill"
 QUEUE = "arn:aws:sqs:eu-west-1:123456789012:told"
-FAILED = Answered(text='{"errorMessage": "no", "errorType": "ValueError"}', version="$LATEST", message="no")
+FAILED = Answered(payload=b'{"errorMessage": "no", "errorType": "ValueError"}', version="$LATEST", message="no")
 
 
 def document(end: End, arn: str = ARN, payload: bytes = b'{"id": 1}') -> str:
@@ -24,7 +24,7 @@ def document(end: End, arn: str = ARN, payload: bytes = b'{"id": 1}') -> str:
 
 
 def test_the_document_of_a_success_is_the_recorded_one() -> None:
-    end = End(condition="Success", attempts=1, last=Answered(text='{"ok": true}', version="$LATEST"))
+    end = End(condition="Success", attempts=1, last=Answered(payload=b'{"ok": true}', version="$LATEST"))
 
     assert document(end) == (
         '{"version":"1.0","timestamp":"2025-11-24T16:00:00.123Z","requestContext":{"requestId":'
@@ -58,8 +58,15 @@ def test_what_was_never_run_has_no_response() -> None:
     assert found["requestContext"]["approximateInvokeCount"] == 0
 
 
+@pytest.mark.parametrize("payload", [b"hello", b"", b'"\xff"', b"[" * 5000])
+def test_a_response_that_is_no_json_is_told_as_a_text(payload: bytes) -> None:
+    end = End(condition="Success", attempts=1, last=Answered(payload=payload, version="1"))
+
+    assert json.loads(document(end))["responsePayload"] == payload.decode("utf-8", "replace")
+
+
 def test_a_qualified_function_is_named_as_it_was_invoked() -> None:
-    end = End(condition="Success", attempts=1, last=Answered(text="null", version="3"))
+    end = End(condition="Success", attempts=1, last=Answered(payload=b"null", version="3"))
     found = json.loads(document(end, arn=f"{ARN}:live"))
 
     assert found["requestContext"]["functionArn"] == f"{ARN}:live"
@@ -100,7 +107,7 @@ def test_a_dead_letter_is_the_event_with_what_went_wrong_beside_it() -> None:
 
 
 def test_a_message_of_an_error_is_cut_at_a_kilobyte_and_not_within_a_character() -> None:
-    last = Answered(text="{}", version="$LATEST", message="é" * 600 + "x")
+    last = Answered(payload=b"{}", version="$LATEST", message="é" * 600 + "x")
     letter = destined.dead_letter(
         End(condition="RetriesExhausted", attempts=1, last=last), request_id=ID, arn=QUEUE, payload=b"{}"
     )

@@ -175,6 +175,19 @@ def test_a_consumer_s_event_names_the_consumer() -> None:
     assert json.loads(content["payload"])["Records"][0]["eventSourceARN"] == source
 
 
+@pytest.mark.parametrize(
+    ("role", "said"),
+    [
+        ("arn:aws:iam::210987654321:role/own", "arn:aws:iam::210987654321:role/own"),
+        ("", "arn:aws:iam::210987654321:role/bill"),
+    ],
+)
+def test_the_event_in_an_object_has_the_role_of_the_function(role: str, said: str) -> None:
+    given_up = entry(origin=replace(ORIGIN, role=role))
+    _, body = s3_object(given_up, region="us-east-2", account="123456789012", suffix="s-1")
+    assert json.loads(msgspec.json.decode(body)["payload"])["Records"][0]["invokeIdentityArn"] == said
+
+
 def test_a_document_names_the_mapping_that_gave_up() -> None:
     found = json.loads(sent(entry(origin=ORIGIN)))
     assert found["requestContext"]["functionArn"] == "arn:aws:lambda:eu-west-1:210987654321:function:bill:live"

@@ -87,6 +87,11 @@ def test_what_follows_is_written_ahead_and_no_further():
     assert len(first._made.texts) == 3
     first.prepare()
     assert len(first._made.texts) == 6
+    whole = list(TEXTS.build(Block([b"x"] * 10, ["k"] * 10), 0, 10))
+    assert texts[3:6].joined() == first._made.ahead[2] == ",".join(whole[3:6]).encode()  # type: ignore[union-attr]
+    assert texts[3:5].joined() == ",".join(whole[3:5]).encode()  # type: ignore[union-attr]
     texts[3:6].prepare()  # type: ignore[union-attr]
     texts[6:9].prepare()  # type: ignore[union-attr]
-    assert first._made.texts == list(TEXTS.build(Block([b"x"] * 10, ["k"] * 10), 0, 10))
+    assert first._made.texts == whole
+    assert texts[9:].joined() == whole[9].encode()  # type: ignore[union-attr]
+    assert texts[:0].joined() == b""  # type: ignore[union-attr]

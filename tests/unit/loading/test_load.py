@@ -464,3 +464,47 @@ def test_a_handler_that_has_gone_since_is_named(project, monkeypatch):
     with pytest.raises(loading.HandlerNotFound) as caught:
         loading.load_function(gone)
     assert str(caught.value) == "Handler 'ship' missing on module 'gone_since'"
+
+
+def test_handlers_of_queues_are_found_and_described(project):
+    write(
+        "functions/app.py",
+        """\
+        from kflow import *
+        @on_queue("jobs", batch_size=3)
+        def work(message: Message[int]): ...
+        """,
+    )
+    (handler,) = loading.load("functions").handlers
+    assert (handler.name, handler.form, handler.typed, handler.triggers) == ("work", HandlerForm.MESSAGE, True, ())
+    assert [(queue.queue, queue.line, queue.options.batch_size) for queue in handler.queues] == [("jobs", 2, 3)]
+
+
+def test_an_event_handler_may_have_streams_and_queues(project):
+    write(
+        "functions/app.py",
+        """\
+        from kflow import on_queue, on_stream
+        @on_stream("orders")
+        @on_queue("jobs")
+        def work(event, context): ...
+        """,
+    )
+    (handler,) = loading.load("functions").handlers
+    assert [each.stream for each in handler.triggers] == ["orders"]
+    assert [each.queue for each in handler.queues] == ["jobs"]
+
+
+def test_a_form_of_queues_under_a_stream_is_refused_with_both_lines(project):
+    write(
+        "functions/app.py",
+        """\
+        from kflow import Messages, on_stream
+        @on_stream("orders")
+        def work(messages: Messages): ...
+        """,
+    )
+    assert refusal("functions").endswith(
+        "app.py:3: work takes messages of a queue, and @on_stream at functions/app.py:2 brings others: take `Record`, "
+        "`Record[T]`, `Batch`, or an event"
+    )

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from kflow.aws.calls import Place
-from kflow.broker import functionlogs
 from kflow.broker.functionlogs import Index, index_path, log_path, older
 from kflow.monitoring.functionevents import FunctionEvents
 from kflow.monitoring.logged import NO_ID, Bounds, Logged, first_id
@@ -21,16 +20,14 @@ EVER = Bounds(NO_ID, 0, 10**13)
 class Log:
     """A function's log, and the hand that turns its clock."""
 
-    def __init__(self, data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(self, data_dir: Path) -> None:
         self.now = 1000.0
         self.path = log_path(data_dir, "bill")
         self.logs = FunctionEvents(data_dir, HOME, lambda: int(self.now * 1000))
-        monkeypatch.setattr(functionlogs, "_now", lambda: self.now)
-        monkeypatch.setattr(functionlogs.time, "time_ns", lambda: int(self.now * 1e9))
 
     def writer(self, stream: str, **sizes: int) -> tuple[LogFile, Index]:
         file = LogFile(self.path, **sizes)
-        return file, Index(self.path, file.fd, stream)
+        return file, Index(self.path, file.fd, stream, lambda: self.now)
 
     def write(self, writer: tuple[LogFile, Index], text: str, at: float, *, is_event: bool = False) -> None:
         self.now = at
@@ -48,8 +45,8 @@ class Log:
 
 
 @pytest.fixture
-def log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Log:
-    return Log(tmp_path, monkeypatch)
+def log(tmp_path: Path) -> Log:
+    return Log(tmp_path)
 
 
 def test_each_line_is_an_event_with_its_time_and_stream(log: Log) -> None:

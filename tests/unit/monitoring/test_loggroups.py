@@ -217,7 +217,7 @@ def test_tags_are_added_and_taken_off(app: Made) -> None:
 
 
 def test_a_long_search_answers_in_between(app: Made, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("kflow.monitoring.loggroups.LOOKED_BYTES", 60)
+    monkeypatch.setattr("kflow.monitoring.loggroups.LOOKED_BYTES", 5)
     app.put("one", *("x" for _ in range(10)), "wanted")
     first = app.groups.search(
         HOME,

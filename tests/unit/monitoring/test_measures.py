@@ -138,7 +138,7 @@ def test_seconds_become_minutes_and_minutes_go(made: Made) -> None:
     made.now_s += SECONDS_S + 120
     made.put(0, at_s=int(made.now_s))
     assert made.sums(end_s=NOW_S + 60) == {NOW_S: 7}
-    made.now_s += MINUTES_S
+    made.now_s += MINUTES_S + 60
     made.put(0, series=ORDERS._replace(name="other"), at_s=int(made.now_s))
     assert made.sums() == {}
     assert [each.name for each in made.measures.metrics(*PLACE)] == ["other"]

@@ -48,7 +48,7 @@ def test_where_only_sums_are_known_there_are_no_percentiles_unless_all_are_equal
 def test_many_different_values_are_kept_by_two_digits() -> None:
     found = point(*range(1, 2001))
     assert (found.count, found.sum, found.least, found.most) == (2000, 2001000, 1, 2000)
-    assert len(found.values) < 200
+    assert len(found.values) <= 200 + 64
     assert statistic("p50")(found) == pytest.approx(1000, rel=0.05)
 
 

@@ -93,7 +93,9 @@ def test_a_function_runs_no_more_often_than_it_may_over_all_its_keys() -> None:
     node.end(Interrupted("ended"))
     assert node.fleet.running("bill") == 1
     assert node.ask("bill") == ""
+    assert node.fleet.most("bill") == 2
     node.fleet.limit("bill", None)
+    assert node.fleet.most("bill") is None
     assert node.ask("bill") == ""
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from kflow.broker.functionlogs import index_path
 from kflow.runtime.logfiles import Follower, LogFile, cut_overlong, functions, log_path, older
 from tests.deadline import eventually
 
@@ -269,3 +270,18 @@ def test_many_processes_rotate_and_lose_no_line(tmp_path: Path) -> None:
         assert len(set(mine)) == 2_000
     assert older(path, 3).exists()
     follower.close()
+
+
+def test_an_index_is_renamed_with_its_log(tmp_path: Path) -> None:
+    path = log_path(tmp_path, "bill")
+    log = LogFile(path, file_bytes=1, files=3)
+    for number in range(3):
+        log.look()
+        write(log, f"{number}")
+        index_path(path).write_text(f"of {number}")
+    assert [index_path(each).read_text() for each in (path, older(path, 1), older(path, 2))] == ["of 2", "of 1", "of 0"]
+    index_path(path).unlink()
+    log.look()
+    assert not index_path(older(path, 1)).exists()
+    assert index_path(older(path, 2)).read_text() == "of 1"
+    log.close()

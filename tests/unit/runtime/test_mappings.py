@@ -221,7 +221,9 @@ class World:
 
     def give_back(self, worker: int, *, reason: str = "idle", last: str = "", read: int = 0) -> None:
         """A worker returns the first lease that it holds, whether the node knows it still or not."""
-        grant = next(each for number, each in reversed(self.workers.sent) if number == worker and isinstance(each, Grant))
+        grant = next(
+            each for number, each in reversed(self.workers.sent) if number == worker and isinstance(each, Grant)
+        )
         lane = grant.lanes[0]
         due_ms = 0 if reason == "retired" else None
         message = Returned(lane.lease, lane.generation, reason, due_ms, read, last=last)
@@ -323,7 +325,7 @@ def test_what_is_left_of_an_earlier_mapping_means_nothing(world: World) -> None:
     assert world.slot().checkpoint_counter == BEGIN_COUNTER
 
 
-def test_environments_of_a_function_end_when_it_reads_something_more(world: World) -> None:
+def test_environments_of_a_function_learn_when_it_reads_something_more(world: World) -> None:
     world.log.create_stream("others", 1)
     world.do(world.feeds.create, mapping())
     world.put(b"1")
@@ -331,12 +333,13 @@ def test_environments_of_a_function_end_when_it_reads_something_more(world: Worl
 
     world.do(world.feeds.create, other)
 
-    assert [each for _, each in world.workers.sent if isinstance(each, Retire)] == [Retire(1, 1)]
-    world.give_back(1, reason="retired")
-    assert world.grants()[1] == (2, 0, 0)
+    worker, learnt = world.workers.sent[-1]
+    assert (worker, learnt.index, learnt.trigger.uuid) == (1, 1, "uuid-2")
+    spec = learnt.added_to(world.workers.handles[1].spec)
+    assert (len(spec.handler.triggers), len(spec.maps), spec.sources) == (2, 2, ("", ""))
+    world.give_back(1, reason="idle", read=10_000)
     world.put(b"1", stream="others")
-    assert world.grants()[2] == (3, 1, 0)
-    assert len(world.workers.handles[3].spec.maps) == 2
+    assert world.grants()[-1] == (1, 1, 0)
 
 
 def test_a_stream_that_is_resharded_while_its_position_is_made_is_read_in_all_its_shards(world: World) -> None:
@@ -358,7 +361,10 @@ def test_a_stream_that_is_resharded_while_its_position_is_made_is_read_in_all_it
     ("source", "text"),
     [
         (SOURCE + "2", f"Stream not found: {SOURCE}2"),
-        (SOURCE.replace("us-east-1", "eu-west-1"), "Stream not found: arn:aws:kinesis:eu-west-1:123456789012:stream/orders"),
+        (
+            SOURCE.replace("us-east-1", "eu-west-1"),
+            "Stream not found: arn:aws:kinesis:eu-west-1:123456789012:stream/orders",
+        ),
         (CONSUMER + "1", f"Stream consumer not found: {CONSUMER}1"),
     ],
 )
@@ -432,7 +438,7 @@ def test_shards_that_came_during_a_pause_are_read_from_their_beginning_after_the
     assert world.slot(shard=1).checkpoint_counter == BEGIN_COUNTER
 
 
-def test_other_options_mean_new_environments_and_lanes(world: World) -> None:
+def test_other_options_mean_other_lanes(world: World) -> None:
     world.do(world.feeds.create, mapping())
     world.put(b"1", b"2")
     told: list[object] = []
@@ -443,7 +449,8 @@ def test_other_options_mean_new_environments_and_lanes(world: World) -> None:
 
     assert told == [None]
     assert [lease.lane for lease in world.node.table.leases.values()] == [0, 1]
-    assert world.workers.handles[2].spec.handler.triggers[0].options.batch_size == 5
+    (learnt,) = [each for _, each in world.workers.sent if isinstance(each, messages.Trigger)]
+    assert (learnt.index, learnt.trigger.options.batch_size) == (0, 5)
     assert world.slot().checkpoint_counter == BEGIN_COUNTER + 1
 
 
@@ -666,5 +673,3 @@ def test_an_api_mapping_of_a_decorated_handler_stands_beside_its_own(world: Worl
 
     assert world.grants() == [(1, 1, 0)]
     assert [each.index for each in world.feeds.declared()] == [0]
-
-

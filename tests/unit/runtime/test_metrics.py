@@ -13,7 +13,9 @@ import pytest
 from kflow.broker.checkpoints import SlotFile
 from kflow.broker.slots import Slot, SlotState
 from kflow.interfaces import BatchOutcome, BatchResult
+from kflow.monitoring.measures import Measures
 from kflow.records import BEGIN_COUNTER, Position
+from kflow.runtime.lambdameasures import LambdaMeasures
 from kflow.runtime.leases import Lease, LeaseState, LeaseTable
 from kflow.runtime.logfiles import MOST_BYTES, log_path
 from kflow.runtime.metrics import FILE_NAME, Measured, Metrics
@@ -332,3 +334,35 @@ def test_a_log_that_one_invocation_fills_is_cut_while_it_runs(tmp_path: Path, ca
     node.close()
     (record,) = [each for each in caplog.records if "cut off" in each.getMessage()]
     assert f"function=bill one invocation has written {MOST_BYTES + 1} bytes" in record.getMessage()
+
+
+def test_the_text_is_made_when_somebody_asks(tmp_path: Path) -> None:
+    node = Node(tmp_path)
+    node.store.put(b"a", b"b")
+    found = parse(node.metrics.exposition().decode())
+    assert found["kflow_records_total"] == {'stream="orders",shard="0"': 2}
+    assert found["kflow_up"] == {"": 1}
+    assert not node.path.exists()
+
+
+def test_functions_and_streams_are_measured_for_cloudwatch(tmp_path: Path) -> None:
+    node = Node(tmp_path)
+    invoked = LambdaMeasures(Measures(node.store.folder))
+    node.metrics.start(node.table, node.feed, invoked)
+    node.metrics.outcome(
+        BatchOutcome(
+            function="bill", stream="orders", shard_id="shardId-000000000000", records=1, succeeded=1,
+            result=BatchResult.OK, duration_us=3000,
+        )
+    )  # fmt: skip
+    node.metrics.outcome(
+        BatchOutcome(function="bill", stream="jobs", shard_id="", records=1, succeeded=1, result=BatchResult.OK)
+    )
+    node.metrics.close()
+    found = node.read()
+    assert found["kflow_function_invocations_total"] == {'function="bill"': 1}
+    assert found["kflow_function_errors_total"] == {'function="bill"': 0}
+    assert found["kflow_function_duration_seconds_total"] == {'function="bill"': 0.003}
+    folder = node.store.folder
+    names = {each.name for each in Measures(folder).metrics(folder.account, folder.region)}
+    assert {"Invocations", "Errors", "Duration"} <= names

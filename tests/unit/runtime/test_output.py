@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from kflow.broker.functionlogs import index_path, older
 from kflow.interfaces import FunctionError
+from kflow.runtime import output
 from kflow.runtime.logfiles import LogFile, log_path
 from kflow.runtime.output import FunctionLog, error_text, parse, report
 
@@ -83,4 +85,64 @@ def test_a_worker_looks_at_the_size_of_its_log_now_and_then(tmp_path: Path, monk
     monkeypatch.setattr("time.monotonic", lambda: 101.0)
     log.start("a-b")
     assert len(looks) == 2
+    log._file.close()
+
+
+def indexed(path: Path) -> list[tuple[int, int]]:
+    """Offsets of the index, and lengths of what is one event."""
+    rows = [line.split() for line in index_path(path).read_text().splitlines() if not line.startswith("@")]
+    return [(int(row[0]), int(row[3]) if len(row) == 4 else 0) for row in rows]
+
+
+def test_the_index_tells_an_error_of_several_lines_from_lines(tmp_path: Path) -> None:
+    log = FunctionLog(tmp_path, "bill:3", 128, version="3", stream="2026/11/26/[3]ab")
+    log.start("a-b")
+    log.end(1000, FunctionError(type="ValueError", message="bad\nnews"))
+    path = log_path(tmp_path, "bill")
+    start, error = b"START RequestId: a-b Version: 3\n", b"[ERROR] ValueError: bad\nnews\n"
+    assert path.read_bytes().startswith(start + error + b"END RequestId: a-b\nREPORT")
+    assert indexed(path) == [(0, 0), (len(start), len(error))]
+    assert index_path(path).read_text().splitlines()[0].endswith(" 2026/11/26/[3]ab")
+    log._file.close()
+
+
+def test_an_event_of_one_line_is_a_line(tmp_path: Path) -> None:
+    log = FunctionLog(tmp_path, "bill", 128)
+    log.event(b"one line\n")
+    log.event(b"two\nlines\n")
+    assert indexed(log_path(tmp_path, "bill")) == [(0, 0), (9, 10)]
+    log._file.close()
+
+
+def test_a_new_log_has_an_index_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = log_path(tmp_path, "bill")
+    log = FunctionLog(tmp_path, "bill", 128, stream="one")
+    monkeypatch.setattr(FunctionLog, "_redirect", lambda self: None)
+    log.start("a-b")
+    log._file._file_bytes = 1
+    log._look_due = 0.0
+    log.start("c-d")
+    assert b"a-b" in older(path, 1).read_bytes()
+    assert b"c-d" in path.read_bytes()
+    assert indexed(path) == indexed(older(path, 1)) == [(0, 0)]
+    log._file.close()
+
+
+def test_what_is_lost_on_a_full_disk_is_said_and_the_index_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = FunctionLog(tmp_path, "bill", 128)
+    log.start("a-b")
+
+    def full(fd: int, data: bytes) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(output, "_write", full)
+        log.event(b"two\nlines\n")
+    log.event(b"three\nmore\nlines\n")
+    text = log_path(tmp_path, "bill").read_bytes()
+    assert b"two" not in text
+    assert text.endswith(b"[WARNING] 10 bytes of this log were lost: No space left on device\nthree\nmore\nlines\n")
+    assert indexed(log_path(tmp_path, "bill"))[-1] == (len(text) - 17, 17)
     log._file.close()

@@ -16,6 +16,7 @@ from kflow.interfaces import BatchOutcome, FunctionError
 from kflow.lambda_.errors import TooManyRequests
 from kflow.lambda_.fleet import Interrupted, Replied, Reply, Request
 from kflow.lambda_.queue_mapping import QueueMapping
+from kflow.runtime.queuepoller import Parts
 from kflow.runtime.queuepolling import QueuePolling
 from tests.sqsing import HOME, World
 
@@ -58,12 +59,14 @@ class Polled:
 
     def make(self) -> QueuePolling:
         return QueuePolling(
-            self.world.host,
-            self.functions,  # type: ignore[arg-type]  # what is asked of a fleet here
-            lambda: self.world.service,
-            timeout=self.timeouts.get,
-            tell=self.told.append,
-            most=2,
+            Parts(
+                host=self.world.host,
+                fleet=self.functions,  # type: ignore[arg-type]  # what is asked of a fleet here
+                sqs=lambda: self.world.service,
+                timeout=self.timeouts.get,
+                tell=self.told.append,
+                most=2,
+            )
         )
 
     def start(self, queue: str = "jobs", uuid: str = "u", **options: Any) -> None:
@@ -88,7 +91,7 @@ class Polled:
 @pytest.fixture
 def polled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Polled]:
     made = Polled(tmp_path)
-    monkeypatch.setattr("kflow.runtime.queuepolling.time.monotonic", lambda: made.world.host.clock.monotonic_ms / 1000)
+    monkeypatch.setattr("kflow.runtime.queuepoller.time.monotonic", lambda: made.world.host.clock.monotonic_ms / 1000)
     yield made
     over: list[bool] = []
     made.polling.close(lambda: over.append(True))
@@ -112,7 +115,6 @@ def test_a_message_runs_and_is_deleted_and_told_of_when_that_is_kept(polled):
     (outcome,) = polled.told
     assert (outcome.function, outcome.stream, outcome.shard_id) == ("work", "jobs", "")
     assert (outcome.records, outcome.succeeded, outcome.result, outcome.duration_us) == (1, 1, "ok", 7)
-    assert polled.polling.last_result("u") == "OK"
 
 
 def test_nothing_happens_while_there_is_nothing_and_files_are_closed(polled):
@@ -134,7 +136,6 @@ def test_a_failure_deletes_nothing_and_says_so(polled):
     polled.answer(Reply(payload=b"{}", error=FunctionError(type="ValueError", message="no")))
     assert polled.world.counts(url) == (0, 1, 0)
     assert (polled.told[0].result, polled.told[0].error.type, polled.told[0].sample) == ("failed", "ValueError", b"a")
-    assert polled.polling.last_result("u") == "PROBLEM: Function call failed"
     polled.world.host.advance(5_100)
     assert polled.functions.bodies() == [["a"]]
     ((request, _),) = polled.functions.running
@@ -282,6 +283,7 @@ def test_another_one_of_the_same_uuid_begins_when_the_first_has_ended(polled):
 
 def test_a_mapping_waits_for_its_queue_and_says_so_once(polled):
     polled.start()
+    polled.world.host.advance(1_000)
     (notice,) = polled.world.host.notices
     assert notice == (
         "warning",
@@ -294,12 +296,43 @@ def test_a_mapping_waits_for_its_queue_and_says_so_once(polled):
     assert polled.functions.bodies() == [["a"]]
     polled.answer()
     polled.world.call("DeleteQueue", QueueUrl=url)
+    polled.world.create()
+    polled.world.host.advance(1_000)
+    assert len(polled.world.host.notices) == 1
+    polled.world.call("DeleteQueue", QueueUrl=url)
+    polled.world.host.advance(1_000)
     assert len(polled.world.host.notices) == 2
+
+
+def test_what_is_done_is_deleted_in_the_queue_that_it_came_from_and_in_no_other_of_the_name(polled):
+    url = polled.world.create()
+    polled.start()
+    polled.world.send(url, "a")
+    polled.world.call("DeleteQueue", QueueUrl=url)
+    url = polled.world.create()
+    polled.world.send(url, "b")
+    assert polled.functions.bodies() == [["a"], ["b"]]
+    polled.answer()
+    assert polled.world.counts(url) == (0, 1, 0)
+    polled.answer(Interrupted("ended"))
+    assert polled.world.counts(url) == (1, 0, 0)
+
+
+def test_an_end_waits_for_a_mapping_that_was_replaced(polled):
+    url = polled.world.create()
+    polled.start()
+    polled.world.send(url, "a")
+    polled.start(batch_size=1)
+    over: list[bool] = []
+    polled.polling.close(lambda: over.append(True))
+    polled.world.host.run()
+    assert over == []
+    polled.answer()
+    assert (over, polled.world.counts(url)) == ([True], (0, 0, 0))
 
 
 def test_unknown_mappings_are_stopped_already(polled):
     assert polled.stopped("nobody") == [True]
-    assert polled.polling.last_result("nobody") == ""
 
 
 def check(polled: Polled, timeout_s: int, queue: str = "jobs") -> KflowError | None:
@@ -364,3 +397,29 @@ def test_a_queue_of_another_place_is_polled_by_its_arn(polled):
     polled.world.call("SendMessage", place, QueueUrl=url, MessageBody="a")
     ((request, _),) = polled.functions.running
     assert json.loads(request.payload)["Records"][0]["awsRegion"] == "eu-west-1"
+
+
+def test_the_report_says_how_a_mapping_is(polled):
+    url = polled.world.create()
+    polled.start()
+    assert polled.polling.report() == [
+        {
+            "function": "work",
+            "queue": "jobs",
+            "uuid": "u",
+            "state": "idle",
+            "running": 0,
+            "processed": 0,
+            "redelivered": 0,
+            "error": None,
+        }
+    ]
+    polled.world.send(url, "a")
+    (found,) = polled.polling.report()
+    assert (found["state"], found["running"]) == ("running", 1)
+    polled.answer()
+    polled.world.send(url, "b")
+    polled.answer(Reply(payload=b"{}", error=FunctionError(type="ValueError", message="no")))
+    (found,) = polled.polling.report()
+    assert (found["processed"], found["error"]["type"]) == (1, "ValueError")
+    assert polled.polling.totals["work"].processed == 1

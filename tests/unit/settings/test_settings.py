@@ -99,11 +99,14 @@ def test_streams_and_functions_are_tables_by_name(tmp_path: Path) -> None:
     project(
         tmp_path,
         "[streams.orders]\nshards = 2\nretention_hours = 48\n"
-        '[functions.bill]\ntimeout = 10\nmemory_size = 256\nenvironment = {A = "1"}\n',
+        '[functions.bill]\ntimeout = 10\nmemory_size = 256\nenvironment = {A = "1"}\n'
+        "reserved_concurrent_executions = 0\n",
     )
     settings = load(tmp_path, environ={})
     assert settings.stream("orders") == StreamSettings(shards=2, retention_hours=48)
-    assert settings.function("bill") == FunctionSettings(timeout=10, memory_size=256, environment={"A": "1"})
+    assert settings.function("bill") == FunctionSettings(
+        timeout=10, memory_size=256, environment={"A": "1"}, reserved_concurrent_executions=0
+    )
 
 
 def test_a_variable_in_capitals_means_the_stream_that_the_file_names(tmp_path: Path) -> None:

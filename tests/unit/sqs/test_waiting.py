@@ -7,7 +7,7 @@ import pytest
 from kflow.desk import IDLE_S
 from kflow.errors import StorageError
 from kflow.sqs import errors
-from kflow.sqs.asking import Receive
+from kflow.sqs.asking import Receive, Return, Take
 
 
 def wait(world, url, seconds=20, **parameters):
@@ -207,3 +207,17 @@ def test_of_many_queues_that_are_waited_at_few_are_open(world):
         queue.desk.ask(Receive(10), told.append, wait_s=1000)
     world.host.run()
     assert sum(queue.desk.is_open for queue in world.service.directory.everywhere()) <= 65
+
+
+def test_files_stay_open_while_something_is_set_aside(world):
+    url = world.create()
+    world.send(url, "x")
+    queue = world.service.directory.everywhere()[0]
+    told = []
+    queue.desk.ask(Take(10), told.append)
+    world.host.advance(3 * int(IDLE_S * 1000))
+    assert queue.desk.is_open
+    queue.desk.ask(Return([each.state.number for each in told[0].aside]), told.append)
+    world.host.advance(3 * int(IDLE_S * 1000))
+    assert not queue.desk.is_open
+    assert world.bodies(url) == ["x"]

@@ -354,6 +354,15 @@ def test_a_body_above_the_limit_is_refused_without_a_body():
     assert peer.wire.is_finished
 
 
+def test_some_targets_take_larger_bodies():
+    peer = Peer(WebOptions(body_bytes=10, large_bytes=20, large_targets=("/large",)), answer=echo)
+    peer.send(b"POST /large/f HTTP/1.1\r\nHost: h\r\nContent-Length: 20\r\n\r\n" + b"x" * 20)
+    chunked = b"POST /large/f HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n"
+    peer.send(chunked + b"14\r\n" + b"x" * 20 + b"\r\n0\r\n\r\n")
+    peer.send(chunked + b"15\r\n")
+    assert peer.statuses() == [200, 200, 413]
+
+
 def test_a_body_in_chunks_above_the_limit_is_refused():
     peer = Peer(WebOptions(body_bytes=10), answer=echo)
     peer.send(b"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n8\r\n01234567\r\n3\r\n")

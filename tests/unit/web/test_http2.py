@@ -363,6 +363,17 @@ def test_a_body_above_the_limit_is_dropped_and_then_refused_without_a_body():
     assert (peer.speaker.is_idle, peer.hub.held, len(peer.exchanges)) == (True, 0, 1)
 
 
+def test_some_targets_take_larger_bodies():
+    peer = Peer(WebOptions(body_bytes=10, large_bytes=20, large_targets=("/large",)), answer=echo)
+    taken = [
+        peer.request(fields("POST", "/large"), b"x" * 20),
+        peer.request(fields("POST", "/large", ("content-length", "20")), b"x" * 20),
+    ]
+    refused = [peer.request(fields("POST", "/large"), b"x" * 21), peer.request(fields("POST", "/l"), b"x" * 11)]
+    assert [peer.status(each) for each in taken] == ["200", "200"]
+    assert [peer.status(each) for each in refused] == ["413", "413"]
+
+
 def test_a_body_that_is_far_too_long_or_waits_to_be_sent_is_refused_at_once():
     peer = Peer(WebOptions(body_bytes=10), answer=echo)
     huge = peer.request(fields("POST", "/", ("content-length", "41")), ends=False)

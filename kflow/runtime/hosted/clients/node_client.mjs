@@ -234,7 +234,10 @@ function run(handle, event, context) {
       returned.then(resolve, reject);
     } else if (handle.length < 3 && !hasCalled) {
       // It takes no callback and gave no promise: it ends when nothing is left to do, and has no result.
-      process.once("beforeExit", () => done(null, null));
+      process.once("beforeExit", () => {
+        if (!hasCalled) resolve(null);
+        hasCalled = true;
+      });
     }
   });
 }

@@ -86,6 +86,7 @@ def test_what_is_refused_leaves_nothing(world):
         with pytest.raises(KflowError):
             added(world, content)
     assert world.unpacked == []
+    assert world.host.notices[-1] == ("warning", "a zip was refused: '../evil' leads outside")
 
 
 def test_a_source_that_fails_says_so(world):

@@ -184,3 +184,10 @@ def test_entries_that_overlap_are_refused(tmp_path):
 def test_more_entries_than_any_package_has_are_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(unzip, "ENTRIES", 2)
     assert "3 entries" in refused(made(file("a"), file("b"), file("c")), tmp_path).why
+
+
+@pytest.mark.parametrize("count", [3, 65])
+def test_all_of_it_can_be_made_durable(tmp_path, count):
+    content = made(*(file(f"d/f{number}") for number in range(count)), link("l", "d"))
+    assert unpack(content, f"{tmp_path}/out", sync=True) == count + 1
+    assert len(os.listdir(tmp_path / "out" / "l")) == count

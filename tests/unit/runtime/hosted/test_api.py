@@ -92,7 +92,10 @@ def test_an_answer_before_the_first_question_is_in_the_wrong_state():
     assert error(ask(Api(), f"invocation/{ID}/response", b"1")) == (
         403,
         "InvalidStateTransition",
-        "State transition from Started to InvocationResponse failed for runtime. Error: State transition is not allowed",
+        (
+            "State transition from Started to InvocationResponse failed for runtime. "
+            "Error: State transition is not allowed"
+        ),
     )
 
 

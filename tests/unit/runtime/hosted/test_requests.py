@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from kflow.runtime.hosted.requests import Malformed, Parser, Request
+from kflow.runtime.hosted.requests import Known, Malformed, Parser, Request
 
 NEXT = b"GET /2018-06-01/runtime/invocation/next HTTP/1.1\r\nHost: 127.0.0.1:9001\r\nUser-Agent: x\r\n\r\n"
 ANSWER = (
@@ -42,22 +42,53 @@ def test_requests_are_found_wherever_the_bytes_are_cut(step):
     assert (chunked.body, chunked.size, chunked.trailers) == (b"ab\r\n0123456789", 14, {})
 
 
-def test_the_same_question_is_understood_each_time_it_is_asked():
-    parser = Parser()
-    for _ in range(3):
-        parser.feed(NEXT)
-        request = parser.next()
-        assert request is not None
-        assert request.path == "/2018-06-01/runtime/invocation/next"
-        assert parser.next() is None
+def post(request_id: str, body: bytes, length: int | None = None, *more: bytes) -> bytes:
+    head = f"POST /2018-06-01/runtime/invocation/{request_id}/response HTTP/1.1\r\nHost: h\r\nUser-Agent: u"
+    return b"\r\n".join(
+        [head.encode(), *more, b"content-length: %d" % (len(body) if length is None else length), b"", body]
+    )
 
 
-def test_a_question_that_another_request_follows_is_not_taken_for_both():
-    parser = Parser()
-    parser.feed(NEXT)
-    assert parser.next() is not None
-    parser.feed(NEXT + ANSWER)
-    assert [parser.next().method, parser.next().method] == ["GET", "POST"]  # type: ignore[union-attr]
+def test_requests_like_those_before_are_known_at_a_glance():
+    known = Known()
+    for data in (NEXT, post("41", b"{}")):
+        assert known.request(data) is None
+        known.learn(data, read(data)[0])
+    for data in (NEXT, post("42", b"{}"), post("43", b'{"longer":"\r\n\r\n"}'), post("44", b"")):
+        seen, parsed = known.request(data), read(data)[0]
+        assert seen is not None
+        assert (seen.method, seen.path, seen.body, seen.size) == (parsed.method, parsed.path, parsed.body, parsed.size)
+        assert (seen.keep, seen.trailers, seen.too_large) == (True, {}, False)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        NEXT[:-1],
+        NEXT + NEXT,
+        post("42", b"{}", 3),
+        post("42", b"{}", 1),
+        post("42", b"{}") + NEXT,
+        post("42", b"{}", 2, b"Connection: close"),
+        post("42", b"{}", 2, b"Lambda-Runtime-Function-Response-Mode: streaming"),
+        post("42", b"x" * 6_291_557),
+        post("42", b"{}").replace(b"content-length: 2", b"content-length: 02"),
+        post("42", b"{}").replace(b"content-length: 2", b"content-length: 2\r\nOrigin: http://evil.example"),
+        post("4 2", b"{}").replace(b" HTTP/1.1", b" HTTP/1.0"),
+    ],
+)
+def test_whatever_is_otherwise_is_read_in_full(data):
+    known = Known()
+    for each in (NEXT, post("41", b"{}")):
+        known.learn(each, read(each)[0])
+    assert known.request(data) is None
+
+
+def test_a_request_that_has_more_to_say_is_not_remembered():
+    known = Known()
+    for data in (post("1", b"{}", 2, b"Connection: close"), post("1", b"{}", 2, b"Expect: 100-continue")):
+        known.learn(data, read(data)[0])
+        assert known.request(data) is None
 
 
 def test_trailers_come_with_a_body_in_chunks():

@@ -182,8 +182,8 @@ def test_layers_stand_in_the_search_paths_the_last_one_first_where_the_last_one_
         f"{one}/python",
         str(HERE),
     ]
-    assert found["PATH"].split(os.pathsep) == [f"{one}/bin", f"{two}/bin", "/usr/bin"]
-    assert found["LD_LIBRARY_PATH"].split(os.pathsep)[2:] == [f"{one}/lib", f"{two}/lib"]
+    assert found["PATH"].split(os.pathsep) == [f"{two}/bin", f"{one}/bin", "/usr/bin"]
+    assert found["LD_LIBRARY_PATH"].split(os.pathsep)[2:] == [f"{two}/lib", f"{one}/lib"]
     assert found["LC_CTYPE"] == "C.UTF-8"
     node = variables(of(package, runtime="nodejs22.x", layers=(one,)))
     assert node["NODE_PATH"].split(os.pathsep)[:3] == [

@@ -537,6 +537,7 @@ def test_what_its_source_says_is_changed_there_and_the_rest_is_kept(tmp_path, so
         ("UpdateFunctionCode", {"ZipFile": zipped()}),
         ("UpdateFunctionConfiguration", {"Timeout": 9}),
         ("PublishVersion", {}),
+        ("CreateAlias", {"Name": "live", "FunctionVersion": "$LATEST"}),
         ("DeleteFunction", {}),
     ):
         text = refused(world, InvalidParameterValue, operation, FunctionName="bill", **parameters)
@@ -643,3 +644,33 @@ def test_functions_of_home_are_of_home_under_any_name(world):
     assert list(world.fleet.published) == ["f", "g@111122223333.eu-west-1"]
     world.call("DeleteFunction", FunctionName="f")
     assert not document.exists()
+
+
+def test_a_function_whose_deletion_the_disk_refuses_is_back_and_no_other_takes_its_name(tmp_path):
+    class Full(Files):
+        is_full = False
+
+        def write_new(self, path, content, *, sync):
+            if self.is_full and "lambda/functions" in str(path):
+                raise OSError(28, "No space left on device")
+            super().write_new(path, content, sync=sync)
+
+        def unlink(self, path):
+            if self.is_full and "lambda/functions" in str(path):
+                raise OSError(28, "No space left on device")
+            super().unlink(path)
+
+    world = World(tmp_path / "data", files=Full())
+    before = world.create("f", Publish=True)
+    Full.is_full = True
+    gone = world.begin("DeleteFunction", FunctionName="f")
+    with pytest.raises(ResourceConflict):
+        world.create("f", Code={"ZipFile": zipped({"new.py": ""})})
+    assert isinstance(gone[0], StorageFull)
+    assert world.call("GetFunction", FunctionName="f")["Configuration"]["CodeSha256"] == before["CodeSha256"]
+    assert sorted(world.fleet.published) == ["f", "f:1"]
+    Full.is_full = False
+    world.call("DeleteFunction", FunctionName="f")
+    assert world.fleet.published == {}
+    world.host.advance(10**6)
+    assert world.unpacked == []

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from kflow.broker.files import Files
+from kflow.declarations import HandlerForm
 from kflow.errors import AwsError
 from tests.lambdaing import ARN, HOME, World, declared
 from tests.mappingworld import QUEUE, STREAM, MappingWorld, trigger
@@ -51,7 +53,7 @@ def test_a_mapping_of_a_stream_is_answered_as_recorded(world: MappingWorld) -> N
         "EventSourceArn": STREAM,
         "FunctionArn": f"{ARN}:f",
         "EventSourceMappingArn": f"arn:aws:lambda:us-east-1:123456789012:event-source-mapping:{uuid}",
-        "LastModified": datetime.datetime(2023, 11, 14, 22, 13, 20, tzinfo=datetime.UTC),
+        "LastModified": dt.datetime(2023, 11, 14, 22, 13, 20, tzinfo=dt.UTC),
         "LastProcessingResult": "No records processed",
         "State": "Creating",
         "StateTransitionReason": "User action",
@@ -76,7 +78,7 @@ def test_a_mapping_of_a_queue_has_no_member_that_only_streams_have(world: Mappin
         "EventSourceArn": QUEUE,
         "FunctionArn": f"{ARN}:f",
         "EventSourceMappingArn": f"arn:aws:lambda:us-east-1:123456789012:event-source-mapping:{uuid}",
-        "LastModified": datetime.datetime(2023, 11, 14, 22, 13, 20, tzinfo=datetime.UTC),
+        "LastModified": dt.datetime(2023, 11, 14, 22, 13, 20, tzinfo=dt.UTC),
         "State": "Creating",
         "StateTransitionReason": "USER_INITIATED",
         "FunctionResponseTypes": [],
@@ -97,7 +99,7 @@ def test_all_options_come_back_as_they_were_given(world: MappingWorld) -> None:
         "KMSKeyArn": "arn:aws:kms:us-east-1:123456789012:key/k",
         "MetricsConfig": {"Metrics": ["EventCount"]},
         "StartingPosition": "AT_TIMESTAMP",
-        "StartingPositionTimestamp": datetime.datetime(2023, 11, 14, tzinfo=datetime.UTC),
+        "StartingPositionTimestamp": dt.datetime(2023, 11, 14, tzinfo=dt.UTC),
     }
 
     made = world.map(**given)
@@ -153,8 +155,10 @@ def test_what_became_of_the_last_batch_is_said(world: MappingWorld) -> None:
         ({"EventSourceArn": STREAM + "2"}, f"Stream not found: {STREAM}2"),
         (
             {"StartingPosition": ""},
-            "1 validation error detected: Value null at 'startingPosition' failed to satisfy constraint: "
-            "Member must not be null.",
+            (
+                "1 validation error detected: Value null at 'startingPosition' failed to satisfy constraint: "
+                "Member must not be null."
+            ),
         ),
         ({"EventSourceArn": ""}, "Unrecognized event source."),
         ({"EventSourceArn": "arn:aws:s3:::bucket"}, "Unrecognized event source."),
@@ -214,8 +218,10 @@ def test_what_became_of_the_last_batch_is_said(world: MappingWorld) -> None:
         ),
         (
             {"DestinationConfig": {"OnFailure": {"Destination": "arn:aws:sqs:us-east-1:123456789012:q.fifo"}}},
-            "The destination is not valid: arn:aws:sqs:us-east-1:123456789012:q.fifo: a FIFO queue cannot be the "
-            "destination of a stream's mapping",
+            (
+                "The destination is not valid: arn:aws:sqs:us-east-1:123456789012:q.fifo: a FIFO queue cannot be the "
+                "destination of a stream's mapping"
+            ),
         ),
         (
             {"EventSourceArn": f"{QUEUE}.fifo", "StartingPosition": "", "MaximumBatchingWindowInSeconds": 1},
@@ -229,7 +235,9 @@ def test_what_became_of_the_last_batch_is_said(world: MappingWorld) -> None:
 )
 def test_what_cannot_be_had_is_refused(world: MappingWorld, given: dict[str, Any], message: str) -> None:
     with pytest.raises(AwsError) as caught:
-        world.map(given.get("FunctionName", "f"), **{name: each for name, each in given.items() if name != "FunctionName"})
+        world.map(
+            given.get("FunctionName", "f"), **{name: each for name, each in given.items() if name != "FunctionName"}
+        )
     error = caught.value
     assert (error.code, error.http_status, str(error)) == ("InvalidParameterValueException", 400, message)
     assert world.call("ListEventSourceMappings")["EventSourceMappings"] == []
@@ -241,23 +249,85 @@ def test_what_cannot_be_had_is_refused(world: MappingWorld, given: dict[str, Any
     [
         (
             {"BatchSize": 0},
-            "1 validation error detected: Value '0' at 'batchSize' failed to satisfy constraint: Member must have value "
-            "greater than or equal to 1",
+            (
+                "1 validation error detected: Value '0' at 'batchSize' failed to satisfy constraint: Member must have "
+                "value greater than or equal to 1"
+            ),
         ),
         (
             {"ParallelizationFactor": 11},
-            "1 validation error detected: Value '11' at 'parallelizationFactor' failed to satisfy constraint: Member "
-            "must have value less than or equal to 10",
+            (
+                "1 validation error detected: Value '11' at 'parallelizationFactor' failed to satisfy constraint: "
+                "Member must have value less than or equal to 10"
+            ),
         ),
         (
             {"StartingPosition": "invalid"},
-            "1 validation error detected: Value 'invalid' at 'startingPosition' failed to satisfy constraint: Member "
-            "must satisfy enum value set: [LATEST, AT_TIMESTAMP, TRIM_HORIZON]",
+            (
+                "1 validation error detected: Value 'invalid' at 'startingPosition' failed to satisfy constraint: "
+                "Member must satisfy enum value set: [LATEST, AT_TIMESTAMP, TRIM_HORIZON]"
+            ),
         ),
     ],
 )
 def test_what_breaks_the_model_is_refused_before(world: MappingWorld, given: dict[str, Any], message: str) -> None:
     assert refused_create(world, **given) == ("ValidationException", 400, message)
+
+
+@pytest.mark.parametrize(
+    ("option", "least", "most"),
+    [
+        ("BatchSize", 1, 10_000),
+        ("MaximumBatchingWindowInSeconds", 0, 300),
+        ("ParallelizationFactor", 1, 10),
+        ("MaximumRetryAttempts", -1, 10_000),
+        ("MaximumRecordAgeInSeconds", -1, 604_800),
+        ("TumblingWindowInSeconds", 0, 900),
+    ],
+)
+def test_the_ends_of_a_range_are_taken_and_what_lies_beyond_is_refused(
+    world: MappingWorld, option: str, least: int, most: int
+) -> None:
+    name = option[0].lower() + option[1:]
+    for value, rule in ((least - 1, f"greater than or equal to {least}"), (most + 1, f"less than or equal to {most}")):
+        assert refused_create(world, **{option: value}) == (
+            "ValidationException",
+            400,
+            (
+                f"1 validation error detected: Value '{value}' at '{name}' failed to satisfy constraint: Member must "
+                f"have value {rule}"
+            ),
+        )
+    for value in (least, most):
+        made = world.map(**{option: value})
+        assert made[option] == value
+        world.host.advance(0)
+        world.call("DeleteEventSourceMapping", UUID=made["UUID"])
+        world.host.advance(0)
+
+
+@pytest.mark.parametrize("value", [1, 1_001])
+def test_two_to_a_thousand_batches_of_a_queue_may_run_at_once(world: MappingWorld, value: int) -> None:
+    code, _, message = refused_create(
+        world, EventSourceArn=QUEUE, StartingPosition="", ScalingConfig={"MaximumConcurrency": value}
+    )
+    assert (code, f"Value '{value}' at 'scalingConfig.maximumConcurrency'" in message) == ("ValidationException", True)
+
+
+def test_a_pattern_has_4096_characters_at_most(world: MappingWorld) -> None:
+    longest = '{"data": {"a": ["' + "x" * (4096 - len('{"data": {"a": [""]}}')) + '"]}}'
+    assert len(longest) == 4096
+    world.map(FilterCriteria={"Filters": [{"Pattern": longest}]})
+    longer = {"Filters": [{"Pattern": longest + " "}]}
+    assert refused_create(world, FilterCriteria=longer)[0] == "ValidationException"
+
+
+def test_source_and_position_are_of_a_create_alone(world: MappingWorld) -> None:
+    made = world.map()
+    world.host.advance(0)
+    given: dict[str, Any] = {"EventSourceArn": QUEUE, "StartingPosition": "TRIM_HORIZON"}
+    changed = world.call("UpdateEventSourceMapping", UUID=made["UUID"], BatchSize=3, **given)
+    assert (changed["EventSourceArn"], changed["StartingPosition"]) == (STREAM, "LATEST")
 
 
 def test_a_second_mapping_of_the_same_source_and_function_is_refused(world: MappingWorld) -> None:
@@ -267,14 +337,18 @@ def test_a_second_mapping_of_the_same_source_and_function_is_refused(world: Mapp
     assert refused_create(world) == (
         "ResourceConflictException",
         409,
-        f'The event source arn (" {STREAM} ") and function (" f ") provided mapping already exists. '
-        f"Please update or delete the existing mapping with UUID {uuid}",
+        (
+            f'The event source arn (" {STREAM} ") and function (" f ") provided mapping already exists. '
+            f"Please update or delete the existing mapping with UUID {uuid}"
+        ),
     )
     assert refused_create(world, EventSourceArn=QUEUE, StartingPosition="") == (
         "ResourceConflictException",
         409,
-        f'An event source mapping with SQS arn (" {QUEUE} ") and function (" f ") already exists. '
-        f"Please update or delete the existing mapping with UUID {of_queue}",
+        (
+            f'An event source mapping with SQS arn (" {QUEUE} ") and function (" f ") already exists. '
+            f"Please update or delete the existing mapping with UUID {of_queue}"
+        ),
     )
     assert refused_create(world, EventSourceArn=f"{STREAM}/consumer/c:1700000000")[2].startswith(
         f"The function f reads the stream of {STREAM}/consumer/c:1700000000 already, as {STREAM}: "
@@ -475,7 +549,8 @@ def test_it_can_be_switched_and_nothing_else_of_it_can_be_changed(tmp_path: Path
         "This event source mapping is declared at functions/app.py:12: remove it there, or disable it here."
     )
     assert refused_with(world, "UpdateEventSourceMapping", UUID=uuid, BatchSize=3) == (
-        "This event source mapping is declared at functions/app.py:12: change it there; only Enabled can be changed here."
+        "This event source mapping is declared at functions/app.py:12: change it there; only Enabled can be changed "
+        "here."
     )
     assert world.state(uuid) == "Enabled"
     assert world.call("UpdateEventSourceMapping", UUID=uuid, BatchSize=7, Enabled=False)["State"] == "Disabling"
@@ -500,6 +575,35 @@ def test_a_switch_outlives_the_runtime_and_ends_when_its_decorator_says_somethin
     kept = mappingfacts.load_switches(again.host.folder)
     assert mappingfacts.is_on(kept, uuid, declared=False)
     assert mappingfacts.is_on(kept, uuid, declared=True)
+
+
+def test_a_handler_of_queues_cannot_read_a_stream(tmp_path: Path) -> None:
+    found = declared("bill", tmp_path / "app.py")
+    messages = msgspec.structs.replace(found.handler, form=HandlerForm.MESSAGES)
+    world = MappingWorld(tmp_path / "data", declared={"bill": msgspec.structs.replace(found, handler=messages)})
+    with pytest.raises(AwsError, match=rf"bill is the handler at .*app.py:3, and takes what queues hold: {STREAM} is"):
+        world.map("bill")
+    assert world.map("bill", EventSourceArn=QUEUE, StartingPosition="")["State"] == "Creating"
+
+
+def test_people_are_told_what_may_cost_them_records(tmp_path: Path) -> None:
+    found = declared("bill", tmp_path / "app.py")
+    one = msgspec.structs.replace(found.handler, form=HandlerForm.RECORD)
+    world = MappingWorld(tmp_path / "data", declared={"bill": msgspec.structs.replace(found, handler=one)})
+    uuid = world.map("bill", FilterCriteria={"Filters": [{"Pattern": '{"type": ["a"]}'}]})["UUID"]
+    world.host.advance(0)
+    world.call(
+        "UpdateEventSourceMapping", UUID=uuid, FunctionResponseTypes=["ReportBatchItemFailures"], FilterCriteria={}
+    )
+
+    told = [text for level, text in world.host.notices if level == "warning"]
+
+    assert [text.partition(" on arn")[0] for text in told] == [
+        "mapping of bill",
+        "bill takes one record at a time, and reports the one that failed: without "
+        "FunctionResponseTypes=[ReportBatchItemFailures] its mapping",
+    ]
+    assert "a record has no field type beside its data" in told[0]
 
 
 # ---------------------------------------------------------------- the disk
@@ -576,3 +680,32 @@ def test_all_are_deleted_with_everything_else(tmp_path: Path) -> None:
     assert over == [True]
     assert [each["State"] for each in world.call("ListEventSourceMappings")["EventSourceMappings"]] == ["Enabled"]
     assert world.feeds.told[-2:] == ["remove f", "switch bill 0 True"]
+
+
+@pytest.mark.parametrize("steps", range(6))
+def test_a_kill_between_any_two_writes_leaves_the_old_or_the_new(tmp_path: Path, steps: int) -> None:
+    world = MappingWorld(tmp_path)
+    world.create("f")
+
+    def cut_off(operation: str, **parameters: Any) -> list[dict[str, Any]]:
+        results = world.begin(operation, **parameters)
+        for _ in range(steps):
+            world.host.step()
+        world.start()
+        found: list[dict[str, Any]] = world.call("ListEventSourceMappings")["EventSourceMappings"]
+        answered = bool(results)
+        for each in found:
+            each["answered"] = answered
+        return found or [{"answered": answered}]
+
+    given = {"FunctionName": "f", "EventSourceArn": STREAM, "StartingPosition": "LATEST"}
+    (created,) = cut_off("CreateEventSourceMapping", **given)
+    assert not created["answered"] or created["State"] == "Enabled"
+    if "UUID" not in created:
+        created = world.map()
+        world.host.advance(0)
+    (updated,) = cut_off("UpdateEventSourceMapping", UUID=created["UUID"], BatchSize=5, Enabled=False)
+    assert (updated["BatchSize"], updated["State"]) in {(100, "Enabled"), (5, "Disabled")}
+    assert not updated["answered"] or updated["BatchSize"] == 5
+    (deleted,) = cut_off("DeleteEventSourceMapping", UUID=created["UUID"])
+    assert not deleted["answered"] or "UUID" not in deleted

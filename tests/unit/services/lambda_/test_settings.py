@@ -310,6 +310,7 @@ def test_loops_are_terminated_unless_allowed(world):
 
 def test_no_function_has_a_signature_config(world):
     assert world.call("GetFunctionCodeSigningConfig", FunctionName="f") == {"FunctionName": "f"}
+    assert world.call("DeleteFunctionCodeSigningConfig", FunctionName="f") == {}
     assert world.call("ListCodeSigningConfigs") == {"CodeSigningConfigs": []}
     with pytest.raises(Exception, match=r"kflow does not perform lambda.CreateCodeSigningConfig"):
         world.call(
