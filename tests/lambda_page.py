@@ -5,7 +5,8 @@ python -m tests.lambda_page    writes them anew
 
 from __future__ import annotations
 
-from typing import Final
+import re
+from typing import Final, NamedTuple
 
 from kflow.services.lambda_.service import Lambda
 from tests.scenarios import form
@@ -53,7 +54,7 @@ ABSENT: Final = {
 MISSING: Final = {
     "AddLayerVersionPermission": "kept and shown; nobody is refused by it",
     "AddPermission": "kept and shown; nobody is refused by it",
-    "CreateFunction": "zip packages only, of Python, Node.js and `provided`; no VPC, file systems or SnapStart",
+    "CreateFunction": "zips of Python, Node.js and `provided`; no file systems; VPC and SnapStart are kept and shown",
     "CreateFunctionUrlConfig": "kept and shown; nobody serves the URL",
     "DeleteFunctionCodeSigningConfig": "no function has one",
     "GetFunctionCodeSigningConfig": "no function has one",
@@ -73,7 +74,7 @@ TESTS: Final = {
     "CreateAlias": ("an_alias_names_a_version_and_moves", "what_is_wrong_with_an_alias_is_said_in_aws_words"),
     "CreateEventSourceMapping": (
         "records_reach_a_decorated_handler_by_a_mapping_that_a_client_made",
-        "all_options_come_back_as_they_were_given",
+        "changes_are_accepted_with_202_and_times_are_seconds",
     ),
     "CreateFunction": (
         "a_function_is_created_waited_for_and_its_code_fetched",
@@ -180,13 +181,14 @@ _TITLES: Final = {
 }
 
 
+_HEAD: Final = "| scenario | how it is known | engine | handlers | API |\n|---|---|---|---|---|\n"
+
+
 def scenarios() -> str:
     """What happens to records, scenario by scenario, and through which doors each is run."""
     parts = []
     for path in form.files():
-        parts.append(
-            f"\n### {_TITLES[path.stem]}\n\n| scenario | how it is known | engine | handlers | API |\n|---|---|---|---|---|\n"
-        )
+        parts.append(f"\n### {_TITLES[path.stem]}\n\n{_HEAD}")
         for each in form.load(path):
             handlers = f"no: {each.engine_only}" if each.engine_only else "yes"
             api = f"no: {each.engine_only or each.no_api}" if each.engine_only or each.no_api else "yes"
@@ -197,6 +199,35 @@ def scenarios() -> str:
 def made() -> str:
     """The page with both tables as they should be."""
     return replaced(PAGE.made(), "scenarios", scenarios())
+
+
+class Open(NamedTuple):
+    """What nobody could look up.
+
+    Attributes:
+        point: what.
+        tests: names of the tests that hold what was chosen.
+        scenarios: likewise.
+    """
+
+    point: str
+    tests: list[str]
+    scenarios: list[str]
+
+
+def named(text: str) -> list[str]:
+    """The scenarios that a text names."""
+    return re.findall(r"scenario \*([^*]+)\*", text)
+
+
+def open_points() -> list[Open]:
+    """The rows of the table of open points."""
+    _, _, rest = PAGE.text.partition("| open | chosen | where it is |\n|---|---|---|\n")
+    found = []
+    for line in rest.partition("\n\n")[0].splitlines():
+        _, point, _, where, _ = line.split("|")
+        found.append(Open(point.strip(), re.findall(r"`(\w+)`", where), named(where)))
+    return found
 
 
 def _cell(text: str) -> str:

@@ -34,6 +34,7 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
         version: of HTTP (`1.1`, `2`), or empty.
         base_url: of the endpoint as the caller names it, for example `http://localhost:4566`; empty where the call came
             another way.
+        trace: the header `X-Amzn-Trace-Id` of a REST or query call, which SDKs send on inside a function; empty: none.
     """
 
     place: Place
@@ -42,6 +43,7 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
     protocol: str = "local"
     version: str = ""
     base_url: str = ""
+    trace: str = ""
 
 
 class Later:

@@ -388,6 +388,7 @@ class Door:
                 protocol=format_.name,
                 version=exchange.version,
                 base_url=_base_url(exchange),
+                trace=exchange.headers.get("x-amzn-trace-id", ""),
             )
             self._dispatcher.run(bound, WebCall(exchange, context, operation, format_, head), given)
             return True

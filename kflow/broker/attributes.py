@@ -115,6 +115,10 @@ class _Stored(msgspec.Struct, frozen=True):
     attributes: Attributes
 
 
+# Made once, here: msgspec ends the process where two threads use a type for the first time at the same time.
+_stored = msgspec.json.Decoder(_Stored).decode
+
+
 def encode(attributes: Attributes) -> bytes:
     """The text of the file."""
     return checked.seal(msgspec.json.encode(_Stored(1, attributes))) + b"\n"
@@ -129,7 +133,7 @@ def decode(text: bytes) -> Attributes:
     content = checked.unseal(text.rstrip(b"\n"))
     if content is None:
         raise ValueError("its checksum is wrong")
-    stored = msgspec.json.decode(content, type=_Stored)
+    stored = _stored(content)
     if stored.version != 1:
         raise ValueError(f"it is of version {stored.version}, which this kflow does not know")
     return stored.attributes

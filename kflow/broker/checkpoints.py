@@ -44,6 +44,10 @@ class _FileHeader(msgspec.Struct, frozen=True):
     factor: int = 1
 
 
+# Made once, here: msgspec ends the process where two threads use a type for the first time at the same time.
+_decode_header = msgspec.json.Decoder(_FileHeader).decode
+
+
 class _Entry:
     """A slot's place in the file, and what was last seen there."""
 
@@ -395,5 +399,5 @@ def _read_header(path: str, raw: bytes) -> _FileHeader:
         magic, crc, length = _HEADER.unpack_from(raw)
         text = raw[_HEADER.size : _HEADER.size + length]
         if magic == _MAGIC and crc32c(text) == crc:
-            return msgspec.json.decode(text, type=_FileHeader)
+            return _decode_header(text)
     raise Damaged(f"{path}: this is not a checkpoint file, or its first {_HEADER_BYTES} bytes are damaged")

@@ -54,6 +54,10 @@ class _Stored(msgspec.Struct):
     lost: list[LostRange]
 
 
+# Made once, here: msgspec ends the process where two threads use a type for the first time at the same time.
+_stored = msgspec.json.Decoder(_Stored).decode
+
+
 def read(folder: str, files: Files) -> tuple[LostRange, ...]:
     """The list of the shard in `folder`, ascending; empty where there is none.
 
@@ -132,6 +136,6 @@ def _decode(text: bytes) -> tuple[LostRange, ...] | None:
     if content is None:
         return None
     try:
-        return tuple(msgspec.json.decode(content, type=_Stored).lost)
+        return tuple(_stored(content).lost)
     except ValueError:
         return None

@@ -56,11 +56,19 @@ class Format(msgspec.Struct, frozen=True, kw_only=True):
     account: str = DEFAULT_ACCOUNT
 
 
+# Made once, here: msgspec ends the process where two threads use a type for the first time at the same time.
+_read_format = msgspec.json.Decoder(Format).decode
+
+
 class _Versions(msgspec.Struct, frozen=True):
     """The part of FORMAT that every version of it has."""
 
     layout: int
     block: int
+
+
+# Made once, here: msgspec ends the process where two threads use a type for the first time at the same time.
+_read_versions = msgspec.json.Decoder(_Versions).decode
 
 
 def read(path: Path, files: Files) -> Format | None:
@@ -99,13 +107,13 @@ def _decode(path: Path, text: bytes) -> Format:
             )
         text = content
     try:
-        versions = msgspec.json.decode(text, type=_Versions)
+        versions = _read_versions(text)
         if versions.layout not in READABLE or versions.block != BLOCK:
             raise StorageError(
                 f"{path} is of layout {versions.layout} (blocks {versions.block}), and this kflow reads layouts up to "
                 f"{LAYOUT} (blocks {BLOCK}): use the kflow that wrote it, or another data_dir"
             )
-        return msgspec.json.decode(text, type=Format)
+        return _read_format(text)
     except ValueError as error:
         raise StorageError(
             f"{path / FILE_NAME} cannot be read ({error}); restore it, or use another data_dir"

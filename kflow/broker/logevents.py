@@ -67,6 +67,10 @@ class GroupFacts(msgspec.Struct, frozen=True, kw_only=True):
     is_protected: bool = False
 
 
+# Made once, here: msgspec ends the process where two threads use a type for the first time at the same time.
+_read_facts = msgspec.json.Decoder(GroupFacts).decode
+
+
 class StreamRow(NamedTuple):
     """A stream that was made or put to, or one of a function's that was deleted.
 
@@ -248,4 +252,4 @@ class LogEvents(QueueFile):
 
 
 def _facts(text: bytes) -> GroupFacts:
-    return msgspec.json.decode(text, type=GroupFacts)
+    return _read_facts(text)

@@ -1,8 +1,8 @@
 """Metrics as they are kept: one SQLite file, `metrics.db`, a row for each series and minute.
 
 What has a resolution of a second has rows of seconds for three hours, which are added to its minutes then; minutes are
-kept for 15 days. Source: documented: CloudWatch keeps seconds for 3 hours, minutes for 15 days; and coarser ones longer,
-which is not done here.
+kept for 15 days. Source: documented: CloudWatch keeps seconds for 3 hours, minutes for 15 days; and coarser ones for
+longer, which is not done here.
 """
 
 from __future__ import annotations
@@ -92,6 +92,10 @@ class Point(msgspec.Struct, array_like=True):
                 key = _rounded(value)
                 rough[key] = rough.get(key, 0) + count
             self.values = rough
+
+
+# Made once, here: msgspec ends the process where two threads use a type for the first time at the same time.
+_read_point = msgspec.msgpack.Decoder(Point).decode
 
 
 def _rounded(value: float) -> float:
@@ -212,7 +216,7 @@ class MetricPoints(QueueFile):
 
 
 def _point(text: bytes) -> Point:
-    return msgspec.msgpack.decode(text, type=Point)
+    return _read_point(text)
 
 
 def _written(dimensions: Iterable[tuple[str, str]]) -> str:

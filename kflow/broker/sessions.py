@@ -53,6 +53,10 @@ class _Stored(msgspec.Struct):
     sessions: list[Session] = []
 
 
+# Made once, here: msgspec ends the process where two threads use a type for the first time at the same time.
+_read_stored = msgspec.json.Decoder(_Stored).decode
+
+
 class Sessions:
     """All of them. Belongs to the loop's thread.
 
@@ -68,7 +72,7 @@ class Sessions:
         try:
             text = kept.load(host.folder, FILE_NAME)
             if text is not None:
-                stored = msgspec.json.decode(text, type=_Stored)
+                stored = _read_stored(text)
         except (Damaged, msgspec.MsgspecError) as error:  # who has lost one assumes the role again
             log.warning("temporary credentials are lost file=%s: %s", FILE_NAME, error)
         self._sessions = {each.access_key: each for each in stored.sessions}

@@ -152,6 +152,10 @@ class _StoredMap(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     expired_ms: int = 0
 
 
+# Made once, here: msgspec ends the process where two threads use a type for the first time at the same time.
+_stored = msgspec.json.Decoder(_StoredMap).decode
+
+
 def encode(stream: StreamMap) -> bytes:
     """The map as the text of its file."""
     stored = _StoredMap(
@@ -193,7 +197,7 @@ def decode(text: bytes) -> StreamMap:
         if unsealed is None:
             raise ValueError("its checksum is wrong")
         content = unsealed
-    stored = msgspec.json.decode(content, type=_StoredMap)
+    stored = _stored(content)
     return StreamMap(
         name=stored.name,
         id=int(stored.id, 16),

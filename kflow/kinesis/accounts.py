@@ -64,6 +64,10 @@ class _Stored(msgspec.Struct, frozen=True):
     commitments: dict[str, Commitment]
 
 
+# Made once, here: msgspec ends the process where two threads use a type for the first time at the same time.
+_read_stored = msgspec.json.Decoder(_Stored).decode
+
+
 class Accounts:
     """The settings of all accounts. Belongs to the loop's thread.
 
@@ -138,7 +142,7 @@ class Accounts:
         if content is None:
             return {}
         try:
-            return msgspec.json.decode(content, type=_Stored).commitments
+            return _read_stored(content).commitments
         except msgspec.DecodeError as error:
             log.error("settings of accounts not believed file=%s: %s", path, error)  # noqa: TRY400  # says it all
             return {}

@@ -10,7 +10,8 @@ from kflow.aws.calls import Place
 from kflow.lambda_.asynchronous import AGE_S, RETRIES, Policy
 from kflow.lambda_.control import names
 from kflow.lambda_.control.facts import LATEST
-from kflow.lambda_.control.registry import Registry, Target
+from kflow.lambda_.control.function import Target
+from kflow.lambda_.control.registry import Registry
 
 
 class Chosen(NamedTuple):

@@ -28,6 +28,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
         arn: of the function, with the qualifier that the caller used, if any.
         client_context: JSON text; empty: none.
         tail: whether the end of its log is wanted.
+        trace: `X-Amzn-Trace-Id` of whoever waits for the reply: it may be a function itself; empty: unknown.
     """
 
     request_id: bytes
@@ -35,6 +36,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     arn: str
     client_context: str = ""
     tail: bool = False
+    trace: str = ""
 
 
 class Reply(msgspec.Struct, frozen=True, kw_only=True):

@@ -83,6 +83,10 @@ class _Stored(msgspec.Struct):
     topics: list[Topic] = []
 
 
+# Made once, here: msgspec ends the process where two threads use a type for the first time at the same time.
+_stored = msgspec.json.Decoder(_Stored).decode
+
+
 class Topics:
     """All of them, of all places."""
 
@@ -219,7 +223,7 @@ class Topics:
             ValueError: it did not write this.
         """
         try:
-            stored = msgspec.json.decode(text, type=_Stored)
+            stored = _stored(text)
         except msgspec.MsgspecError as error:
             raise ValueError(str(error)) from error
         if stored.version != 1:

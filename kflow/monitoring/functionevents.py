@@ -34,7 +34,7 @@ PREFIX: Final = "/aws/lambda/"
 """Of the names of functions' log groups."""
 _ELSEWHERE: Final = re.compile(r"(.+)@([0-9]{12})\.([a-z0-9-]+)")
 _KIND: Final = 0
-_KEPT: Final = 64
+_KEPT: Final = 16
 """So many indices are kept in memory."""
 _READ_BYTES: Final = 1 << 20
 _EVENT_BYTES: Final = 256 << 10

@@ -19,6 +19,8 @@ from kflow.runtime.node import Node
 
 ACCOUNT: Final = 1000
 """Invocations of all functions that run or wait for a place at once. Source: documented: Lambda quotas."""
+HELD_BYTES: Final = 256 << 20
+"""Payloads of them in memory (chosen): beyond, it is as if there were as many as may be."""
 RESERVED: Final = "ReservedFunctionConcurrentInvocationLimitExceeded"
 UNRESERVED: Final = "ConcurrentInvocationLimitExceeded"
 
@@ -44,6 +46,7 @@ class Fleet:
         self._defaults: dict[str, int] = {}
         self._running: dict[str, int] = {}
         self._all = 0
+        self._held = 0  # bytes of their payloads
 
     def declared(self) -> Mapping[str, Published]:
         """The decorated handlers, by name."""
@@ -91,16 +94,18 @@ class Fleet:
             self._node.function_measures.throttled(key)
             replied(TooManyRequests(RESERVED))
             return
-        if self._all >= ACCOUNT:
+        size = len(request.payload)
+        if self._all >= ACCOUNT or (self._all and self._held + size > HELD_BYTES):
             self._node.function_measures.throttled(key)
             replied(TooManyRequests(UNRESERVED))
             return
         self._running[function] = self._running.get(function, 0) + 1
         self._all += 1
+        self._held += size
         tell = guarded(replied)
 
         def done(reply: Reply | KflowError) -> None:
-            self._over(function)
+            self._over(function, size)
             if isinstance(reply, Reply):
                 self._node.function_measures.invoked(key, reply.duration_us, reply.error)
             tell(reply)
@@ -132,8 +137,9 @@ class Fleet:
         """How many invocations of a function run or wait for a place now, batches of its mappings among them."""
         return self._running.get(function, 0) + self._node.table.busy(function)
 
-    def _over(self, function: str) -> None:
+    def _over(self, function: str, size: int) -> None:
         self._all -= 1
+        self._held -= size
         left = self._running[function] - 1
         if left:
             self._running[function] = left

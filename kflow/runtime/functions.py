@@ -120,7 +120,7 @@ def worker_spec(
         worker=worker,
         handler=plan.handler,
         data_dir=data_dir,
-        maps=tuple(streammap.encode(each) for each in plan.maps),
+        maps=tuple(map(_text, plan.maps)),
         epoch=options.epoch,
         previous_epoch_clean=options.previous_epoch_clean,
         region=plan.region or options.region,
@@ -133,6 +133,20 @@ def worker_spec(
         every_batch=every_batch,
         sources=tuple(plan.sources.get(each.name, "") for each in plan.maps) if plan.sources else (),
     )
+
+
+_TEXTS_MOST: Final = 10_000
+_TEXTS: dict[int, tuple[StreamMap, bytes]] = {}
+
+
+def _text(stream: StreamMap) -> bytes:
+    """A map as workers are told of it; kept, for a function may read a thousand streams and start again and again."""
+    known = _TEXTS.get(stream.id)
+    if known is None or known[0] is not stream:
+        if len(_TEXTS) >= _TEXTS_MOST:
+            _TEXTS.clear()
+        known = _TEXTS[stream.id] = (stream, streammap.encode(stream))
+    return known[1]
 
 
 def grant(action: GrantLease, now: float, *, window_over: bool) -> Grant:

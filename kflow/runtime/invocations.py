@@ -8,6 +8,7 @@ from typing import NamedTuple
 import msgspec
 
 from kflow.lambda_ import payloads
+from kflow.lambda_.errors import ResourceNotFound
 from kflow.lambda_.fleet import Interrupted, Replied, Reply, Request
 from kflow.runtime import messages
 from kflow.runtime.messages import DeathNote
@@ -59,8 +60,12 @@ class Invocations:
             text = msgspec.json.encode(payloads.payload(death.error))
             waiting.replied(Reply(payload=text, error=death.error))
 
-    def refuse(self, number: int, why: str) -> None:
-        """It gets no place any more."""
+    def refuse(self, number: int, why: str | None) -> None:
+        """It gets no place any more; `why` None: because its function is no more."""
         waiting = self._waiting.pop(number, None)
-        if waiting is not None:
+        if waiting is None:
+            return
+        if why is None:
+            waiting.replied(ResourceNotFound(f"Function not found: {waiting.request.arn}"))
+        else:
             waiting.replied(Interrupted(why))

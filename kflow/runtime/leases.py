@@ -218,6 +218,14 @@ class LeaseTable:
         """A job is to be run as soon as there is a place for it."""
         self._planner.ask(function, job)
 
+    def waits(self, worker: int) -> bool:
+        """What a worker runs waits for an invocation; returns whether there is such a worker. `goes_on` follows."""
+        return self._planner.waits(worker)
+
+    def goes_on(self, worker: int) -> None:
+        """What it waited for is over. Plan afterwards."""
+        self._planner.goes_on(worker)
+
     def forget_jobs(self, function: str | None = None) -> list[Job]:
         """The jobs of a function (None: all) that still wait for a place get none any more; returns them."""
         return self._planner.forget_jobs(function)
@@ -230,8 +238,8 @@ class LeaseTable:
 
     def exists(self, function: str, now: float, *, exists: bool) -> None:
         """Whether there is a function of this key. Plan afterwards."""
-        self._planner.exists(function, exists=exists)
-        self._hurry_throttled(now)
+        if self._planner.exists(function, exists=exists):
+            self._hurry_throttled(now)
 
     def is_blocked(self, function: str) -> bool:
         """Whether nothing of this key may run."""
@@ -314,6 +322,7 @@ class LeaseTable:
             The leases it held. Each gets the death note: the slots say which of them was running.
         """
         place = self.places.pop(worker)
+        self._planner.goes_on(worker)
         if died:
             self.pools[place.function].died(now, in_job=place.job is not None)
         held, ran = list(place.leases.values()), place.running

@@ -115,6 +115,7 @@ class Node:
         self._timer: Timer | None = None
         self._plans = False
         self._is_ending = False
+        self._has_said_no_zygote = False
         self._last_lease = 0
         self._over_memory: set[str] = set()
         self.leaving = Leaving()
@@ -527,7 +528,10 @@ class Node:
         self.on_parked(number)
 
     def no_zygote(self) -> None:
-        """What workers are forked from ended before it could fork any."""
+        """What workers are forked from ended before it could fork any. People are told once."""
+        if self._has_said_no_zygote:
+            return
+        self._has_said_no_zygote = True
         self.notice(
             "error",
             "functions cannot be run: the process that workers are forked from ended at its start, for what is said "
@@ -571,8 +575,16 @@ class Node:
         if self.table.stopping:
             replied(Interrupted("the runtime stops: invoke it again"))
             return
+        caller = worker_of(request.trace)
+        if caller is not None and self.table.waits(caller):
+            replied = partial(self._nested_done, caller, replied)
         self.table.ask(function, self._invocations.begin(request, replied))
         self.dispatch()
+
+    def _nested_done(self, caller: int, replied: Replied, reply: Reply | KflowError) -> None:
+        """What a function waited for is over."""
+        self.table.goes_on(caller)
+        replied(reply)
 
     def publish(self, plan: FunctionPlan) -> None:
         """A function is this from now on; environments of what it was end with what they run."""
@@ -589,7 +601,7 @@ class Node:
         if plan is not None and plan.handler.triggers:
             self.functions[function] = plan.missing()
         self.table.exists(function, time.monotonic(), exists=False)
-        self._forget_jobs(function, f"there is no function {function} any more")
+        self._forget_jobs(function, None)
         self._renew(function)
 
     def knows(self, function: str) -> bool:
@@ -604,7 +616,7 @@ class Node:
             self._carry_out(action, now)
         self.dispatch()
 
-    def _forget_jobs(self, function: str | None, why: str) -> None:
+    def _forget_jobs(self, function: str | None, why: str | None) -> None:
         for job in self.table.forget_jobs(function):
             if job.trigger is None:
                 self._invocations.refuse(job.number, why)

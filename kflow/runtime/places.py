@@ -18,6 +18,9 @@ BACKOFF_S: Final = (0.1, 10.0)
 JOB_BACKOFF_S: Final = 0.4
 """No longer than this where it ran a job: people try a function again and again that ends its process."""
 
+NESTED: Final = 64
+"""So many places that wait for another function are not counted: a function that invokes itself ends there."""
+
 Unit = list[Lease]
 """Leases that are granted together: lanes of one shard of which it is not known whether they have a batch; else one."""
 UnitKey = int | tuple[int, int]

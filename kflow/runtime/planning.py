@@ -11,6 +11,7 @@ import itertools
 from kflow.runtime.lease import Lease, LeaseState
 from kflow.runtime.places import (
     IDLE_S,
+    NESTED,
     SLICE_S,
     Action,
     GrantLease,
@@ -50,6 +51,7 @@ class Planner:
         self._asked: dict[str, Pool] = {}  # pools with jobs that wait
         self._limits: dict[str, int] = {}  # by function, over all its keys
         self._several: dict[int, Place] = {}  # places that hold more than one lease
+        self._waits: dict[int, int] = {}  # by worker: for how many invocations what it runs waits
 
     # ------------------------------------------------------------------ who waits
 
@@ -96,6 +98,23 @@ class Planner:
         pool.jobs.append(job)
         self._asked[function] = pool
 
+    def waits(self, worker: int) -> bool:
+        """What a worker runs waits for an invocation: its place is not counted meanwhile, or both could wait for ever.
+
+        Returns whether there is such a worker, and it runs something.
+        """
+        place = self.places.get(worker)
+        if place is None or place.state is not PlaceState.BUSY:
+            return False
+        self._waits[worker] = self._waits.get(worker, 0) + 1
+        return True
+
+    def goes_on(self, worker: int) -> None:
+        """One of the invocations that it waited for is over, or so is the worker."""
+        left = self._waits.pop(worker, 0) - 1
+        if left > 0 and worker in self.places:
+            self._waits[worker] = left
+
     def forget_jobs(self, function: str | None) -> list[Job]:
         """The jobs of a function (None: all) that still wait for a place get none any more; returns them."""
         pools = [pool for pool in self._asked.values() if function in {None, pool.function}]
@@ -138,11 +157,17 @@ class Planner:
                 self._retire(place, actions)
         return actions
 
-    def exists(self, function: str, *, exists: bool) -> None:
-        """Whether there is a function of this key; the leases of one that there is not wait."""
+    def exists(self, function: str, *, exists: bool) -> bool:
+        """Whether there is a function of this key; the leases of one that there is not wait.
+
+        Returns whether that is news.
+        """
         pool = self.pool(function)
+        if pool.is_missing is not exists:
+            return False
         pool.is_missing = not exists
         self._look_whether_blocked(pool)
+        return True
 
     def is_blocked(self, function: str) -> bool:
         """Whether nothing of this key may run."""
@@ -225,7 +250,20 @@ class Planner:
         for place in self.places.values():
             if place.state is PlaceState.IDLE and (place.is_stale or now - place.since >= IDLE_S):
                 self._stop(place, actions, now)
+        if len(self.places) > self._most():
+            self._end_spare(actions, now)
         return actions
+
+    def _most(self) -> int:
+        """How many places there may be now: those that wait for another function are not counted."""
+        return self._max_workers + min(NESTED, len(self._waits)) if self._waits else self._max_workers
+
+    def _end_spare(self, actions: list[Action], now: float) -> None:
+        """What waited for another function goes on: idle places are too many again."""
+        idle = [place for place in self.places.values() if place.state is PlaceState.IDLE]
+        stopping = sum(1 for place in self.places.values() if place.state is PlaceState.STOPPING)
+        for place in sorted(idle, key=lambda place: place.since)[: max(0, len(self.places) - stopping - self._most())]:
+            self._stop(place, actions, now)
 
     def next_due(self, now: float) -> float | None:
         """When `plan` has to be called next if nothing happens before."""
@@ -428,7 +466,7 @@ class Planner:
                 actions.append(RetireLease(place.id, lease.id, lease.generation))
 
     def _start(self, pool: Pool, actions: list[Action], now: float) -> Place | None:
-        if len(self.places) >= self._max_workers or pool.not_before > now:
+        if len(self.places) >= self._most() or pool.not_before > now:
             return None
         self._next_worker += 1
         place = Place(self._next_worker, pool.function, now)
@@ -469,7 +507,7 @@ class Planner:
 
     def _free(self) -> int:
         """Places that somebody could have now: not started yet, or idle."""
-        return self._max_workers - sum(1 for place in self.places.values() if place.state is not PlaceState.IDLE)
+        return self._most() - sum(1 for place in self.places.values() if place.state is not PlaceState.IDLE)
 
     def _spare(self, place: Place, lanes: int, now: float) -> int:
         """How many of the lanes just granted could go elsewhere, once those that wait have been served."""

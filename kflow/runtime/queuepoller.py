@@ -134,7 +134,7 @@ class Poller:
     def drain(self, told: Callable[[], object]) -> None:
         """Look for the moment when the queue is empty."""
         self._engine.hurry()
-        self._look(told)
+        self._parts.sqs().directory.when_loaded(lambda _: self._look(told))
         self._step()
 
     def _look(self, told: Callable[[], object]) -> None:

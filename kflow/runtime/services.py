@@ -224,6 +224,9 @@ class Services:
     def stop(self, then: Callable[[], object]) -> None:
         """End what answers for as long as it is let; call back when nothing is open any more."""
         self.kinesis.end_subscriptions()
+        self.smaller.lambdas.stop(lambda: self._stop_destinations(then))
+
+    def _stop_destinations(self, then: Callable[[], object]) -> None:
         if self._destinations is None:
             self._stop_services(then)
         else:  # it calls the services

@@ -226,8 +226,8 @@ def stream(folder: DataFolder, found: StreamMap) -> StreamSurvey:
 
 
 def consumers(folder: DataFolder) -> list[ConsumerSurvey]:
-    """Every consumer with positions, by function and stream."""
-    found = sorted(folder.maps(), key=lambda each: each.name)
+    """Every consumer with positions, by function and stream; also of other places, where clients have made some."""
+    found = sorted(folder.live_maps(), key=lambda each: each.name)
     checkpoints = folder.path / "checkpoints"
     functions = sorted(each.name for each in checkpoints.iterdir()) if checkpoints.is_dir() else []
     budget = Budget()

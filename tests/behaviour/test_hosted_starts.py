@@ -175,12 +175,15 @@ def test_what_is_wrong_with_a_handler_is_said_in_lambdas_words(
     assert (said["errorType"], said["errorMessage"], said["requestId"]) == (kind, message, "")
 
 
-def test_an_exit_at_import_is_told_as_one(start: Start) -> None:
-    said, log = call(start({"app.py": "import sys\nsys.exit(0)\n"}))
+def test_an_exit_at_import_is_told_as_one_each_time(start: Start) -> None:
+    function = start({"app.py": "import sys\nsys.exit(0)\n"})
+    said, log = call(function)
     assert said["errorType"] == "Runtime.ExitError"
     assert said["errorMessage"].endswith(" Error: Runtime exited without providing a reason")
     assert list(said) == ["errorType", "errorMessage"]
     assert "\tPhase: init\tStatus: error\tError Type: Runtime.ExitError\n" in log
+    again, log = call(function)
+    assert (again["errorType"], log.count("INIT_START")) == ("Runtime.ExitError", 1)
 
 
 def test_a_start_that_takes_too_long_is_run_again_inside_the_invocation(

@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 import textwrap
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,15 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
+from kflow.broker.encode import Encoder
+from kflow.broker.folder import DataFolder
+from kflow.broker.log import Log
+from kflow.clock import ManualClock
 from tests.deadline import eventually
 from tests.lambdaing import zipped
-from tests.project import KFLOW
+from tests.project import KFLOW, Project
 from tests.served import ACCOUNT, Served, served
+from tests.storing import held
 
 _CODE = """
 import base64, json, os, pathlib, time
@@ -255,6 +261,9 @@ def test_shards_that_a_split_makes_are_read_by_a_mapping_in_order(shop: Shop) ->
     shop.wait(lambda: len(shop.datas("bill", "split-")) == 20, "all records")
 
     assert shop.datas("bill", "split-") == [f"split-{n}" for n in range(20)]
+    shop.map("ship", source, BatchSize=7)  # TRIM_HORIZON: the closed shard and its children
+    shop.wait(lambda: len(shop.datas("ship", "split-")) == 20, "all records once more")
+    assert shop.datas("ship", "split-") == [f"split-{n}" for n in range(20)]
 
 
 def test_reserved_concurrency_holds_over_all_shards_and_0_stops_everything(shop: Shop) -> None:
@@ -390,7 +399,8 @@ def zip_function(shop: Shop, name: str, label: str, **changes: Any) -> None:
         def handler(event, context):
             datas = [base64.b64decode(each["kinesis"]["data"]).decode() for each in event["Records"]]
             fd = os.open({str(shop.seen_file)!r}, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-            note = {{"what": "end", "function": {f"{name}-{label}"!r}, "datas": datas, "arn": context.invoked_function_arn}}
+            note = {{"what": "end", "function": {f"{name}-{label}"!r}, "datas": datas}}
+            note["arn"] = context.invoked_function_arn
             os.write(fd, json.dumps(note).encode() + b"\\n")
             os.close(fd)
     """)
@@ -439,13 +449,52 @@ def test_a_drain_works_off_mappings_that_clients_made(shop: Shop) -> None:
     shop.map("drained", source, BatchSize=2)
     shop.map("bill", source, BatchSize=2)
     shop.node.stop()
-    run = {"cwd": shop.node.folder, "env": shop.node.environment, "check": True, "capture_output": True, "timeout": 120}
     found = [f"drained-{n}" for n in range(5)]
     (shop.node.folder / "drained.txt").write_text("\n".join(found))
-    put = [*KFLOW, "put", "drained", "--file", "drained.txt", "--format", "text", "--key", "k"]
-    subprocess.run(put, **run)  # type: ignore[call-overload]
-
-    subprocess.run([*KFLOW, "run", "--drain"], **run)  # type: ignore[call-overload]
+    for command in ("put drained --file drained.txt --format text --key k", "run --drain"):
+        subprocess.run(
+            [*KFLOW, *command.split()],
+            cwd=shop.node.folder,
+            env=shop.node.environment,
+            check=True,
+            capture_output=True,
+            timeout=120,
+        )
 
     assert shop.datas("drained-zip", "drained-") == found
     assert shop.datas("bill", "drained-") == found
+
+
+def test_records_still_expire_while_their_function_may_not_run(tmp_path: Path) -> None:
+    made = Project(tmp_path)
+    (tmp_path / "kflow.toml").write_text("port = 0\n[functions.bill]\nreserved_concurrent_executions = 0\n")
+    made.handler("""
+        from kflow import on_stream
+        @on_stream("orders", maximum_record_age_in_seconds=600)
+        def bill(event, context):
+            note(what="ran")
+    """)
+    clock = ManualClock(time.time_ns() // 1_000_000 - 1_200_000)
+    folder = DataFolder.open(made.data_dir, create=True, fsync="none")
+    log = Log(folder, clock=clock)
+    lock = held(folder.writer_lock())
+    stream = log.create_stream("orders", 1)
+    encoder = Encoder(stream)
+    for data in (b"old", b"young"):
+        log.append(stream, encoder.encode_many(["k"], [data]))
+        clock.advance(1_199_000)
+    log.close()
+    lock.release()
+    try:
+        process = made.start()
+        made.wait_for(lambda: made.json("parked", "list"), "the old record to be parked")
+        (entry,) = made.json("parked", "list")
+        shown = made.json("parked", "show", str(entry["number"]))
+        (handler,) = made.json("status")["handlers"]
+        assert [record["data"] for record in shown["records"]] == ["old"]
+        assert shown["document"]["requestContext"]["condition"] == "RecordAgeExceeded"
+        assert (handler["lanes"][0]["behind"], handler["lanes"][0]["invocations"]) == (1, 0)
+        assert made.seen() == []
+        assert made.stop(process) == 130
+    finally:
+        made.close()

@@ -173,7 +173,12 @@ def test_its_processor_for_fifo_queues_keeps_their_order(shop: Project) -> None:
 
     def one(record: SQSRecord):
         count = int(record.attributes.approximate_receive_count)
-        note(body=record.body, group=record.attributes.message_group_id)
+        attributes = record.attributes
+        note(
+            body=record.body,
+            group=attributes.message_group_id,
+            numbered=len(attributes.sequence_number) == 20 and attributes.message_deduplication_id.isdigit(),
+        )
         if record.body == "b" and count == 1:
             raise ValueError("b")
 
@@ -187,3 +192,4 @@ def test_its_processor_for_fifo_queues_keeps_their_order(shop: Project) -> None:
     work_off(shop, "turns.fifo", "a", "b", "c", group="g")
 
     assert [(note["body"], note["group"]) for note in shop.seen()] == [("a", "g"), ("b", "g"), ("b", "g"), ("c", "g")]
+    assert all(note["numbered"] for note in shop.seen())

@@ -32,7 +32,7 @@ APP = """
         if record.body == "b" and count == 1:
             raise ValueError("b")
 
-    @on_queue("jobs", report_batch_item_failures=True, timeout=1)
+    @on_queue("jobs", report_batch_item_failures=True)
     def jobs(event, context):
         return process_partial_response(event=event, record_handler=one, processor=standard, context=context)
 
@@ -44,7 +44,7 @@ APP = """
         if record.body == "a1" and count == 1:
             raise ValueError("a1")
 
-    @on_queue("turns.fifo", report_batch_item_failures=True, timeout=1)
+    @on_queue("turns.fifo", report_batch_item_failures=True)
     def turns(event, context):
         return process_partial_response(event=event, record_handler=turn, processor=fifo, context=context)
 """
@@ -59,8 +59,8 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
         world.host.clock.advance(int(time.time() * 1000) - BEGIN_MS)
         kind = {"kind": {"DataType": "String", "StringValue": "mail"}}
         world.send(world.create("events"), "hello", MessageAttributes=kind)
-        jobs = world.create("jobs", VisibilityTimeout="1")
-        turns = world.create("turns.fifo", VisibilityTimeout="1")
+        jobs = world.create("jobs", VisibilityTimeout="5")
+        turns = world.create("turns.fifo", VisibilityTimeout="5")
         for body in "abc":
             world.send(jobs, body)
         for body in ("a0", "a1", "b0", "a2", "b1"):

@@ -32,6 +32,7 @@ DOCUMENTS = (
     "CONTRIBUTING.md",
     "kflow/README.md",
     "kflow/services/kinesis.md",
+    "kflow/services/lambda.md",
     "kflow/services/others.md",
     "plugins/README.md",
     "plugins/jsonl/README.md",

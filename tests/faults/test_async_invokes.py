@@ -116,6 +116,9 @@ def test_a_node_that_is_stopped_ends_what_runs_and_leaves_the_rest_to_the_next(p
     eventually(lambda: len(seen(place)) == 2, seconds=60, what="two to run")
     (place.folder / "gate").touch()
     assert place.stop() in {0, 130}
+    assert [each.name for each in (place.data_dir / "lambda").iterdir() if each.name.startswith("events")] == [
+        "events.db"
+    ]
     place.start()
     eventually(lambda: {number for number, _ in seen(place)} == set(range(6)), seconds=60, what="all to have run")
 

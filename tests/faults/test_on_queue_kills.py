@@ -20,12 +20,12 @@ APP = """
     import time
     from kflow import Message, on_queue
 
-    @on_queue("turns.fifo", timeout=1)
+    @on_queue("turns.fifo")
     def turns(message: Message):
         time.sleep(0.005)
         note(queue="fifo", group=message.group, n=int(message.body))
 
-    @on_queue("jobs", timeout=1)
+    @on_queue("jobs")
     def jobs(event, context):
         time.sleep(0.005)
         for record in event["Records"]:

@@ -78,7 +78,7 @@ def _check(node: Node, steps: list[tuple[str, int]], most: int | None) -> None:
             for _ in range(number):
                 node.step()
         elif kind == "kill":
-            if node.events._file is not None:
+            if node.events._turns._file is not None:
                 kills += 1
                 if number and node.errands:  # a thread has done it, and the loop never learns of it
                     node.errands[0][0]()

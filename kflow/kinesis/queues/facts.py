@@ -103,6 +103,10 @@ class _Stored(msgspec.Struct, frozen=True):
     queue: Facts
 
 
+# Made once, here: msgspec ends the process where two threads use a type for the first time at the same time.
+_read_stored = msgspec.json.Decoder(_Stored).decode
+
+
 def path_of(folder: str, queue_id: str) -> str:
     """Where a queue's file lies."""
     return f"{folder}/{queue_id}{_SUFFIX}"
@@ -199,6 +203,6 @@ def _decoded(text: bytes | None) -> Facts | None:
     if content is None:
         return None
     try:
-        return msgspec.json.decode(content, type=_Stored).queue
+        return _read_stored(content).queue
     except msgspec.DecodeError:
         return None

@@ -41,7 +41,7 @@ def listed(root: str, files: Files) -> list[str]:
     return sorted(own) + [path for folder in folders for path in listed(folder, files)]
 
 
-def load(path: str, kind: type[T], files: Files) -> T:
+def load(path: str, kind: msgspec.json.Decoder[T], files: Files) -> T:
     """Read one; from its twin where the file is damaged.
 
     Raises:
@@ -56,7 +56,7 @@ def load(path: str, kind: type[T], files: Files) -> T:
         sound = None if text is None else checked.unseal(text.rstrip(b"\n"))
         if sound is not None:
             try:
-                return msgspec.json.decode(sound, type=kind)
+                return kind.decode(sound)
             except msgspec.MsgspecError as error:
                 raise Damaged(f"{each} is of another version of kflow: {error}") from error
     raise Damaged(f"{path} and its copy are damaged: remove both, and make anew what they were")

@@ -63,6 +63,10 @@ class LayerFacts(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     last: int = 0
 
 
+# Made once, here: msgspec ends the process where two threads use a type for the first time at the same time.
+_READER: Final = msgspec.json.Decoder(LayerFacts)
+
+
 class Layer:
     """One layer. Belongs to the loop's thread."""
 
@@ -140,7 +144,7 @@ class Layers:
             raise storage_error(error, f"list {root}") from error
         for path in paths:
             try:
-                facts = documents.load(path, LayerFacts, self._host.folder.files)
+                facts = documents.load(path, _READER, self._host.folder.files)
             except KflowError as error:
                 self._host.notice("error", f"a layer is not served: {error}")
                 continue

@@ -91,6 +91,10 @@ class Mapping(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         return names.key(Place(self.account, self.region), home, self.function, self.qualifier)
 
 
+# Made once, here: msgspec ends the process where two threads use a type for the first time at the same time.
+_read_mapping = msgspec.json.Decoder(Mapping).decode
+
+
 class Switch(msgspec.Struct, frozen=True):
     """A trigger of a decorated handler that the API has switched.
 
@@ -105,6 +109,10 @@ class Switch(msgspec.Struct, frozen=True):
 
 class _Switches(msgspec.Struct):
     switches: dict[str, Switch] = {}
+
+
+# Made once, here: msgspec ends the process where two threads use a type for the first time at the same time.
+_read_switches = msgspec.json.Decoder(_Switches).decode
 
 
 def load_all(folder: DataFolder) -> tuple[list[Mapping], list[KflowError]]:
@@ -129,7 +137,7 @@ def load_all(folder: DataFolder) -> tuple[list[Mapping], list[KflowError]]:
 def _load(folder: DataFolder, name: str) -> Mapping:
     text = kept.load(folder, f"{FOLDER}/{name}")
     try:
-        return msgspec.json.decode(text or b"", type=Mapping)
+        return _read_mapping(text or b"")
     except msgspec.MsgspecError as error:
         raise Damaged(f"{FOLDER}/{name} is no mapping of this version of kflow: {error}") from error
 
@@ -171,7 +179,7 @@ def load_switches(folder: DataFolder) -> dict[str, Switch]:
         StorageError, Damaged: it cannot be read.
     """
     text = kept.load(folder, SWITCHES)
-    return {} if text is None else msgspec.json.decode(text, type=_Switches).switches
+    return {} if text is None else _read_switches(text).switches
 
 
 def switches_text(switches: dict[str, Switch]) -> bytes:

@@ -36,6 +36,8 @@ from kflow.lambda_.errors import InvalidParameterValue, ResourceConflict, Resour
 Done = Callable[[KflowError | None], object]
 Listener = Callable[["Entry"], object]
 
+RETRY_S: Final = 1.0
+"""A change that cannot be carried out is tried again after this long; it is shown as under way until it is done."""
 IN_USE: Final = "Cannot {} the event source mapping because it is in use."
 
 
@@ -47,15 +49,17 @@ class Entry:
         declared: the decorator's trigger that it is; None: the API made it.
         is_shown: it is kept: before that nobody sees it, but another one cannot be made.
         transition: what it is shown as while it changes; empty: it rests.
+        origin: ARN of its stream or its queue: that never changes.
     """
 
-    __slots__ = ("declared", "is_shown", "mapping", "transition")
+    __slots__ = ("declared", "is_shown", "mapping", "origin", "transition")
 
     def __init__(self, mapping: Mapping, declared: Declared | None = None, *, is_shown: bool = True) -> None:
         self.mapping = mapping
         self.declared = declared
         self.is_shown = is_shown
         self.transition = ""
+        self.origin = _origin(mapping)
 
     @property
     def state(self) -> str:
@@ -195,10 +199,17 @@ class Mappings:
                 self._feeds.change(before, after, changed)
             told(failure)
 
+        is_told = False
+
         def changed(failure: KflowError | None) -> None:
-            if failure is not None:
-                self._host.notice("error", f"mapping {after.uuid} of {after.function} does not run: {failure}")
-            elif after.moved_from:
+            nonlocal is_told
+            if failure is not None:  # it is kept, so it is to be done
+                if not is_told:
+                    is_told = True
+                    self._host.notice("error", f"mapping {after.uuid} of {after.function} does not run: {failure}")
+                self._host.call_later(RETRY_S, lambda: self._feeds.change(before, after, changed))
+                return
+            if after.moved_from:
                 settled = entry.mapping = replace(after, moved_from="")
                 self._host.submit(lambda: mappingfacts.store(self._host.folder, settled), over)
                 return
@@ -306,8 +317,10 @@ class Mappings:
 
     def _check_conflict(self, mapping: Mapping) -> None:
         """Source: recorded: the texts; chosen: that of a stream which is read by two of its ARNs."""
-        key = mapping.key(self._home)
+        key, origin = mapping.key(self._home), _origin(mapping)
         for entry in self._entries.values():
+            if entry.origin != origin:
+                continue
             other = entry.mapping
             if other.uuid == mapping.uuid or other.key(self._home) != key:
                 continue
@@ -322,12 +335,11 @@ class Mappings:
                     f'The event source arn (" {mapping.source} ") and function (" {mapping.function} ") provided '
                     f"mapping already exists. Please update or delete the existing mapping with UUID {other.uuid}"
                 )
-            if not mapping.is_queue and not other.is_queue and _stream(other) == _stream(mapping):
-                raise ResourceConflict(
-                    f"The function {mapping.function} reads the stream of {mapping.source} already, as "
-                    f"{other.source}: kflow keeps one position for a function in a stream. Please update or delete the "
-                    f"existing mapping with UUID {other.uuid}"
-                )
+            raise ResourceConflict(
+                f"The function {mapping.function} reads the stream of {mapping.source} already, as "
+                f"{other.source}: kflow keeps one position for a function in a stream. Please update or delete the "
+                f"existing mapping with UUID {other.uuid}"
+            )
 
     def _of_declared(self, declared: Declared) -> Entry:
         trigger = declared.trigger
@@ -387,6 +399,6 @@ class Mappings:
         self._host.submit(lambda: files.make_folder(folder, sync=sync), made)
 
 
-def _stream(mapping: Mapping) -> str:
-    """The ARN of its stream."""
+def _origin(mapping: Mapping) -> str:
+    """The ARN of its stream, also where it reads that as a consumer; or of its queue."""
     return mapping.source.partition("/consumer/")[0]

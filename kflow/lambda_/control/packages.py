@@ -145,9 +145,11 @@ class Packages:
         digests = {name.removesuffix(".zip") for name in names if _DIGEST.fullmatch(name.removesuffix(".zip"))}
         left = [name for name in names if not _DIGEST.fullmatch(name.removesuffix(".zip"))]
         unused = [digest for digest in digests if self._held[digest] <= 0]
-        if left or unused:
+        if left:
             found = [self._set_aside(name) for name in left]
-            self._host.submit(lambda: self._clean(found), lambda _: self._remove(unused))
+            self._host.submit(lambda: self._clean(found), self._removed)
+        if unused:
+            self._remove(unused)
 
     def _set_aside(self, name: str) -> str:
         """Under a name that nothing new has: what is new may be called like what an earlier process left."""
@@ -227,8 +229,8 @@ class Packages:
                     self._files.discard(f"{self._root}/{digest}.zip")
                 self._files.remove_tree(beside)
 
-        def done(failure: KflowError | None) -> None:
-            if failure is not None:
-                self._host.notice("warning", f"code that nobody uses is left in {self._root}: {failure}")
+        self._host.submit(work, self._removed)
 
-        self._host.submit(work, done)
+    def _removed(self, failure: KflowError | None) -> None:
+        if failure is not None:
+            self._host.notice("warning", f"code that nobody uses is left in {self._root}: {failure}")

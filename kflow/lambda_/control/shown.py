@@ -12,7 +12,7 @@ from typing import Any, Final
 from kflow.broker.attributes import lasts
 from kflow.lambda_.control.declared import UNREAD
 from kflow.lambda_.control.facts import LATEST, Configuration
-from kflow.lambda_.control.registry import Function
+from kflow.lambda_.control.function import Function
 
 _CREATING: Final = "The function is being created."
 _PENDING: Final = {"State": "Pending", "StateReason": _CREATING, "StateReasonCode": "Creating"}

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from kflow.lambda_.control.facts import LATEST, Configuration, Facts
-from kflow.lambda_.control.registry import Function
+from kflow.lambda_.control.function import Function
 from kflow.lambda_.control.shown import is_pending, is_updating
 from kflow.lambda_.errors import InvalidParameterValue, PreconditionFailed, ResourceConflict
 

@@ -17,7 +17,7 @@ import json
 import os
 import signal
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -37,7 +37,7 @@ from kflow.runtime.hosted import runtimes
 from kflow.runtime.hosted.api import Answer, State, event
 from kflow.runtime.hosted.logs import HostedLog
 from kflow.runtime.hosted.process import Guard, Process
-from kflow.runtime.hosted.server import LOOK_MS, Listener, Server
+from kflow.runtime.hosted.server import Listener, Server
 from kflow.runtime.hosted.variables import runtime_variables
 from kflow.runtime.messages import Channel, Invoke, Invoked, Running, WorkerSpec
 from kflow.runtime.output import request_id_text
@@ -88,7 +88,6 @@ class HostedEnvironment:
         self._server: Server | None = None
         self._process: Process | None = None
         self._used_kb = 0
-        self._look_due = 0.0
         self._is_over = False
         self._noted = False
         self._is_slow = spec.init_in_invocation
@@ -119,10 +118,8 @@ class HostedEnvironment:
 
     def invoke(self, invocation: Invocation) -> Outcome:
         """Run the function once with records of a stream."""
-        records = invocation.records
-        ahead = records.prepare if isinstance(records, EventTexts) else None
         body = _event_body(invocation)
-        result = self.run(invocation.request_id, body, redrive=invocation.redrive, meanwhile=ahead)
+        result = self.run(invocation.request_id, body, redrive=invocation.redrive)
         if result.error is not None:
             return Outcome(error=result.error, duration_us=result.duration_us)
         return Outcome(_value(result.body), None, result.duration_us)
@@ -157,7 +154,6 @@ class HostedEnvironment:
         where: str = "",
         client_context: str = "",
         redrive: bool = False,
-        meanwhile: Callable[[], object] | None = None,
     ) -> Result:
         """Run the function once.
 
@@ -167,10 +163,9 @@ class HostedEnvironment:
             where: ARN that the caller used; empty: the function's.
             client_context: JSON; empty: none.
             redrive: whether these are parked records that somebody sent again.
-            meanwhile: to be done while the function is at work.
         """
         text = request_id_text(request_id)
-        failed = self._prepare(request_id, text)
+        failed = self._prepare(request_id, text) if self._server is None else None
         timeout_s = self._spec.timeout_s
         if failed is None:
             self._announce(request_id, timeout_s)
@@ -196,19 +191,18 @@ class HostedEnvironment:
                 body,
                 arn=where or self._arn,
                 deadline_ms=int((time.time() + deadline - time.monotonic()) * 1000),
-                trace_id=_trace_id(),
+                trace_id=trace_id(self._spec.worker),
                 client_context=json.dumps(json.loads(client_context)) if client_context else "",
             )
             begin = time.perf_counter_ns()
-            server.give(given)
-            if meanwhile is not None:
-                meanwhile()
-            answer = server.wait(deadline, self._over_memory)
+            answer = server.run(given, deadline, self._over_memory)
         return self._ended(text, server, answer, _since(begin))
 
     def _ended(self, text: str, server: Server, answer: Answer | None, duration_us: int) -> Result:
         """The invocation has been answered, or is over otherwise."""
-        if self._over_memory(now=True) and answer is not None:
+        if not self._used_kb:
+            self._over_memory()
+        if self._is_over:
             answer = None
         if answer is not None and not answer.failed:
             self._log.finish(duration_us, self._used_kb >> 10)
@@ -267,7 +261,7 @@ class HostedEnvironment:
 
     def _prepare(self, request_id: bytes, text: str) -> FunctionError | None:
         """Have a process; None: it is there, or it took too long to start."""
-        if self._server is not None or self._is_slow:
+        if self._is_slow:
             return None
         self._announce(request_id, INIT_S, initialising=True)
         error = self._start(text, time.monotonic() + INIT_S, INIT_S)
@@ -295,7 +289,7 @@ class HostedEnvironment:
         taken_us = _since(begin)
         answer, status = server.api.answer, server.status
         if ready and status is None and answer is None:
-            self._over_memory(now=True)
+            self._over_memory()
             self._log.initialised(taken_us)
             return None
         server.drain()
@@ -362,25 +356,17 @@ class HostedEnvironment:
         if server is not None:
             server.close()
 
-    def _over_memory(self, *, now: bool = False) -> bool:
-        """Whether the process holds more than the function may have: looked at from time to time."""
-        moment = time.monotonic()
-        if self._process is None or (moment < self._look_due and not (now and not self._used_kb)):
-            return self._is_over
-        self._look_due = moment + LOOK_MS / 1000
-        held_kb, resident_kb = self._process.memory_kb()
-        self._used_kb = max(self._used_kb, resident_kb)
-        self._is_over = self._is_over or held_kb > self._spec.memory_mb << 10
+    def _over_memory(self) -> bool:
+        """Look how much the process holds; whether that is more than the function may have."""
+        if self._process is not None:
+            held_kb, resident_kb = self._process.memory_kb()
+            self._used_kb = max(self._used_kb, resident_kb)
+            self._is_over = self._is_over or held_kb > self._spec.memory_mb << 10
         return self._is_over
 
 
 def _since(begin: int) -> int:
     return (time.perf_counter_ns() - begin) // 1000
-
-
-def _trace_id() -> str:
-    chance = os.urandom(20).hex()
-    return f"Root=1-{int(time.time()):08x}-{chance[:24]};Parent={chance[24:]};Sampled=0"
 
 
 def _event_body(invocation: Invocation) -> bytes:

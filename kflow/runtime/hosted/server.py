@@ -81,6 +81,7 @@ class Server:
             self._poll.register(process.fd, select.POLLIN)
         self._poll.register(process.output, select.POLLIN)
         self._has_output = True
+        self._look_due = 0.0
 
     # ------------------------------------------------------------------ what the environment waits for
 
@@ -100,26 +101,24 @@ class Server:
                 break
         return api.state is State.READY or api.answer is not None or self.status is not None
 
-    def give(self, event: Event) -> None:
-        """Give the runtime, which is ready, an invocation; `wait` for what it makes of it."""
-        self.api.deliver(event)
-        for connection in self._connections.values():
-            if connection.waits:
-                connection.waits = False
-                self._send(connection, event.head, event.body)
-                return
-
-    def wait(self, deadline: float, look: Callable[[], bool] | None = None) -> Answer | None:
-        """Wait for the answer to the invocation that was given.
+    def run(self, event: Event, deadline: float, look: Callable[[], bool] | None = None) -> Answer | None:
+        """Give the runtime, which is ready, an invocation, and wait for its answer.
 
         Args:
+            event: the invocation.
             deadline: monotonic seconds.
             look: asked from time to time; True ends the wait.
 
         Returns:
-            None: the runtime has ended (`status` says how), or time is up, or `look` ended the wait.
+            None: it has ended (`status` says how), or time is up, or `look` ended the wait.
         """
         api = self.api
+        api.deliver(event)
+        for connection in self._connections.values():
+            if connection.waits:
+                connection.waits = False
+                self._send(connection, event.head, event.body)
+                break
         while api.answer is None and self.status is None:
             if not self._step(deadline, look):
                 break
@@ -143,10 +142,17 @@ class Server:
 
     def _step(self, deadline: float, look: Callable[[], bool] | None) -> bool:
         """Wait once, and handle what there is. False: time is up, or `look` said so."""
-        left = deadline - time.monotonic()
+        now = time.monotonic()
+        left = deadline - now
         if left <= 0:
             return False
-        wait = min(left * 1000, LOOK_MS) if look is not None else left * 1000
+        wait = left * 1000
+        if look is not None:
+            wait = min(wait, LOOK_MS)
+            if now >= self._look_due:
+                self._look_due = now + LOOK_MS / 1000
+                if look():
+                    return False
         if self._process.fd < 0:
             wait = min(wait, _NO_PIDFD_MS)
         found = self._poll.poll(int(wait) + 1)
@@ -163,7 +169,7 @@ class Server:
                 self._accept()
         if ended:
             self._end()
-        return look is None or not look()
+        return True
 
     def _read_output(self) -> None:
         try:
@@ -278,7 +284,9 @@ class Server:
         except OSError:  # the runtime is gone, or has closed it; its end, or its next request, says which
             self._drop(connection)
             return
-        left = sum(map(len, whole)) - sent
+        left = -sent
+        for part in whole:
+            left += len(part)
         if left:
             connection.out = connection.out[sent:] if not parts else memoryview(b"".join(whole))[sent:]
         elif had:

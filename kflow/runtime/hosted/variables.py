@@ -70,6 +70,8 @@ def runtime_variables(
         "TMPDIR": temporary,
         "AWS_XRAY_CONTEXT_MISSING": "LOG_ERROR",
         "AWS_XRAY_DAEMON_ADDRESS": "127.0.0.1:2000",
+        "_AWS_XRAY_DAEMON_ADDRESS": "127.0.0.1",
+        "_AWS_XRAY_DAEMON_PORT": "2000",
     }
     if package.runtime.startswith("python"):
         variables["PYTHONPATH"] = search([*python_folders(package), os.fspath(HERE)])

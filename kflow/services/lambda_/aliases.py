@@ -10,7 +10,7 @@ import msgspec
 from kflow.aws.calls import Answer, Call
 from kflow.lambda_.control import names, versions
 from kflow.lambda_.control.facts import LATEST, Alias
-from kflow.lambda_.control.registry import Function
+from kflow.lambda_.control.function import Function
 from kflow.lambda_.errors import InvalidParameterValue, ResourceConflict, ResourceNotFound
 from kflow.services.lambda_.parts import Base, page
 

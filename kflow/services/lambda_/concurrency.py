@@ -11,7 +11,7 @@ from typing import Any, Final
 from kflow.aws.calls import Answer, Call
 from kflow.lambda_.control import names, shown
 from kflow.lambda_.control.facts import LATEST, Provisioned
-from kflow.lambda_.control.registry import Function
+from kflow.lambda_.control.function import Function
 from kflow.lambda_.errors import InvalidParameterValue, ProvisionedConcurrencyNotFound, ResourceConflict
 from kflow.services.lambda_.parts import Base, page
 

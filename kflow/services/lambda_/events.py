@@ -10,7 +10,7 @@ from typing import Any, Final
 from kflow.aws.calls import Answer, Call
 from kflow.lambda_ import destined
 from kflow.lambda_.control.facts import LATEST, InvokeConfig
-from kflow.lambda_.control.registry import Function
+from kflow.lambda_.control.function import Function
 from kflow.lambda_.errors import InvalidParameterValue, ResourceNotFound
 from kflow.services.lambda_.parts import Base, page
 

@@ -14,7 +14,7 @@ from kflow.lambda_.control import names, shown, versions
 from kflow.lambda_.control import tags as tagging
 from kflow.lambda_.control.configuration import changes, check_size, refuse_what_is_not_here
 from kflow.lambda_.control.facts import LATEST, Code, Configuration, Facts
-from kflow.lambda_.control.registry import Function
+from kflow.lambda_.control.function import Function
 from kflow.lambda_.control.sources import source
 from kflow.lambda_.errors import InvalidParameterValue
 from kflow.services.lambda_.parts import Base, page, read_marker

@@ -17,7 +17,7 @@ from kflow.aws.calls import LATER, Answer, Call, EventStream
 from kflow.errors import KflowError
 from kflow.lambda_ import asynchronous
 from kflow.lambda_.asyncconfig import Chosen, choose
-from kflow.lambda_.control.registry import Target
+from kflow.lambda_.control.function import Target
 from kflow.lambda_.control.shown import is_pending
 from kflow.lambda_.errors import (
     InvalidParameterValue,
@@ -141,7 +141,12 @@ class Invoking(Base):
         then: Replied,
     ) -> None:
         request = Request(
-            request_id=_request_id(call), payload=payload, arn=target.arn, client_context=context, tail=tail
+            request_id=_request_id(call),
+            payload=payload,
+            arn=target.arn,
+            client_context=context,
+            tail=tail,
+            trace=call.context.trace,
         )
 
         def replied(reply: Reply | KflowError) -> None:
@@ -166,7 +171,11 @@ class Invoking(Base):
     def _stream(self, call: Call, chosen: Chosen, reply: Reply) -> None:
         if call.is_closed:
             return
-        events = call.stream({"ExecutedVersion": chosen.version})
+        try:
+            events = call.stream({"ExecutedVersion": chosen.version})
+        except KflowError as error:  # a caller of this process that has no place for events
+            call.refuse(error)
+            return
         last = {"LogResult": base64.b64encode(reply.log).decode() if reply.log else None}
         if reply.error is not None:
             last |= {"ErrorCode": "Unhandled", "ErrorDetails": reply.payload.decode("utf-8", "replace")}

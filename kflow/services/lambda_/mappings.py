@@ -15,9 +15,9 @@ from kflow.declarations import HandlerForm
 from kflow.errors import KflowError
 from kflow.lambda_.control import mappingchecks as checks
 from kflow.lambda_.control import names
+from kflow.lambda_.control.function import Target
 from kflow.lambda_.control.mappingfacts import Mapping
 from kflow.lambda_.control.mappings import Entry
-from kflow.lambda_.control.registry import Target
 from kflow.lambda_.control.tags import checked as checked_tags
 from kflow.lambda_.errors import InvalidParameterValue, ResourceNotFound
 from kflow.services.lambda_.parts import Base
@@ -173,8 +173,8 @@ class Mappings(Base):
             self.host.notice(
                 "warning",
                 f"{mapping.function} takes one record at a time, and reports the one that failed: without "
-                f"FunctionResponseTypes=[ReportBatchItemFailures] its mapping on {mapping.source} takes that for a success, "
-                "as AWS does",
+                f"FunctionResponseTypes=[ReportBatchItemFailures] its mapping on {mapping.source} takes that for a "
+                "success, as AWS does",
             )
 
     def _optioned(self, mapping: Mapping, given: Any, before: Mapping | None) -> Mapping:

@@ -14,11 +14,12 @@ from kflow.errors import KflowError
 from kflow.lambda_.asynchronous import Accepts
 from kflow.lambda_.control import names
 from kflow.lambda_.control.feeds import Feeds
+from kflow.lambda_.control.function import Function
 from kflow.lambda_.control.host import Host
 from kflow.lambda_.control.layers import Layers
 from kflow.lambda_.control.mappings import Mappings
 from kflow.lambda_.control.names import Named
-from kflow.lambda_.control.registry import Function, Registry
+from kflow.lambda_.control.registry import Registry
 from kflow.lambda_.errors import InvalidParameterValue
 from kflow.lambda_.fleet import Fleet
 

@@ -7,7 +7,7 @@ from typing import Any
 from kflow.aws.calls import Answer, Call
 from kflow.lambda_.control import policies
 from kflow.lambda_.control.facts import LATEST, Policy
-from kflow.lambda_.control.registry import Function
+from kflow.lambda_.control.function import Function
 from kflow.lambda_.errors import InvalidParameterValue, ResourceNotFound
 from kflow.services.lambda_.parts import Base
 

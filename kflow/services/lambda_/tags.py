@@ -7,8 +7,8 @@ from typing import Any, Final
 
 from kflow.aws.calls import LATER, Answer, Call
 from kflow.lambda_.control import tags
+from kflow.lambda_.control.function import Function
 from kflow.lambda_.control.mappings import Entry
-from kflow.lambda_.control.registry import Function
 from kflow.lambda_.errors import InvalidParameterValue, ResourceNotFound
 from kflow.services.lambda_.parts import Base
 

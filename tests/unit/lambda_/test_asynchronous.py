@@ -69,6 +69,13 @@ def test_it_is_given_up_when_it_is_too_old_and_not_later() -> None:
     )
 
 
+def test_an_event_is_given_up_after_six_hours_where_nobody_says_otherwise() -> None:
+    tried = Tried(NOW, 0, 7)
+
+    assert before(tried, POLICY, NOW + 21_600_000 - 1) is None
+    assert before(tried, POLICY, NOW + 21_600_000) == End(condition="EventAgeExceeded", attempts=0)
+
+
 def test_a_function_that_may_not_run_at_all_is_not_waited_for() -> None:
     assert before(Tried(NOW, 0, 0), POLICY._replace(most=0), NOW) == End(
         condition="ZeroReservedConcurrency", attempts=0

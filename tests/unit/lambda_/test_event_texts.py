@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pytest
 
 from kflow.broker import sequence
-from kflow.lambda_.event_texts import EventTexts, EventTextShape
+from kflow.lambda_.event_texts import EventTextShape
 from kflow.lambda_.shapes import EventShape
 
 NAMES = {
@@ -79,19 +79,9 @@ def test_slices_of_texts_are_what_slices_of_a_list_are():
     assert [*texts[:2], *texts[2:]] == whole
 
 
-def test_what_follows_is_written_ahead_and_no_further():
-    texts = TEXTS.build(Block([b"x"] * 10, ["k"] * 10), 0, 10)
-    first = texts[:3]
-    assert isinstance(first, EventTexts)
-    assert len(first.texts()) == 3
-    assert len(first._made.texts) == 3
-    first.prepare()
-    assert len(first._made.texts) == 6
-    whole = list(TEXTS.build(Block([b"x"] * 10, ["k"] * 10), 0, 10))
-    assert texts[3:6].joined() == first._made.ahead[2] == ",".join(whole[3:6]).encode()  # type: ignore[union-attr]
-    assert texts[3:5].joined() == ",".join(whole[3:5]).encode()  # type: ignore[union-attr]
-    texts[3:6].prepare()  # type: ignore[union-attr]
-    texts[6:9].prepare()  # type: ignore[union-attr]
-    assert first._made.texts == whole
-    assert texts[9:].joined() == whole[9].encode()  # type: ignore[union-attr]
-    assert texts[:0].joined() == b""  # type: ignore[union-attr]
+def test_texts_are_joined_as_they_are():
+    whole = list(TEXTS.build(BLOCK, 0, 5))
+    texts = TEXTS.build(BLOCK, 0, 5)
+    assert texts.joined() == ",".join(whole).encode()
+    assert texts[2:3].joined() == whole[2].encode()  # type: ignore[attr-defined]
+    assert texts[5:].joined() == b""  # type: ignore[attr-defined]

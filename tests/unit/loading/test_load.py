@@ -232,8 +232,8 @@ def test_a_name_that_lambda_does_not_take_is_refused(project):
         (
             "plain.py",
             (
-                "plain.py has no handlers: none of its module-level functions is decorated with @on_stream or @on_queue "
-                "(a worker cannot import methods, or functions inside functions)"
+                "plain.py has no handlers: none of its module-level functions is decorated with @on_stream or "
+                "@on_queue (a worker cannot import methods, or functions inside functions)"
             ),
         ),
     ],
@@ -256,8 +256,8 @@ def test_methods_alone_are_no_handlers(project):
         """,
     )
     assert refusal("functions") == (
-        "functions/app.py has no handlers: none of its module-level functions is decorated with @on_stream or @on_queue "
-        "(a worker cannot import methods, or functions inside functions)"
+        "functions/app.py has no handlers: none of its module-level functions is decorated with @on_stream or "
+        "@on_queue (a worker cannot import methods, or functions inside functions)"
     )
 
 

@@ -53,7 +53,7 @@ class Node(SteppedLoop):
 
     def kill(self, scale: float = 1.0) -> None:
         """Its file is closed by the kernel."""
-        file = self.events._file  # nobody else may close it
+        file = self.events._turns._file  # nobody else may close it
         assert file is not None
         file.close()
         self.begin(scale)
@@ -279,7 +279,7 @@ def test_who_sends_is_refused_where_the_disk_is_full_and_what_runs_is_settled_la
     node: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     node.accept(b"1")
-    file = node.events._file  # to break it
+    file = node.events._turns._file  # to break it
     assert file is not None
 
     def full(*_: object) -> None:

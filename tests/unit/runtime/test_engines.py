@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from kflow.broker import streammap
@@ -18,7 +19,7 @@ from kflow.broker.writing import writing
 from kflow.declarations import Handler, HandlerForm, MappingOptions, StreamTrigger
 from kflow.lambda_.lanes import SharedSource
 from kflow.lambda_.shapes import shape_for
-from kflow.runtime import consumers, descriptors
+from kflow.runtime import consumers, descriptors, messages
 from kflow.runtime.consumers import Begin
 from kflow.runtime.engines import WARM_SHARDS, Engines
 from kflow.runtime.messages import WorkerSpec
@@ -149,3 +150,31 @@ def test_the_soft_limit_of_descriptors_is_raised_to_the_hard_one() -> None:
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True).stdout
 
     assert said.split() == ["300", "300", "300", "64"]
+
+
+def test_nothing_is_kept_of_a_trigger_that_is_another_one_now(made: Engines) -> None:
+    first = made.shard(0, 7)
+    engine = made.lane(first, 0)
+    spec = made._spec
+    other = msgspec.structs.replace(spec.handler.triggers[0].options, batch_size=7)
+    changed = msgspec.structs.replace(spec.handler.triggers[0], options=other, uuid="u")
+    message = messages.Trigger(0, changed, spec.maps[0], "arn:source")
+
+    made.reads(message.added_to(spec), 0)
+
+    again = made.shard(0, 7)
+    assert again is not first
+    assert made.lane(again, 0) is not engine
+    assert made._spec.handler.triggers[0].uuid == "u"
+    assert (made._spec.sources, len(made.maps)) == (("arn:source",), 1)
+
+
+def test_a_trigger_that_comes_while_a_worker_runs_is_its_last_one(made: Engines) -> None:
+    kept = made.shard(0, 7)
+    spec = made._spec
+    message = messages.Trigger(1, spec.handler.triggers[0], spec.maps[0], "")
+
+    made.reads(message.added_to(spec), 1)
+
+    assert made.shard(0, 7) is kept
+    assert (len(made.maps), len(made._spec.handler.triggers), made._spec.sources) == (2, 2, ("", ""))

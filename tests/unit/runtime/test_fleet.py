@@ -5,6 +5,9 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
+import msgspec
+import pytest
+
 from kflow.declarations import Handler, HandlerForm, Package, StreamTrigger
 from kflow.declarations import MappingOptions as Options
 from kflow.errors import KflowError
@@ -47,7 +50,6 @@ class Node:
         self.functions[made.handler.name] = made
 
     def invoke(self, key: str, request: Request, replied: Replied) -> None:
-        assert request is REQUEST
         self.running.append((key, replied))
 
     def limit(self, function: str, most: int | None) -> None:
@@ -55,9 +57,12 @@ class Node:
 
     def ask(self, key: str, times: int = 1) -> str:
         """How the last of them was answered at once; empty: it runs."""
+        return self._ask(key, REQUEST, times)
+
+    def _ask(self, key: str, request: Request, times: int) -> str:
         self.told.clear()
         for _ in range(times):
-            self.fleet.invoke(key, REQUEST, self.told.append)
+            self.fleet.invoke(key, request, self.told.append)
         return type(self.told[-1]).__name__ if self.told else ""
 
     def end(self, reply: Reply | KflowError) -> None:
@@ -122,6 +127,18 @@ def test_an_account_has_a_limit_of_its_own() -> None:
     (error,) = node.told
     assert isinstance(error, TooManyRequests)
     assert error.members == {"Reason": "ConcurrentInvocationLimitExceeded"}
+
+
+def test_payloads_in_memory_are_bounded_and_one_always_fits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kflow.runtime.fleet.HELD_BYTES", 100)
+    node = Node(plan(handler("bill")))
+    small = msgspec.structs.replace(REQUEST, payload=bytes(60))
+
+    assert node._ask("bill", msgspec.structs.replace(REQUEST, payload=bytes(200)), 1) == ""
+    assert node._ask("bill", small, 1) == "TooManyRequests"
+    node.end(Interrupted("ended"))
+    assert node._ask("bill", small, 1) == ""
+    assert node._ask("bill", small, 1) == "TooManyRequests"
 
 
 def test_a_function_that_is_published_again_keeps_its_mappings() -> None:

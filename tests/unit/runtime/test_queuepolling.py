@@ -383,6 +383,25 @@ def test_a_drain_tells_of_each_queue_that_is_empty(polled):
     assert (polled.polling.undrained(), told) == ([], [True])
 
 
+def test_a_drain_that_begins_before_the_queues_are_known_waits_for_them(polled):
+    url = polled.world.create()
+    polled.world.send(url, "a")
+    polled.world.restart()
+    polled.polling = polled.make()
+    arn = f"arn:aws:sqs:{HOME.region}:{HOME.account}:jobs"
+    polled.polling.start(
+        QueueMapping(uuid="u", key="work", function_arn=FUNCTION, queue_arn=arn, options=QueueOptions())
+    )
+    told: list[bool] = []
+    polled.polling.drain(lambda: told.append(True))
+    assert polled.polling.undrained() == ["work jobs"]
+    polled.world.host.run()
+    assert (polled.functions.bodies(), told) == ([["a"]], [])
+    polled.answer()
+    polled.world.host.advance(100)
+    assert told == [True]
+
+
 def test_a_queue_of_another_place_is_polled_by_its_arn(polled):
     place = Place("999999999999", "eu-west-1")
     url = polled.world.create("jobs", place)

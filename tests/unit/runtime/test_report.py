@@ -70,6 +70,7 @@ def test_what_waits_for_news_is_left_out_unless_it_is_in_trouble() -> None:
         drain=None,
         folder=SimpleNamespace(path="data", fsync="none"),
         feed=SimpleNamespace(dropped=0),
+        beside=None,
         functions={"bill": plan},
         supervisor=SimpleNamespace(handles={}),
     )

@@ -88,8 +88,8 @@ def test_one_message_at_a_time_implies_partial_responses():
             ("a b",),
             {},
             (
-                "a queue's name is 1 to 80 of the letters a-z and A-Z, digits, - and _, and that of a FIFO queue ends in "
-                ".fifo, not 'a b'"
+                "a queue's name is 1 to 80 of the letters a-z and A-Z, digits, - and _, and that of a FIFO queue ends "
+                "in .fifo, not 'a b'"
             ),
         ),
         (
@@ -118,7 +118,11 @@ def test_one_message_at_a_time_implies_partial_responses():
         ),
         (("jobs",), {"maximum_concurrency": 1}, "maximum_concurrency must be a whole number from 2 to 1000, not 1"),
         (("jobs",), {"batch": 1}, "@on_queue has no option batch: did you mean batch_size?"),
-        (("jobs",), {"filters": [{"body": "a"}]}, 'filters[0]: body: must be an object or an array, not "a": write ["a"]'),
+        (
+            ("jobs",),
+            {"filters": [{"body": "a"}]},
+            'filters[0]: body: must be an object or an array, not "a": write ["a"]',
+        ),
     ],
 )
 def test_what_cannot_be_is_refused(arguments, options, message):

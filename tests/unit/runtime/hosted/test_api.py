@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from kflow.runtime.hosted.api import Answer, Api, Event, State, event
+from kflow.runtime.hosted.api import Answer, Api, Event, State, event, malformed
 from kflow.runtime.hosted.requests import Request
 
 ID = "8476a536-e9f4-11e8-9739-2dfe598c3fcd"
@@ -143,6 +143,14 @@ def test_a_stream_that_fails_on_its_way_is_an_error():
     }
     assert ask(api, f"invocation/{ID}/response", b"half", trailers=trailers) == OK
     assert api.answer == Answer(b'{"errorMessage":"x"}', failed=True, error_type="Function.Broken")
+
+
+def test_what_breaks_off_or_is_no_request_is_told():
+    assert error(malformed("a body in chunks broke off")) == (
+        400,
+        "TruncatedHTTPRequest",
+        "a body in chunks broke off",
+    )
 
 
 @pytest.mark.parametrize("what", ["restore/next", "restore/error", "x", "invocation/1/other"])

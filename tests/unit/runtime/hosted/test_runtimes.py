@@ -148,6 +148,8 @@ def test_the_environment_is_lambdas_and_what_sdks_need_and_nothing_of_the_shell(
         "AWS_ENDPOINT_URL": "http://127.0.0.1:4566",
         "AWS_XRAY_CONTEXT_MISSING": "LOG_ERROR",
         "AWS_XRAY_DAEMON_ADDRESS": "127.0.0.1:2000",
+        "_AWS_XRAY_DAEMON_ADDRESS": "127.0.0.1",
+        "_AWS_XRAY_DAEMON_PORT": "2000",
         "_HANDLER": "app.handler",
         "LAMBDA_TASK_ROOT": code,
         "LAMBDA_RUNTIME_DIR": str(HERE),

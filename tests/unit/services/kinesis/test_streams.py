@@ -405,7 +405,7 @@ def test_nothing_for_on_demand_streams_only_slips_in_while_a_stream_becomes_prov
     again = desk.begin("UpdateStreamMode", StreamARN=ARN, StreamModeDetails={"StreamMode": "PROVISIONED"})
     desk.host.work()
     answers = [type(answer).__name__ for (answer,) in (queue, auto, again)]
-    assert answers == ["ValidationFailed", "InvalidArgument", "ValidationFailed"]
+    assert answers == ["ValidationFailed", "InvalidArgument", "ResourceInUse"]
     assert summary(desk)["StreamModeDetails"] == {"StreamMode": "PROVISIONED"}
 
 

@@ -600,8 +600,10 @@ def test_people_are_told_what_may_cost_them_records(tmp_path: Path) -> None:
 
     assert [text.partition(" on arn")[0] for text in told] == [
         "mapping of bill",
-        "bill takes one record at a time, and reports the one that failed: without "
-        "FunctionResponseTypes=[ReportBatchItemFailures] its mapping",
+        (
+            "bill takes one record at a time, and reports the one that failed: without "
+            "FunctionResponseTypes=[ReportBatchItemFailures] its mapping"
+        ),
     ]
     assert "a record has no field type beside its data" in told[0]
 
@@ -663,6 +665,23 @@ def test_one_whose_position_cannot_be_made_is_refused(world: MappingWorld) -> No
         world.map()
     assert list((world.path / "lambda" / "mappings").iterdir()) == []
     world.map()
+
+
+def test_a_change_that_cannot_be_carried_out_is_tried_until_it_can(world: MappingWorld) -> None:
+    from kflow.errors import StorageError
+
+    uuid = world.map()["UUID"]
+    world.host.advance(0)
+    world.feeds.refuse = StorageError("the disk is gone")
+    world.call("UpdateEventSourceMapping", UUID=uuid, BatchSize=3)
+    world.host.advance(999)
+    assert world.state(uuid) == "Updating"
+
+    world.host.advance(1)
+
+    assert world.state(uuid) == "Enabled"
+    assert world.feeds.told[1:] == ["change f to f True from ''"] * 2
+    assert world.host.notices == [("error", f"mapping {uuid} of f does not run: the disk is gone")]
 
 
 def test_all_are_deleted_with_everything_else(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import json
 import pytest
 
 from kflow.aws.calls import Place
+from kflow.errors import ValidationFailed
 from kflow.lambda_.errors import (
     InvalidParameterValue,
     PolicyLengthExceeded,
@@ -178,6 +179,23 @@ def test_what_is_wrong_with_destinations_is_said(world, given, text):
     assert refused(world, InvalidParameterValue, "PutFunctionEventInvokeConfig", **given) == text
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "rule"),
+    [
+        ("MaximumRetryAttempts", -1, "greater than or equal to 0"),
+        ("MaximumRetryAttempts", 3, "less than or equal to 2"),
+        ("MaximumEventAgeInSeconds", 59, "greater than or equal to 60"),
+        ("MaximumEventAgeInSeconds", 21_601, "less than or equal to 21600"),
+    ],
+)
+def test_retries_and_ages_of_events_have_the_ranges_of_the_model(world, name, value, rule):
+    shown = name[0].lower() + name[1:]
+    assert refused(world, ValidationFailed, "PutFunctionEventInvokeConfig", **{name: value}) == (
+        f"1 validation error detected: Value '{value}' at '{shown}' failed to satisfy constraint: "
+        f"Member must have value {rule}"
+    )
+
+
 def test_failures_may_go_to_a_bucket(world):
     given = {"OnFailure": {"Destination": "arn:aws:s3:::bucket"}}
     world.call("PutFunctionEventInvokeConfig", FunctionName="f", DestinationConfig=given)
@@ -312,6 +330,7 @@ def test_no_function_has_a_signature_config(world):
     assert world.call("GetFunctionCodeSigningConfig", FunctionName="f") == {"FunctionName": "f"}
     assert world.call("DeleteFunctionCodeSigningConfig", FunctionName="f") == {}
     assert world.call("ListCodeSigningConfigs") == {"CodeSigningConfigs": []}
+    assert world.call("DeleteFunctionCodeSigningConfig", FunctionName="f") == {}
     with pytest.raises(Exception, match=r"kflow does not perform lambda.CreateCodeSigningConfig"):
         world.call(
             "CreateCodeSigningConfig",
