@@ -65,7 +65,7 @@ def run(name, event):
 def run(scenarios: Sequence[Scenario], folder: Path) -> Iterator[tuple[Scenario, Observed]]:
     """Run scenarios of one file, those that block apart from the others: a drain would wait for them."""
     for blocked in (False, True):
-        chosen = [_Case(f"s{index:03}", each) for index, each in enumerate(scenarios) if each.blocked is blocked]
+        chosen = [Case(f"s{index:03}", each) for index, each in enumerate(scenarios) if each.blocked is blocked]
         if not chosen:
             continue
         below = folder / ("blocked" if blocked else "settled")
@@ -73,13 +73,13 @@ def run(scenarios: Sequence[Scenario], folder: Path) -> Iterator[tuple[Scenario,
         # Some wait where a batch never succeeds: it would be tried all the time.
         project = Project(below, retry_backoff_scale=0.05 if blocked else 0)
         try:
-            yield from _Group(project, chosen, blocked=blocked).run()
+            yield from Group(project, chosen, blocked=blocked).run()
         finally:
             project.close()
 
 
 @dataclass
-class _Case:
+class Case:
     """One scenario, with the name of its stream and its function."""
 
     name: str
@@ -90,10 +90,10 @@ class _Case:
     checks: dict[str, int] = field(default_factory=dict)
 
 
-class _Group:
+class Group:
     """Scenarios of one project."""
 
-    def __init__(self, project: Project, cases: Sequence[_Case], *, blocked: bool) -> None:
+    def __init__(self, project: Project, cases: Sequence[Case], *, blocked: bool) -> None:
         self.project = project
         self.cases = cases
         self.blocked = blocked
@@ -131,10 +131,10 @@ class _Group:
         self.project.wait_for(condition, what, 120)
         self.project.stop(process)
 
-    def _has_ended(self, case: _Case) -> bool:
+    def _has_ended(self, case: Case) -> bool:
         return len(self._notes(case)) >= len(case.scenario.invocations or ())
 
-    def _is_blocked(self, case: _Case) -> bool:
+    def _is_blocked(self, case: Case) -> bool:
         lanes = case.scenario.lanes
         wanted = lanes.values() if lanes is not None else (case.scenario.invocations or (),)
         found = self._by_lane(case)
@@ -183,7 +183,7 @@ class _Group:
             log.close()
             lock.release()
 
-    def _put(self, case: _Case, log: Log, stream: StreamMap, put: Put) -> None:
+    def _put(self, case: Case, log: Log, stream: StreamMap, put: Put) -> None:
         encoder = Encoder(stream)
         parts = encoder.encode_many(list(put.keys), list(put.datas))
         placed = encoder.placed(len(put.datas), parts, log.append(stream, parts))
@@ -222,7 +222,7 @@ class _Group:
                 ),
             )
 
-    def _by_lane(self, case: _Case) -> dict[int, list[Seen]]:
+    def _by_lane(self, case: Case) -> dict[int, list[Seen]]:
         lanes: dict[int, list[Seen]] = {}
         for note in self._notes(case):
             seen = self._seen(case, note)
@@ -230,12 +230,12 @@ class _Group:
             lanes.setdefault(lane_of(key, case.scenario.factor), []).append(seen)
         return lanes
 
-    def _notes(self, case: _Case) -> list[dict[str, Any]]:
+    def _notes(self, case: Case) -> list[dict[str, Any]]:
         path = self.project.folder / "functions" / f"{case.name}.jsonl"
         # A line may be read while it is written: the last part is empty, or not complete.
         return [json.loads(line) for line in path.read_text().split("\n")[:-1]] if path.exists() else []
 
-    def _seen(self, case: _Case, note: dict[str, Any]) -> Seen:
+    def _seen(self, case: Case, note: dict[str, Any]) -> Seen:
         names = tuple(case.names[int(number)] for number in note["numbers"])
         assert note["checks"] == [case.checks[name] for name in names], "payloads have changed"
         if "window" not in note:
