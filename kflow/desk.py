@@ -120,6 +120,7 @@ class Desk(ABC, Generic[TermsT, AskT, ReplyT]):
         self._nothing = nothing
         self._turns: Turns[TermsT, AskT, ReplyT] | None = None
         self._due: deque[Asked[AskT]] = deque()
+        self._backs: list[Asked[AskT]] = []  # give back what nobody took
         self._waiting: dict[Asked[AskT], None] = {}
         self._is_busy = False
         self._is_news = False
@@ -177,7 +178,7 @@ class Desk(ABC, Generic[TermsT, AskT, ReplyT]):
             asked.tell(error)
         self._rest()
         if not self._is_busy:
-            self._put_away()
+            self._end()
 
     def send_home(self) -> None:
         """Nobody waits any more: who would is answered with nothing."""
@@ -220,7 +221,6 @@ class Desk(ABC, Generic[TermsT, AskT, ReplyT]):
         if self._closed is not None:
             while self._due:
                 self._due.popleft().tell(self._closed)
-            return
         asked = self._called()
         if not asked:
             return
@@ -235,19 +235,22 @@ class Desk(ABC, Generic[TermsT, AskT, ReplyT]):
         self._host.submit(lambda: self._take(terms, asks), lambda result: self._over(asked, result))
 
     def _called(self) -> list[Asked[AskT]]:
-        """Who is served in the next turn: those who have waited come first."""
+        """Who is served in the next turn: those who have waited come first, and what goes back before them."""
         asked: list[Asked[AskT]] = []
+        backs, self._backs = self._backs, []
+        if self._closed is not None:
+            return backs if self._turns is not None else asked
         while self._due and (self._TURN is None or len(asked) < self._TURN):
             each = self._due.popleft()
             if not each.is_over:
                 asked.append(each)
-        if self._waiting and (self._is_news or self._is_hope(each.ask for each in asked)):
+        if self._waiting and (self._is_news or self._is_hope(each.ask for each in (*backs, *asked))):
             called = list(islice(self._waiting, self._WAITERS))
             for each in called:
                 del self._waiting[each]
             asked = called + asked
         self._is_news = False
-        return asked
+        return backs + asked
 
     def _take(self, terms: TermsT, asks: Sequence[AskT]) -> Turn[ReplyT]:
         """In a thread, while the desk is busy."""
@@ -266,7 +269,7 @@ class Desk(ABC, Generic[TermsT, AskT, ReplyT]):
                 self._reply(each, reply)
             self._expect(result.next_ms)
         if self._closed is not None:
-            self._put_away()
+            self._end()
             return
         self._go()
         if self._is_needed:
@@ -283,7 +286,7 @@ class Desk(ABC, Generic[TermsT, AskT, ReplyT]):
         if asked.is_over:
             back = self._back(reply)
             if back is not None:
-                self._due.append(Asked(back, _told_nobody, may_wait=False))
+                self._backs.append(Asked(back, _told_nobody, may_wait=False))
         elif is_something or not (asked.may_wait and self._may_wait):
             asked.tell(reply)
         elif self._closed is not None:
@@ -333,6 +336,12 @@ class Desk(ABC, Generic[TermsT, AskT, ReplyT]):
         if self._visible is not None and not self._waiting:
             self._visible.cancel()
             self._visible = None
+
+    def _end(self) -> None:
+        """It is closed: give back what nobody took, then close the files."""
+        self._go()
+        if not self._is_busy:
+            self._put_away()
 
     def _put_away(self) -> None:
         """Close the files in a thread, then tell who waits for that."""

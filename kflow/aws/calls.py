@@ -148,3 +148,10 @@ class Service(Protocol):
     """
 
     service_name: str
+
+
+Reply = Callable[[Mapping[str, Any] | KflowError], object]
+"""Called once, on the loop, perhaps before the call returns: with the output as boto3 gives it, or with the error."""
+
+CallService = Callable[[Context, str, str, Mapping[str, Any], Reply], object]
+"""Calls an operation of a service of this process, as `kflow.aws.dispatch.Dispatcher.invoke` does."""

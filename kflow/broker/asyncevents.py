@@ -12,12 +12,11 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Final, NamedTuple
 
-from kflow.broker.queuefile import QueueFile
+from kflow.broker.tablefile import TableFile
 
 FILE_NAME: Final = "lambda/events.db"
 TELLING: Final = ""
 """The lane of events that are over, and of which somebody is to be told."""
-_SYNCHRONOUS: Final = {"always": "FULL", "interval": "NORMAL", "none": "OFF"}
 _SCHEMA: Final = """
 CREATE TABLE events (
     number INTEGER PRIMARY KEY AUTOINCREMENT, lane TEXT NOT NULL, due_ms INTEGER NOT NULL, function TEXT NOT NULL,
@@ -126,7 +125,7 @@ class Found(NamedTuple):
     next_ms: int | None
 
 
-class EventFile(QueueFile):
+class EventFile(TableFile):
     """Used by one thread at a time. Made where it is missing.
 
     Raises:
@@ -140,7 +139,7 @@ class EventFile(QueueFile):
     _DAMAGED = "remove it; the invocations in it are lost"
 
     def __init__(self, path: str, fsync: str) -> None:
-        super().__init__(path, synchronous=_SYNCHRONOUS[fsync], make=lambda: self._create(_SCHEMA), may_begin=True)
+        super().__init__(path, fsync=fsync, make=lambda: self._create(_SCHEMA), may_begin=True)
 
     def lanes(self) -> list[str]:
         """Those in which something is."""

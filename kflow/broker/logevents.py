@@ -12,10 +12,9 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from kflow.broker.folder import DataFolder
-from kflow.broker.queuefile import QueueFile
+from kflow.broker.tablefile import TableFile
 
 FILE_NAME: Final = "cloudwatch.db"
-_SYNCHRONOUS: Final = {"always": "FULL", "interval": "NORMAL", "none": "OFF"}
 _SCHEMA: Final = """
 CREATE TABLE groups (
     number INTEGER PRIMARY KEY, account TEXT NOT NULL, region TEXT NOT NULL, name TEXT NOT NULL, facts BLOB NOT NULL,
@@ -105,7 +104,7 @@ class EventRow(NamedTuple):
     text: str
 
 
-class LogEvents(QueueFile):
+class LogEvents(TableFile):
     """The file. Used by one thread at a time; what changes it stands within `turn`."""
 
     _WHAT = "log groups"
@@ -118,7 +117,7 @@ class LogEvents(QueueFile):
         logs.mkdir(parents=True, exist_ok=True)
         super().__init__(
             os.fspath(logs / FILE_NAME),
-            synchronous=_SYNCHRONOUS[folder.fsync],
+            fsync=folder.fsync,
             make=lambda: self._create(_SCHEMA),
             may_begin=True,
         )

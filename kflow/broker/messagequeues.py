@@ -14,14 +14,13 @@ import os
 from collections.abc import Iterable, Sequence
 from typing import Any, Final, NamedTuple
 
-from kflow.broker.queuefile import QueueFile
+from kflow.broker.tablefile import TableFile
 from kflow.errors import Damaged, StorageError
 
 ASIDE_MS: Final = 1 << 62
 """`visible_ms` of a message that is set aside."""
 _NUMBERS: Final = 1 << 20
 """Numbers taken at a time, so that none is given twice, whatever is removed and whenever the process ends."""
-_SYNCHRONOUS: Final = {"always": "FULL", "interval": "NORMAL", "none": "OFF"}
 _SCHEMA: Final = """
 CREATE TABLE facts (name TEXT PRIMARY KEY, value) WITHOUT ROWID;
 CREATE TABLE messages (
@@ -132,7 +131,7 @@ class Counts(NamedTuple):
     delayed: int
 
 
-class MessageStore(QueueFile):
+class MessageStore(TableFile):
     """One queue's.
 
     Args:
@@ -160,7 +159,7 @@ class MessageStore(QueueFile):
         self._turns = 0
         if create is not None:
             _claim(path)
-        super().__init__(path, synchronous=_SYNCHRONOUS[fsync], make=make, may_begin=False)
+        super().__init__(path, fsync=fsync, make=make, may_begin=False)
 
     # ------------------------------------------------------------------ facts
 

@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from kflow.broker.folder import DataFolder
-from kflow.broker.queuefile import QueueFile
+from kflow.broker.tablefile import TableFile
 
 FILE_NAME: Final = "metrics.db"
 MINUTE_S: Final = 60
@@ -22,7 +22,6 @@ SECONDS_S: Final = 3 * 3600
 """Rows of seconds are kept so long."""
 MINUTES_S: Final = 15 * 86_400
 """And those of minutes."""
-_SYNCHRONOUS: Final = {"always": "FULL", "interval": "NORMAL", "none": "OFF"}
 _DISTINCT: Final = 64
 """So many values of a row are kept as they are; of more, two digits of each: 5 % from where they were (chosen)."""
 _SCHEMA: Final = """
@@ -126,7 +125,7 @@ class Row(NamedTuple):
     point: Point
 
 
-class MetricPoints(QueueFile):
+class MetricPoints(TableFile):
     """The file. Used by one thread at a time; what changes it stands within `turn`."""
 
     _WHAT = "metrics"
@@ -137,7 +136,7 @@ class MetricPoints(QueueFile):
     def __init__(self, folder: DataFolder) -> None:
         super().__init__(
             os.fspath(folder.path / FILE_NAME),
-            synchronous=_SYNCHRONOUS[folder.fsync],
+            fsync=folder.fsync,
             make=lambda: self._create(_SCHEMA),
             may_begin=True,
         )

@@ -14,7 +14,7 @@ import os
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
-from kflow.broker.queuefile import QueueFile
+from kflow.broker.tablefile import TableFile
 from kflow.records import Position
 
 _SCHEMA: Final = """
@@ -57,7 +57,7 @@ class Row(NamedTuple):
     dead: int
 
 
-class Ledger(QueueFile):
+class Ledger(TableFile):
     """One queue's.
 
     Raises:
@@ -71,8 +71,9 @@ class Ledger(QueueFile):
     _DAMAGED = "the stream is not touched: delete the queue and create it again"
 
     def __init__(self, path: str, *, fsync: str, create: bool = False) -> None:
-        synchronous = "FULL" if fsync == "always" else "NORMAL"
-        super().__init__(path, synchronous=synchronous, make=lambda: self._create(_SCHEMA), may_begin=create)
+        # With `none` a loss of power might tear the ledger: that would cost the queue, not some turns.
+        at_least = "interval" if fsync == "none" else fsync
+        super().__init__(path, fsync=at_least, make=lambda: self._create(_SCHEMA), may_begin=create)
 
     def cursors(self) -> dict[int, Position]:
         """Where the next record that is new lies, by shard; a shard without one begins at its beginning."""

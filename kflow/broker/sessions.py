@@ -15,7 +15,7 @@ from typing import Final
 
 import msgspec
 
-from kflow.broker import kept
+from kflow.broker import statefile
 from kflow.errors import Damaged
 
 FILE_NAME: Final = "sessions.json"
@@ -67,23 +67,23 @@ class Sessions:
         StorageError: what was kept cannot be read.
     """
 
-    def __init__(self, host: kept.Host) -> None:
+    def __init__(self, host: statefile.Host) -> None:
         stored = _Stored()
         try:
-            text = kept.load(host.folder, FILE_NAME)
+            text = statefile.load(host.folder, FILE_NAME)
             if text is not None:
                 stored = _read_stored(text)
         except (Damaged, msgspec.MsgspecError) as error:  # who has lost one assumes the role again
             log.warning("temporary credentials are lost file=%s: %s", FILE_NAME, error)
         self._sessions = {each.access_key: each for each in stored.sessions}
-        self._keeper = kept.Keeper(host, FILE_NAME, self._content)
+        self._file = statefile.StateFile(host, FILE_NAME, self._content)
 
     def find(self, access_key: str) -> Session | None:
         """The session of a key, expired or not; None: there is none."""
         return self._sessions.get(access_key)
 
     def begin(
-        self, account: str, *, role: str, name: str, source: str, now_ms: int, seconds: int, told: kept.Told
+        self, account: str, *, role: str, name: str, source: str, now_ms: int, seconds: int, told: statefile.Told
     ) -> Session:
         """Give out credentials.
 
@@ -110,13 +110,13 @@ class Sessions:
             alive.sort(key=lambda each: each.expires_ms)
             del alive[: len(alive) - MOST + 1]
         self._sessions = {each.access_key: each for each in (*alive, session)}
-        self._keeper.keep(told)
+        self._file.keep(told)
         return session
 
     def clear(self, then: Callable[[], object]) -> None:
         """Forget all; calls back when that is kept."""
         self._sessions = {}
-        self._keeper.keep(lambda _: then())
+        self._file.keep(lambda _: then())
 
     def _content(self) -> bytes:
         return msgspec.json.encode(_Stored(sessions=list(self._sessions.values())))

@@ -6,6 +6,7 @@ Nobody can change a text, so lanes share it, and a retry writes the same again.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain, islice, repeat
 from typing import Any, Final, NamedTuple, overload
 
 import msgspec
@@ -15,8 +16,9 @@ from kflow.broker import sequence
 from kflow.lambda_.event_size import escapes
 from kflow.lambda_.shapes import Columns, numbers_of, record_of
 
-_BEGIN: Final = '{"kinesis":{"kinesisSchemaVersion":"1.0","partitionKey":'
-_NUMBER: Final = ',"sequenceNumber":"'
+_BEGIN: Final = '{"kinesis":{"kinesisSchemaVersion":"1.0","partitionKey":"'
+_NUMBER: Final = '","sequenceNumber":"'
+_DATA: Final = '","data":"'
 _PARTS: Final = 10
 
 
@@ -83,17 +85,15 @@ class EventTextShape:
         self, datas: list[bytes], keys: list[str], numbers: Iterable[int], shard_id: str, arrival_ms: int
     ) -> list[str]:
         """`_PARTS` texts for each record, the last of them a comma: joined once, however many they are."""
-        encode = pybase64.b64encode_as_string
         middle = (
             f'","approximateArrivalTimestamp":{arrival_ms / 1000!r}}},"eventSource":"aws:kinesis","eventVersion":"1.0",'
             f'"eventID":"{shard_id}:'
         )
-        rest, data_begin = self._rest, '","data":"'
-        quoted = [f'"{key}"' for key in keys] if not escapes(keys) else map(_json, keys)
-        parts: list[str] = []
-        for data, key, number in zip(datas, quoted, map(str, numbers), strict=False):
-            parts += (_BEGIN, key, _NUMBER, number, data_begin, encode(data), middle, number, rest, ",")
-        return parts
+        written = keys if not escapes(keys) else map(_escaped, keys)
+        texts = list(map(str, islice(numbers, len(datas))))
+        data = map(pybase64.b64encode_as_string, datas)
+        parts = (repeat(_BEGIN), written, repeat(_NUMBER), texts, repeat(_DATA), data, repeat(middle), texts)
+        return list(chain.from_iterable(zip(*parts, repeat(self._rest), repeat(","), strict=False)))
 
 
 class _Block(NamedTuple):
@@ -145,3 +145,8 @@ class EventTexts(Sequence[str]):
 
 def _json(text: str) -> str:
     return msgspec.json.encode(text).decode()
+
+
+def _escaped(text: str) -> str:
+    """What stands between the quotes of a JSON string."""
+    return _json(text)[1:-1]

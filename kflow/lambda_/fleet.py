@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
@@ -29,6 +30,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
         client_context: JSON text; empty: none.
         tail: whether the end of its log is wanted.
         trace: `X-Amzn-Trace-Id` of whoever waits for the reply: it may be a function itself; empty: unknown.
+        until: where no place is free for it until then, it is `Interrupted`; monotonic seconds.
     """
 
     request_id: bytes
@@ -37,6 +39,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     client_context: str = ""
     tail: bool = False
     trace: str = ""
+    until: float = math.inf
 
 
 class Reply(msgspec.Struct, frozen=True, kw_only=True):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import decimal
 import json
 import time
 from collections.abc import Callable
@@ -10,7 +9,7 @@ from typing import Any
 
 from kflow.declarations import Handler
 from kflow.interfaces import FunctionError, Invocation, Outcome
-from kflow.lambda_ import payloads
+from kflow.lambda_ import marshal, payloads
 from kflow.lambda_.context import LambdaContext
 from kflow.lambda_.forms import Call, ItemFailures
 
@@ -42,7 +41,7 @@ def run_call(call: Call, handler: Handler, invocation: Invocation, context: Lamb
     cause = None
     if isinstance(response, ItemFailures):
         cause = payloads.from_exception(response.cause, context.aws_request_id, handler)
-    return Outcome(json.loads(text), None, duration_us, cause=cause)
+    return Outcome(_value(text), None, duration_us, cause=cause)
 
 
 def run_event(
@@ -80,13 +79,15 @@ def run_event(
 def _marshalled(response: Any, request_id: str) -> bytes | FunctionError:
     """A response as Lambda's Python runtime writes it, or why it cannot be written."""
     try:
-        text = json.dumps(response, default=_default, ensure_ascii=False).encode()
+        text = marshal.encode(response)
     except Exception as error:  # noqa: BLE001  (a value's own methods run here: as on Lambda, all is a marshal error)
         return payloads.not_json(error, request_id)
     return payloads.too_large() if len(text) > payloads.RESPONSE_BYTES else text
 
 
-def _default(value: Any) -> float:
-    if isinstance(value, decimal.Decimal):
-        return float(value)
-    raise TypeError(f"Object of type {type(value).__name__} is not JSON serializable")
+def _value(text: bytes) -> Any:
+    """What a response is as JSON; the text itself where it is none: it was returned as bytes."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return text.decode("utf-8", "replace")

@@ -6,9 +6,9 @@
 
 One receive is under way at most, and none while as many batches run as may. A batch is full with `batch_size` messages
 or 6 MB; a window begins with its first message. What may not run now (a throttle) is tried again until its messages
-become visible to others; what nobody knows the end of (its environment was ended) goes back at once, and counts as no
-receive. Nothing of a group of a FIFO queue begins while something of it runs; what is gathered of a group that failed
-goes back.
+become visible to others, and nothing begins that is visible to others already; what nobody knows the end of (its
+environment was ended, or no place was free in time) goes back at once, and counts as no receive. Nothing of a group of
+a FIFO queue begins while something of it runs; what is gathered of a group that failed goes back.
 
 Source: documented: Lambda Developer Guide, with-sqs, services-sqs-errorhandling; chosen: when a window begins, how long
 throttles wait, and that batches that may run are not many before there is something to do.
@@ -35,6 +35,8 @@ BACKOFF_S: Final = (1.0, 10.0)
 second."""
 LEAST_S: Final = 0.05
 """Of those, however they are scaled."""
+SOON_S: Final = 1.0
+"""What is received has so long to begin, also where it is not hidden at all."""
 CEILING_S: Final = 10.0
 """So long after a throttle no more batches are begun than ran then."""
 
@@ -49,6 +51,7 @@ class Item(NamedTuple):
         group: of a FIFO queue; empty elsewhere.
         receives: how often it was received, this time included.
         sample: the beginning of its body, for people.
+        until: when others may have it, monotonic seconds; the engine knows.
     """
 
     delivery: Any
@@ -57,6 +60,7 @@ class Item(NamedTuple):
     group: str = ""
     receives: int = 1
     sample: bytes = b""
+    until: float = math.inf
 
 
 class Receive(NamedTuple):
@@ -71,10 +75,15 @@ class CancelReceive(NamedTuple):
 
 
 class Invoke(NamedTuple):
-    """Run a batch; answer by `done`, `throttled` or `unknown`."""
+    """Run a batch; answer by `done`, `throttled` or `unknown`.
+
+    Attributes:
+        until: from then on others may have some of it: it does not begin any more.
+    """
 
     number: int
     items: Sequence[Item]
+    until: float
 
 
 class Delete(NamedTuple):
@@ -98,9 +107,9 @@ class _Batch:
 
     __slots__ = ("attempts", "due", "groups", "is_running", "items", "until")
 
-    def __init__(self, items: Sequence[Item], until: float) -> None:
+    def __init__(self, items: Sequence[Item]) -> None:
         self.items = items
-        self.until = until
+        self.until = min(item.until for item in items)
         self.groups = frozenset(item.group for item in items if item.group)
         self.attempts = 0
         self.due = 0.0
@@ -112,20 +121,21 @@ class Polling:
 
     Args:
         options: see there.
-        most: batches that run at once, where the options do not say.
+        most: batches that run at once, where the options do not say less: more would wait for a place, and be received
+            for nothing where they wait too long.
         backoff_scale: of all pauses.
     """
 
     def __init__(self, options: QueueOptions, *, most: int, backoff_scale: float = 1.0) -> None:
         self._options = options
-        self._most = options.maximum_concurrency or most
+        self._most = min(options.maximum_concurrency or most, most)
         self._scale = backoff_scale
         self._gathered: list[Item] = []
         self._at_once = RECEIVED[0]
         self._is_hurried = False
         self._is_late = False
         self._window_end = 0.0
-        self._until = 0.0
+        self._until = math.inf  # of what is gathered, the earliest
         self._batches: dict[int, _Batch] = {}
         self._last = 0
         self._is_receiving = False
@@ -181,8 +191,9 @@ class Polling:
         if items:
             if not self._gathered:
                 self._window_end = now + self._options.maximum_batching_window_in_seconds
-                self._until = now + visible_s
-            self._gathered += items
+            until = now + max(visible_s, SOON_S)
+            self._until = min(self._until, until)
+            self._gathered += [item._replace(until=until) for item in items]
             least, most = RECEIVED
             fit = EVENT_BYTES * len(items) // sum(len(item.record) for item in items)
             self._at_once = max(least, min(fit, most))
@@ -272,17 +283,22 @@ class Polling:
             self._is_receiving = False
             actions.insert(0, CancelReceive())
         self._try_again(actions, now)
+        if self._until <= now:
+            self._forget_late(now)
         while len(self._batches) < self._may_run(now) and self._is_full(now):
             items = self._cut()
             if not items:
                 break
             self._last += 1
-            self._batches[self._last] = _Batch(items, self._until)
-            actions.append(Invoke(self._last, items))
+            batch = self._batches[self._last] = _Batch(items)
+            actions.append(Invoke(self._last, items, batch.until))
         if self._may_receive(now):
             self._is_receiving = True
             limit = min(self._at_once, self._options.batch_size - len(self._gathered))
             actions.append(Receive(limit, self._patience(now)))
+        if self._waiting:
+            actions += self._waiting
+            self._waiting = []
         return actions
 
     def next_due(self, now: float) -> float | None:
@@ -309,7 +325,12 @@ class Polling:
                 self._let_go(batch.groups)
                 continue
             batch.is_running = True
-            actions.append(Invoke(number, batch.items))
+            actions.append(Invoke(number, batch.items, batch.until))
+
+    def _forget_late(self, now: float) -> None:
+        """What is gathered and visible to others is theirs. What came of its group since begins with the oldest."""
+        self._gathered = [item for item in self._gathered if item.until > now]
+        self._until = min((item.until for item in self._gathered), default=math.inf)
 
     def _may_run(self, now: float) -> int:
         return min(self._most, self._ceiling) if self._ceiling_end > now else self._most
@@ -354,6 +375,7 @@ class Polling:
             else:
                 batch.append(item)
         self._gathered = rest
+        self._until = min((item.until for item in rest), default=math.inf)
         return batch
 
     def _let_go(self, groups: frozenset[str] | set[str]) -> None:

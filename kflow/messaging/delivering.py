@@ -31,7 +31,6 @@ PAUSE_S: Final = 0.05
 _FILTERS: Final = 10_000
 _HINTS: Final = 100
 
-Reply = Callable[[Mapping[str, Any] | KflowError], object]
 Send = Callable[[str, Mapping[str, Any], Reply], object]
 """Send to the queue of an ARN; the parameters of SendMessage. Or to a function; the parameters of Invoke."""
 

@@ -4,30 +4,11 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
-from kflow.broker.folder import DataFolder
 from kflow.errors import KflowError
 
 T = TypeVar("T")
-
-
-class Host(Protocol):
-    """The node, as far as it is needed.
-
-    Attributes:
-        folder: the data folder.
-    """
-
-    folder: DataFolder
-
-    def now_ms(self) -> int:
-        """Milliseconds since the epoch."""
-        ...
-
-    def submit(self, work: Callable[[], T], then: Callable[[T | KflowError], object]) -> None:
-        """Do file work in a thread; `then` is called on the loop. Any exception becomes a `KflowError`."""
-        ...
 
 
 class Line:

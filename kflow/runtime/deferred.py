@@ -18,10 +18,11 @@ from kflow.runtime.lambdas import Lambdas
 from kflow.web.exchange import Exchange
 
 if TYPE_CHECKING:
+    from kflow.aws.calls import CallService
     from kflow.broker.sessions import Session, Sessions
     from kflow.services.cloudwatch import CloudWatch
     from kflow.services.logs import Logs
-    from kflow.services.sns import Invoke, Sns
+    from kflow.services.sns import Sns
     from kflow.services.sts import Sts
 
 NAMES: Final = ("cloudwatch", "lambda", "logs", "sns", "sts")
@@ -68,12 +69,12 @@ class Smaller:
         }
 
     @property
-    def invoke(self) -> Invoke:
+    def invoke(self) -> CallService:
         """Calls another service; set before anything is made."""
         return self.lambdas.invoke
 
     @invoke.setter
-    def invoke(self, invoke: Invoke) -> None:
+    def invoke(self, invoke: CallService) -> None:
         self.lambdas.invoke = invoke
 
     @property

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import Any
 
-from kflow.aws.calls import Context, Place
+from kflow.aws.calls import CallService, Context, Place
 from kflow.broker.objects import About, Objects
 from kflow.errors import KflowError, UsageError
 from kflow.lambda_ import destined
@@ -15,33 +15,17 @@ from kflow.lambda_.destined import Delivery
 Told = Callable[[KflowError | None], object]
 
 
-class Calls(Protocol):
-    """Calls services of this process."""
-
-    def invoke(
-        self,
-        context: Context,
-        service: str,
-        operation: str,
-        parameters: Mapping[str, Any],
-        done: Callable[[Mapping[str, Any] | KflowError], object],
-        /,
-    ) -> object:
-        """See `kflow.aws.dispatch.Dispatcher.invoke`."""
-        ...
-
-
 class Deliveries:
     """Belongs to the loop's thread.
 
     Args:
         host: folder and threads.
-        calls: services.
+        invoke: calls services of this process.
     """
 
-    def __init__(self, host: Host, calls: Calls) -> None:
+    def __init__(self, host: Host, invoke: CallService) -> None:
         self._host = host
-        self._calls = calls
+        self._invoke = invoke
         self._objects: Objects | None = None
 
     def send(self, delivery: Delivery, told: Told) -> None:
@@ -60,7 +44,7 @@ class Deliveries:
             told(reply if isinstance(reply, KflowError) else None)
 
         context = Context(place=Place(where.account, where.region), request_id="")
-        self._calls.invoke(context, where.service, operation, parameters, replied)
+        self._invoke(context, where.service, operation, parameters, replied)
 
     def _put(self, bucket: str, delivery: Delivery, told: Told) -> None:
         objects = self._objects

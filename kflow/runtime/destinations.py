@@ -22,13 +22,14 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from kflow.aws.calls import Place
+from kflow.aws.calls import CallService, Place
+from kflow.broker.host import Host
 from kflow.broker.parked import ParkedBatch, ParkedStore
 from kflow.errors import AwsError, KflowError, UsageError
 from kflow.lambda_ import destinations
 from kflow.lambda_.destinations import Destination, Kind
 from kflow.lambda_.documents import document, object_suffix, s3_object
-from kflow.runtime.targets import Host, Invoke, Targets, is_missing
+from kflow.runtime.targets import Targets, is_missing
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +60,9 @@ class Destinations:
         scale: factor on the pauses between tries.
     """
 
-    def __init__(self, host: Host, parked: ParkedStore, invoke: Invoke, home: Place, *, scale: float = 1.0) -> None:
+    def __init__(
+        self, host: Host, parked: ParkedStore, invoke: CallService, home: Place, *, scale: float = 1.0
+    ) -> None:
         self._host = host
         self._parked = parked
         self._home = home

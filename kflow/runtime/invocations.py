@@ -31,7 +31,7 @@ class Invocations:
         """One more; `replied` is called when it has come to its end."""
         self._last += 1
         self._waiting[self._last] = _Waiting(request, replied)
-        return Job(self._last, None, time.monotonic())
+        return Job(self._last, None, time.monotonic(), request.until)
 
     def message(self, number: int) -> messages.Invoke:
         """What a worker is told of it."""

@@ -25,6 +25,7 @@ from kflow.lambda_ import forms, local, payloads
 from kflow.lambda_.context import LambdaContext
 from kflow.lambda_.shapes import Shape, shape_for
 from kflow.runtime import environment as variables
+from kflow.runtime import traces
 from kflow.runtime.environments import INIT_S, redrive, source_arn
 from kflow.runtime.memory import MemoryLimit
 from kflow.runtime.messages import Channel, Invoke, Invoked, Running, WorkerSpec
@@ -57,6 +58,7 @@ class Environment:
                 user=spec.environment,
             )
         )
+        os.environ[traces.VARIABLE] = traces.trace_id(spec.worker)  # one for all: setting it takes 1 us
         time.tzset()
         stream = os.environ["AWS_LAMBDA_LOG_STREAM_NAME"]
         self._log = FunctionLog(Path(spec.data_dir), spec.handler.name, spec.memory_mb, stream=stream)

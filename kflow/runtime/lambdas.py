@@ -11,12 +11,12 @@ from kflow.runtime.kinesis_host import KinesisHost
 from kflow.web.exchange import Exchange
 
 if TYPE_CHECKING:
+    from kflow.aws.calls import CallService
     from kflow.lambda_.control.layers import Layers
     from kflow.lambda_.control.mappings import Mappings
     from kflow.lambda_.control.registry import Registry
     from kflow.runtime.asyncinvokes import AsyncInvokes
     from kflow.runtime.feeds import Feeds
-    from kflow.services.lambda_.parts import Invoke
     from kflow.services.lambda_.service import Lambda
 
 _FOLDER: Final = "lambda"
@@ -36,7 +36,7 @@ class Lambdas:
     """
 
     def __init__(self, host: KinesisHost, fleet: Fleet, url: Callable[[], str]) -> None:
-        self.invoke: Invoke
+        self.invoke: CallService
         self.feeds: Feeds
         self._host = host
         self._fleet = fleet
@@ -116,7 +116,7 @@ class Lambdas:
                 self._host,
                 self._fleet,
                 Configured(self.functions, self._fleet.most),
-                Deliveries(self._host, self).send,
+                Deliveries(self._host, self.invoke).send,
                 self._fleet.retry_backoff_scale,
             )
             self._events.counted = self._host.function_measures.event

@@ -56,7 +56,7 @@ class StreamFeeds:
         """Why its stream cannot be read; None: it can."""
         if self._find(mapping.source) is None:
             what = "Stream" if arn.consumer_name(mapping.source) is None else "Stream consumer"
-            return InvalidParameterValue(f"{what} not found: {mapping.source}")
+            return InvalidParameterValue(f"{what} not found: {mapping.source}")  # recorded; of a consumer chosen
         return None
 
     def create(self, mapping: Mapping, told: Told) -> None:
@@ -248,7 +248,8 @@ class StreamFeeds:
 
     def _let_go(self, reading: Reading) -> None:
         """Its trigger's place is free; a function that there is not needs no plan for the last one."""
-        del self._readings[reading.mapping.uuid]
+        if self._readings.pop(reading.mapping.uuid, None) is None:
+            return  # it went by another way meanwhile
         self._node.results.pop((reading.key, reading.index), None)
         if self._node.knows(reading.key) or any(each.key == reading.key for each in self._readings.values()):
             self._free.setdefault(reading.key, []).append(reading.index)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 
 import msgspec
 
@@ -19,7 +20,7 @@ from kflow.broker.streammap import ShardInfo, StreamMap
 from kflow.declarations import StreamTrigger
 from kflow.errors import KflowError
 from kflow.interfaces import BatchOutcome
-from kflow.lambda_.fleet import Interrupted, Replied, Request
+from kflow.lambda_.fleet import Interrupted, Replied, Reply, Request
 from kflow.monitoring.measures import Measures
 from kflow.plugins.manager import PluginManager
 from kflow.runtime import consumers, functions, messages
@@ -37,6 +38,7 @@ from kflow.runtime.leases import (
     Job,
     Lease,
     LeaseTable,
+    RefuseJob,
     RetireLease,
     SendJob,
     StartWorker,
@@ -48,6 +50,7 @@ from kflow.runtime.messages import DeathNote
 from kflow.runtime.redriving import Answer, Redrives
 from kflow.runtime.resuming import Resumed
 from kflow.runtime.supervisor import SILENCE_S, Supervisor, SupervisorOptions
+from kflow.runtime.traces import worker_of
 from kflow.runtime.upkeep import Upkeep
 from kflow.runtime.workers import WorkerHandle
 
@@ -414,11 +417,14 @@ class Node:
             supervisor.send(supervisor.handles[action.worker], messages.Retire(action.lease, action.generation))
         elif isinstance(action, StopWorker):
             supervisor.stop_worker(supervisor.handles[action.worker], now)
+        elif isinstance(action, RefuseJob):
+            refuse = partial(self._invocations.refuse, action.job.number, "no place was free in time: invoke it again")
+            self.loop.call_later(0, refuse)
         elif isinstance(action, SendJob):
             handle = supervisor.handles[action.worker]
             handle.held = 1
             handle.deadline = now + SILENCE_S
-            number, trigger, _ = action.job
+            number, trigger, *_ = action.job
             supervisor.send(
                 handle,
                 self._invocations.message(number) if trigger is None else messages.Redrive(number, trigger),

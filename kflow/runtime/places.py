@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import math
 from collections import OrderedDict, deque
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
@@ -38,11 +39,13 @@ class Job(NamedTuple):
         number: of the invocation, or of the entry.
         trigger: for an entry, which trigger of its function it came by; None: it is an invocation.
         since: since when it waits.
+        until: from then on it is not begun any more.
     """
 
     number: int
     trigger: int | None = None
     since: float = 0.0
+    until: float = math.inf
 
 
 class PlaceState(enum.Enum):
@@ -169,6 +172,13 @@ class SendJob:
 
 
 @dataclass(frozen=True, slots=True)
+class RefuseJob:
+    """Tell who waits that a job is not run: no place was free in time."""
+
+    job: Job
+
+
+@dataclass(frozen=True, slots=True)
 class RetireLease:
     """Ask a busy worker to return a lease at the end of the attempt."""
 
@@ -184,4 +194,4 @@ class StopWorker:
     worker: int
 
 
-Action = StartWorker | GrantLease | SendJob | RetireLease | StopWorker
+Action = StartWorker | GrantLease | SendJob | RefuseJob | RetireLease | StopWorker

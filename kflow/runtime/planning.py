@@ -19,6 +19,7 @@ from kflow.runtime.places import (
     Place,
     PlaceState,
     Pool,
+    RefuseJob,
     RetireLease,
     SendJob,
     StartWorker,
@@ -60,6 +61,7 @@ class Planner:
         pool = self.pools.get(function)
         if pool is None:
             pool = self.pools[function] = Pool(function)
+            self._look_whether_blocked(pool)
         return pool
 
     def wait(self, lease: Lease) -> None:
@@ -293,15 +295,17 @@ class Planner:
         order = [(pool.waits_since, number, pool, 0) for number, pool in enumerate(self.hungry.values())]
         heapq.heapify(order)
         coming = self._coming()
+        owed: dict[str, int] = {}
         while order and (coming > 0 or self._free() > 0):
             _, number, pool, unserved = heapq.heappop(order)
-            if self._limits and self._room(pool) <= unserved:
-                continue
+            if self._limits and self._room(pool) <= owed.get(pool.owner, 0):
+                continue  # what there is room for is for another key of the function, which has waited longer
             if not unserved and self._serve(pool, actions, now):
                 pass
             elif pool.not_before <= now and (coming > 0 or self._evict(pool, actions, now)):
                 coming -= coming > 0
                 unserved += 1
+                owed[pool.owner] = owed.get(pool.owner, 0) + 1
             else:
                 continue  # nothing in this plan gives it a place any more
             waiting = next(itertools.islice(pool.ready.values(), unserved, None), None)
@@ -416,11 +420,20 @@ class Planner:
         return min(pool.waits_since for pool in self.hungry.values()) < since - SLICE_S
 
     def _plan_jobs(self, actions: list[Action], now: float) -> None:
-        """Jobs go before leases: somebody waits for the answer."""
+        """Jobs go before leases: somebody waits for the answer. A worker stays with its function, as if by a slice."""
         coming = self._coming()
         for pool in list(self._asked.values()):
+            while pool.jobs and pool.jobs[0].until <= now:
+                actions.append(RefuseJob(pool.jobs.popleft()))
+            if not pool.jobs:
+                del self._asked[pool.function]
+        late = min((pool.jobs[0].since for pool in self._asked.values()), default=now) + SLICE_S
+        for pool in sorted(self._asked.values(), key=lambda pool: pool.jobs[0].since > late):
             while pool.jobs and (place := self._idle(pool.function) or self._start(pool, actions, now)):
                 job = pool.jobs.popleft()
+                if job.until <= now:
+                    actions.append(RefuseJob(job))
+                    continue
                 self._occupy(place, now)
                 place.job = job
                 actions.append(SendJob(place.id, job))

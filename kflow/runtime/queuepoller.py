@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
+from kflow.broker.host import Host
 from kflow.broker.messagequeues import Counts
 from kflow.desk import Asked
 from kflow.errors import KflowError
@@ -29,7 +30,6 @@ from kflow.sqs import asking
 from kflow.sqs.asking import Delivered, Received
 from kflow.sqs.directory import Queue
 from kflow.sqs.errors import QueueDoesNotExist
-from kflow.sqs.host import Host
 from kflow.sqs.receipts import Delivery
 
 if TYPE_CHECKING:
@@ -240,6 +240,7 @@ class Poller:
         if not reply.messages:
             self._take(number, queue, visible_s, ([], []))
             return
+        self._settling += 1  # until they are taken, or given back
         write = functools.partial(written, self._parts.sqs(), queue, reply.messages, self._filters)
         self._host.submit(write, functools.partial(self._take, number, queue, visible_s, received=reply.messages))
 
@@ -251,9 +252,11 @@ class Poller:
         result: tuple[list[Item], list[Held]] | KflowError,
         received: Sequence[Delivered] = (),
     ) -> None:
+        self._settling -= bool(received)
         if number != self._receive or isinstance(result, KflowError):
             self._give_back(queue, [delivery_of(each) for each in received])
         if number != self._receive:
+            self._step()
             return
         if isinstance(result, KflowError):
             self._failed(result)
@@ -289,16 +292,17 @@ class Poller:
     def _invoke(self, action: Invoke) -> None:
         items = action.items
         if sum(len(item.record) for item in items) > _LARGE_BYTES:
-            self._host.submit(lambda: queue_polling.event(items), functools.partial(self._run, action.number, items))
+            self._host.submit(lambda: queue_polling.event(items), functools.partial(self._run, action))
         else:
-            self._run(action.number, items, queue_polling.event(items))
+            self._run(action, queue_polling.event(items))
 
-    def _run(self, number: int, items: Sequence[Item], payload: bytes | KflowError) -> None:
-        told = functools.partial(self._replied, number, items)
+    def _run(self, action: Invoke, payload: bytes | KflowError) -> None:
+        told = functools.partial(self._replied, action.number, action.items)
         if isinstance(payload, KflowError):
             told(payload)
             return
-        request = Request(request_id=os.urandom(16), payload=payload, arn=self.mapping.function_arn)
+        arn = self.mapping.function_arn
+        request = Request(request_id=os.urandom(16), payload=payload, arn=arn, until=action.until)
         self._parts.fleet.invoke(self.mapping.key, request, told)
 
     def _replied(self, number: int, items: Sequence[Item], reply: Reply | KflowError) -> None:

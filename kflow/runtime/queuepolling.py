@@ -9,13 +9,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from kflow.broker.host import Host
 from kflow.errors import KflowError
 from kflow.lambda_.errors import InvalidParameterValue
 from kflow.lambda_.queue_mapping import QueueMapping
 from kflow.runtime.feed import Totals
 from kflow.runtime.queuepoller import Parts, Poller
 from kflow.sqs.directory import Queue
-from kflow.sqs.host import Host
 
 if TYPE_CHECKING:
     from kflow.services.sqs.service import Sqs

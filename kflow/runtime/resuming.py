@@ -122,7 +122,10 @@ def resume(
         (each.account or home.account, each.region or home.region, each.name): each
         for each in (folder.live_maps() if kept else ())
     }
+    held = {(each.key(home), each.source.partition("/consumer/")[0]) for each in kept}
     for mapping in mappingfacts.of_stream(kept):
+        if (mapping.moved_from, mapping.source.partition("/consumer/")[0]) in held:
+            mapping = msgspec.structs.replace(mapping, moved_from="")  # noqa: PLW2901  # it was: that is another's now
         _, _, _, region, account, _ = mapping.source.split(":", 5)
         stream = streams.get((account, region, mapping.stream))
         key = mapping.key(home)

@@ -7,44 +7,19 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
-from kflow.aws.calls import Context, Place
-from kflow.broker.folder import DataFolder
+from kflow.aws.calls import CallService, Context, Place
+from kflow.broker.host import Host
 from kflow.broker.objects import Objects
 from kflow.errors import AwsError, KflowError
-from kflow.interfaces import Cancellable
 from kflow.lambda_.destinations import Destination, Kind
 
 T = TypeVar("T")
 
 Done = Callable[[KflowError | None], object]
-Invoke = Callable[[Context, str, str, Mapping[str, Any], Callable[[dict[str, Any] | KflowError], object]], object]
-"""Call an operation of a service of this process."""
 
 _MISSING = {"QueueDoesNotExist", "NotFound", "NoSuchBucket"}
-
-
-class Host(Protocol):
-    """The node.
-
-    Attributes:
-        folder: the data folder.
-    """
-
-    folder: DataFolder
-
-    def submit(self, work: Callable[[], T], then: Callable[[T | KflowError], object]) -> None:
-        """Do file work in a thread; `then` is called on the loop. Any exception becomes a `KflowError`."""
-        ...
-
-    def call_later(self, seconds: float, call: Callable[[], object]) -> Cancellable:
-        """Call once, `seconds` from now, on the loop."""
-        ...
-
-    def notice(self, level: str, text: str) -> None:
-        """Tell people something."""
-        ...
 
 
 def is_missing(error: KflowError) -> bool:
@@ -59,7 +34,7 @@ class Targets:
         objects: the buckets.
     """
 
-    def __init__(self, host: Host, invoke: Invoke) -> None:
+    def __init__(self, host: Host, invoke: CallService) -> None:
         self.objects = Objects.of(host.folder)
         self._host = host
         self._invoke = invoke

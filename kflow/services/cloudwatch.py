@@ -15,7 +15,6 @@ from kflow.broker.metricpoints import MINUTE_S, Dimensions, Point, Series, nothi
 from kflow.errors import KflowError
 from kflow.monitoring import metricqueries, statistics
 from kflow.monitoring.errors import (
-    InvalidNextToken,
     InvalidParameterCombination,
     InvalidParameterValue,
     InvalidQuery,
@@ -272,7 +271,7 @@ def _skipped(token: str | None) -> int:
     if token is None:
         return 0
     if not (token.isascii() and token.isdigit() and len(token) < 10):
-        raise InvalidNextToken(f"The token {token[:100]} is invalid.")  # chosen
+        raise InvalidParameterValue(f"The token {token[:100]} is invalid.")  # chosen: the text
     return int(token)
 
 

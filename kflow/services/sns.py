@@ -11,16 +11,16 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
-from kflow.aws.calls import LATER, Answer, Call, Context, Output, Place
-from kflow.broker import kept
+from kflow.aws.calls import LATER, Answer, Call, CallService, Context, Output, Place, Reply
+from kflow.broker import statefile
+from kflow.broker.host import Host
 from kflow.errors import AwsError, Damaged, KflowError
 from kflow.messaging import attributes as rules
 from kflow.messaging import functions
 from kflow.messaging import topics as names
-from kflow.messaging.delivering import Delivering, Reply
-from kflow.messaging.delivering import Host as DeliveringHost
+from kflow.messaging.delivering import Delivering
 from kflow.messaging.errors import (
     BatchEntryIdsNotDistinct,
     BatchRequestTooLong,
@@ -38,13 +38,6 @@ from kflow.messaging.topics import FILE_NAME, TAGS, Subscription, Topic, Topics
 
 _ENTRY: Final = re.compile(r"[A-Za-z0-9_-]{1,80}")
 
-Invoke = Callable[[Context, str, str, Mapping[str, Any], Reply], object]
-"""Call an operation of a service of this process."""
-
-
-class Host(kept.Host, DeliveringHost, Protocol):
-    """The node."""
-
 
 class Sns:
     """Its operations. Belongs to the loop's thread.
@@ -57,16 +50,16 @@ class Sns:
 
     service_name = "sns"
 
-    def __init__(self, host: Host, invoke: Invoke, url: Callable[[], str]) -> None:
+    def __init__(self, host: Host, invoke: CallService, url: Callable[[], str]) -> None:
         self._host = host
         self._invoke = invoke
         self._url = url
         self._topics = Topics()
         self._damage: KflowError | None = None
-        self._keeper = kept.Keeper(host, FILE_NAME, self._topics.encode)
+        self._file = statefile.StateFile(host, FILE_NAME, self._topics.encode)
         self._delivering = Delivering(host, self._send)
         try:
-            text = kept.load(host.folder, FILE_NAME)
+            text = statefile.load(host.folder, FILE_NAME)
             if text is not None:
                 self._topics.load(text)
         except (KflowError, ValueError) as error:
@@ -88,7 +81,7 @@ class Sns:
         """Delete all topics; calls back when that is kept."""
         self._topics.clear()
         self._damage = None
-        self._keeper.keep(lambda _: then())
+        self._file.keep(lambda _: then())
 
     # ------------------------------------------------------------------ topics
 
@@ -260,7 +253,7 @@ class Sns:
 
     def _kept(self, call: Call, output: Output) -> Answer:
         """Answer when the change is kept."""
-        self._keeper.keep(lambda failure: call.answer(output) if failure is None else call.refuse(failure))
+        self._file.keep(lambda failure: call.answer(output) if failure is None else call.refuse(failure))
         return LATER
 
     def _check_region(self, call: Call, arn: str) -> None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 
 from kflow import desk
+from kflow.broker.host import Host
 from kflow.broker.messagequeues import Message
 from kflow.desk import Asked
 from kflow.errors import KflowError
 from kflow.sqs.asking import Ask, Drop, GiveBack, Receive, Received, Reply, Return, Terms
-from kflow.sqs.host import Host
 from kflow.sqs.receipts import Delivery
 from kflow.sqs.turns import Turns, may_bring
 

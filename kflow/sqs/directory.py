@@ -18,7 +18,8 @@ from typing import Any, Final
 import msgspec
 
 from kflow.aws.calls import Place
-from kflow.broker import queuefile
+from kflow.broker import tablefile
+from kflow.broker.host import Host
 from kflow.broker.messagequeues import Message, MessageStore, NeverMade
 from kflow.desk import Told
 from kflow.errors import KflowError, StorageError
@@ -27,7 +28,6 @@ from kflow.sqs.asking import Accept, Ask, Drop, Keep, Moved, Nothing, Purge, Rep
 from kflow.sqs.desk import Desk
 from kflow.sqs.errors import QueueDoesNotExist
 from kflow.sqs.facts import Facts
-from kflow.sqs.host import Host
 from kflow.sqs.turns import Turns
 
 log = logging.getLogger(__name__)
@@ -112,7 +112,7 @@ class Directory:
                 finally:
                     store.close()
             except NeverMade:
-                queuefile.remove(path, self._files)
+                tablefile.remove(path, self._files)
             except (StorageError, msgspec.MsgspecError, TypeError) as error:
                 found.append((path, str(error)))
         return found
@@ -372,7 +372,7 @@ class Directory:
     def _remove_file(self, path: str, told: Told) -> None:
         def remove() -> None:
             try:
-                queuefile.remove(path, self._files)
+                tablefile.remove(path, self._files)
             except OSError as error:
                 raise StorageError(f"cannot remove the queue's file {path}: {error.strerror}") from error
 

@@ -15,13 +15,13 @@ from typing import Any, Final
 
 import msgspec
 
+from kflow.broker.host import Host
 from kflow.broker.messagequeues import Counts, Message
 from kflow.errors import KflowError
 from kflow.sqs import limits
 from kflow.sqs.asking import Count, Received, Take
 from kflow.sqs.directory import Directory, Queue
 from kflow.sqs.facts import Move
-from kflow.sqs.host import Host
 from kflow.sqs.turns import source_of
 
 log = logging.getLogger(__name__)

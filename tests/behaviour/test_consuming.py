@@ -119,26 +119,30 @@ def test_handlers_of_one_stream_are_independent_consumers(shop: Project) -> None
 
 
 def test_a_failing_batch_blocks_its_shard_and_is_shown_until_the_code_is_mended(shop: Project) -> None:
-    create(shop)
+    create(shop, shards=2)
     shop.handler("""
         import pathlib
         from kflow import Record, on_stream
         @on_stream("orders")
         def bill(record: Record) -> None:
-            n = record.json()["n"]
-            if n == 2 and not pathlib.Path(__file__).with_name("mended").exists():
+            n, key = record.json()["n"], record.partition_key
+            if (key, n) == ("a", 2) and not pathlib.Path(__file__).with_name("mended").exists():
                 raise ValueError("two")
-            note(what="record", n=n)
+            note(what="record", n=n, key=key)
     """)
-    put(shop, 1, 3)
+    put(shop, 1, 3, key="a")  # shard 0
+    put(shop, 1, 3, key="b")  # shard 1
 
     stuck = shop.run("run", "--drain", "--timeout", "2", check=1)
+    before = [(note["key"], note["n"]) for note in shop.seen(what="record")]
     (shop.folder / "functions" / "mended").touch()
     drain(shop)
 
     assert "bill orders/0" in stuck.stdout + stuck.stderr
     assert "ValueError" in stuck.stdout + stuck.stderr
-    assert numbers(shop) == [1, 2, 3]
+    assert sorted(before) == [("a", 1), ("b", 1), ("b", 2), ("b", 3)]
+    assert [note["n"] for note in shop.seen(what="record", key="a")] == [1, 2, 3]
+    assert [note["n"] for note in shop.seen(what="record", key="b")] == [1, 2, 3]
 
 
 def test_a_partial_batch_response_settles_what_came_before_and_retries_the_rest(shop: Project) -> None:

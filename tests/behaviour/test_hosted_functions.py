@@ -456,6 +456,51 @@ def test_records_of_a_stream_come_as_lambdas_event_and_a_crash_is_an_attempt(lab
     assert "Runtime exited with error: exit status 4" in lab.log("reader")
 
 
+def test_a_tumbling_window_hands_its_state_from_call_to_call_and_ends_with_one_without_records(lab: Lab) -> None:
+    code = textwrap.dedent("""\
+        import json, os
+        def handler(event, context):
+            with open(os.environ["SEEN"], "a") as file:
+                file.write(json.dumps(event) + "\\n")
+            return {"state": {"count": event["state"].get("count", 0) + len(event["Records"])}}
+    """)
+    seen = lab.endpoint.folder / "windows.jsonl"
+    lab.create("counts", {"app.py": code}, Environment={"Variables": {"SEEN": str(seen)}})
+    lab.kinesis.create_stream(StreamName="clicks", ShardCount=1)
+    stream = eventually(lambda: active(lab.kinesis, "clicks"))
+    for number in range(3):
+        lab.kinesis.put_record(StreamName="clicks", Data=b"%d" % number, PartitionKey="k")
+    lab.client.create_event_source_mapping(
+        FunctionName="counts",
+        EventSourceArn=stream,
+        StartingPosition="TRIM_HORIZON",
+        BatchSize=1,
+        TumblingWindowInSeconds=1,
+    )
+
+    def calls() -> list[Any]:
+        return [json.loads(line) for line in seen.read_text().splitlines()] if seen.exists() else []
+
+    def is_over() -> bool:
+        starts = {call["window"]["start"] for call in calls()}
+        ended = {call["window"]["start"] for call in calls() if call["isFinalInvokeForWindow"]}
+        return sum(len(call["Records"]) for call in calls()) == 3 and starts == ended
+
+    eventually(is_over, seconds=30, what="three records, and the end of their windows")
+    states: dict[str, dict[str, int]] = {}
+    for call in calls():
+        assert list(call) == [
+            *["Records", "window", "state", "shardId", "eventSourceARN"],
+            *["isFinalInvokeForWindow", "isWindowTerminatedEarly"],
+        ]
+        assert (call["shardId"], call["eventSourceARN"]) == ("shardId-000000000000", stream)
+        start = call["window"]["start"]
+        assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", start)
+        assert call["state"] == states.get(start, {})
+        assert bool(call["Records"]) is not call["isFinalInvokeForWindow"]
+        states[start] = {"count": states.get(start, {}).get("count", 0) + len(call["Records"])}
+
+
 def active(kinesis: Any, name: str) -> str | None:
     summary = kinesis.describe_stream_summary(StreamName=name)["StreamDescriptionSummary"]
     return str(summary["StreamARN"]) if summary["StreamStatus"] == "ACTIVE" else None

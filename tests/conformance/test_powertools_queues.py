@@ -40,7 +40,8 @@ APP = """
 
     def turn(record):
         count = int(record.attributes.approximate_receive_count)
-        note(queue="turns", body=record.body, group=record.attributes.message_group_id)
+        note(queue="turns", body=record.body, group=record.attributes.message_group_id,
+             number=record.attributes.sequence_number, once=record.attributes.message_deduplication_id)
         if record.body == "a1" and count == 1:
             raise ValueError("a1")
 
@@ -84,3 +85,9 @@ def test_its_fifo_processor_keeps_a_group_in_order(shop: Project) -> None:
     seen = [note["body"] for note in shop.seen(queue="turns")]
     assert [body for body in seen if body[0] == "a"] == ["a0", "a1", "a1", "a2"]
     assert [body for body in seen if body[0] == "b"] == ["b0", "b1"]
+
+
+def test_messages_of_a_fifo_queue_have_its_attributes(shop: Project) -> None:
+    notes = shop.seen(queue="turns")
+    assert {note["group"] for note in notes} == {"a", "b"}
+    assert all(len(note["number"]) == 20 and note["once"].isdigit() for note in notes)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,63 +11,13 @@ from typing import Any
 import pytest
 
 from kflow.broker import inspection
-from kflow.broker.files import Files
 from kflow.broker.repair import repair
 from tests.controlling import ARN, Desk
 from tests.deadline import eventually
+from tests.mortal import Killed, MortalFiles
 from tests.served import Served, served
 
 KEY = "alias/aws/kinesis"
-
-
-class Killed(BaseException):
-    """The process ends here."""
-
-
-class MortalFiles(Files):
-    """File calls that change something, of which only so many are made before the process ends.
-
-    Attributes:
-        left: how many; None for no end.
-    """
-
-    def __init__(self) -> None:
-        self.left: int | None = None
-
-    def _live(self) -> None:
-        if self.left is not None:
-            if not self.left:
-                raise Killed
-            self.left -= 1
-
-    def open(self, path, flags, mode=0o777):
-        if flags & os.O_CREAT:
-            self._live()
-        return os.open(path, flags, mode)
-
-    def pwrite(self, fd, content, offset):
-        self._live()
-        return os.pwrite(fd, content, offset)
-
-    def replace(self, source, target):
-        self._live()
-        os.replace(source, target)
-
-    def rename(self, source, target):
-        self._live()
-        os.rename(source, target)
-
-    def unlink(self, path):
-        self._live()
-        os.unlink(path)
-
-    def rmdir(self, path):
-        self._live()
-        os.rmdir(path)
-
-    def mkdir(self, path, mode=0o777):
-        self._live()
-        os.mkdir(path, mode)
 
 
 Look = Callable[[Desk], Any]

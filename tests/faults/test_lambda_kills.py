@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
 from pathlib import Path
 from typing import Any
 
@@ -11,57 +10,12 @@ import pytest
 
 from kflow.broker.files import FILES, Files
 from tests.lambdaing import ROLE, World, zipped
+from tests.mortal import Killed, MortalFiles
 from tests.served import served
 
 NEW = zipped({"app.py": "new\n"})
 LIB = zipped({"python/lib.py": "x = 1\n"})
 LAYER = "arn:aws:lambda:us-east-1:123456789012:layer:libs:1"
-
-
-class Killed(BaseException):
-    """The process ends here."""
-
-
-class MortalFiles(Files):
-    """File calls that change something, of which only so many are made before the process ends."""
-
-    def __init__(self) -> None:
-        self.left: int | None = None
-
-    def _live(self) -> None:
-        if self.left is not None:
-            if not self.left:
-                raise Killed
-            self.left -= 1
-
-    def open(self, path, flags, mode=0o777):
-        if flags & os.O_CREAT:
-            self._live()
-        return os.open(path, flags, mode)
-
-    def pwrite(self, fd, content, offset):
-        self._live()
-        return os.pwrite(fd, content, offset)
-
-    def replace(self, source, target):
-        self._live()
-        os.replace(source, target)
-
-    def rename(self, source, target):
-        self._live()
-        os.rename(source, target)
-
-    def unlink(self, path):
-        self._live()
-        os.unlink(path)
-
-    def mkdir(self, path, mode=0o777):
-        self._live()
-        os.mkdir(path, mode)
-
-    def rmdir(self, path):
-        self._live()
-        os.rmdir(path)
 
 
 def look(world: World) -> dict[str, Any]:

@@ -476,7 +476,7 @@ class Aws:
 
         self.role = role
         self.notes = f"s3://{bucket}/{prefix}"
-        self.patience_s = 900.0
+        self.patience_s = 300.0
         self.stays = True
         self._bucket = bucket
         self._prefix = prefix
@@ -485,8 +485,10 @@ class Aws:
         self._read: dict[str, dict[str, Any]] = {}
 
     def client(self, service: str) -> Any:
-        """A boto3 client."""
-        return self._session.client(service)
+        """A boto3 client, which waits where calls are throttled: hundreds of resources are made at once."""
+        from botocore.config import Config
+
+        return self._session.client(service, config=Config(retries={"max_attempts": 20, "mode": "adaptive"}))
 
     def read(self, name: str) -> list[dict[str, Any]]:
         """An object a note; each is fetched once."""

@@ -20,7 +20,7 @@ import msgspec
 
 from kflow import limits
 from kflow.aws.calls import Place
-from kflow.broker import keeping, queuefile
+from kflow.broker import keeping, tablefile
 from kflow.broker.keeping import Done
 from kflow.broker.recordqueues import Ledger, ledger_path
 from kflow.broker.streammap import StreamMap
@@ -371,7 +371,7 @@ class Directory:
                 ledger.close()  # which syncs it: a ledger that forgot where it begins would deliver everything
             self._store(facts)
         except BaseException:
-            queuefile.remove(path, self._files)
+            tablefile.remove(path, self._files)
             raise
 
     def _store(self, facts: Facts) -> None:
@@ -401,7 +401,7 @@ class Directory:
 
         def work() -> None:
             files.remove(self._folder, queue.facts.id, self._files, sync=self._sync)
-            queuefile.remove(ledger_path(self._folder, queue.facts.id), self._files)
+            tablefile.remove(ledger_path(self._folder, queue.facts.id), self._files)
 
         # The last change of all: when it is over, nothing writes the queue's file any more.
         self.change(

@@ -4,21 +4,14 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from kflow.broker.folder import DataFolder
-from kflow.interfaces import Loop
+from kflow.broker import host
 
 
-class Host(Loop, Protocol):
+class Host(host.Host, Protocol):
     """Everything here belongs to the loop's thread, and never waits for a disk.
 
     Attributes:
-        folder: the data folder.
         transition_s: how long visible transitions take, seconds.
     """
 
-    folder: DataFolder
     transition_s: float
-
-    def notice(self, level: str, text: str) -> None:
-        """Tell people something."""
-        ...

@@ -14,7 +14,7 @@ import msgspec
 
 from kflow import arn
 from kflow.aws.calls import Place
-from kflow.broker import checked, kept
+from kflow.broker import checked, statefile
 from kflow.broker.files import storage_error
 from kflow.broker.folder import DataFolder
 from kflow.declarations import MappingOptions, QueueOptions
@@ -135,7 +135,7 @@ def load_all(folder: DataFolder) -> tuple[list[Mapping], list[KflowError]]:
 
 
 def _load(folder: DataFolder, name: str) -> Mapping:
-    text = kept.load(folder, f"{FOLDER}/{name}")
+    text = statefile.load(folder, f"{FOLDER}/{name}")
     try:
         return _read_mapping(text or b"")
     except msgspec.MsgspecError as error:
@@ -178,7 +178,7 @@ def load_switches(folder: DataFolder) -> dict[str, Switch]:
     Raises:
         StorageError, Damaged: it cannot be read.
     """
-    text = kept.load(folder, SWITCHES)
+    text = statefile.load(folder, SWITCHES)
     return {} if text is None else _read_switches(text).switches
 
 

@@ -23,7 +23,7 @@ from msgspec.structs import replace
 
 from kflow import arn
 from kflow.aws.calls import Place
-from kflow.broker import kept
+from kflow.broker import statefile
 from kflow.declarations import MappingOptions, QueueOptions, QueueTrigger, StreamTrigger
 from kflow.errors import KflowError
 from kflow.lambda_.control import mappingfacts
@@ -82,7 +82,9 @@ class Mappings:
         self._feeds = feeds
         self._entries: dict[str, Entry] = {}
         self._switches: dict[str, Switch] = {}
-        self._keeper = kept.Keeper(host, mappingfacts.SWITCHES, lambda: mappingfacts.switches_text(self._switches))
+        self._file = statefile.StateFile(
+            host, mappingfacts.SWITCHES, lambda: mappingfacts.switches_text(self._switches)
+        )
 
     def load(self) -> None:
         """At the start: read all. What cannot be read was told to people already, and harms no other."""
@@ -273,7 +275,7 @@ class Mappings:
 
     def clear(self, then: Callable[[], object]) -> None:
         """Delete all that the API made, and all switches; calls back when nothing is left."""
-        made = [entry for entry in self._entries.values() if entry.declared is None]
+        made = [entry for entry in self._entries.values() if entry.declared is None and entry.is_shown]
         left = len(made) + 1
 
         def over(_: object = None) -> None:
@@ -394,7 +396,7 @@ class Mappings:
             if failure is not None:
                 told(failure)
             else:
-                self._keeper.keep(told)
+                self._file.keep(told)
 
         self._host.submit(lambda: files.make_folder(folder, sync=sync), made)
 

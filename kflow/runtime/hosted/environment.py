@@ -41,6 +41,7 @@ from kflow.runtime.hosted.server import Listener, Server
 from kflow.runtime.hosted.variables import runtime_variables
 from kflow.runtime.messages import Channel, Invoke, Invoked, Running, WorkerSpec
 from kflow.runtime.output import request_id_text
+from kflow.runtime.traces import trace_id
 
 _TELL_MS: Final = 1_000
 

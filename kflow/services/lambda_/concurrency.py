@@ -41,9 +41,7 @@ class Concurrency(Base):
                 f" ReservedConcurrentExecutions  {wanted} should not be lower than function's total provisioned "
                 f"concurrency [{provisioned}]."
             )
-        return self.change(
-            call, function, lambda: {"ReservedConcurrentExecutions": wanted}, reserved=wanted
-        )
+        return self.change(call, function, lambda: {"ReservedConcurrentExecutions": wanted}, reserved=wanted)
 
     def get_function_concurrency(self, call: Call, given: Any) -> Answer:
         """Empty where none is reserved. Source: documented: GetFunctionConcurrency."""
@@ -76,9 +74,7 @@ class Concurrency(Base):
                 f"[{ACCOUNT - self.reserved(call)}]."
             )
         now_ms = self.host.now_ms()
-        made = Provisioned(
-            count=wanted, modified_ms=now_ms, ready_ms=now_ms + round(self.host.transition_s * 1000)
-        )
+        made = Provisioned(count=wanted, modified_ms=now_ms, ready_ms=now_ms + round(self.host.transition_s * 1000))
         return self.change(
             call,
             function,

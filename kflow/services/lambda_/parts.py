@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, TypeVar
 
-from kflow.aws.calls import LATER, Answer, Call, Context, Output, Place
+from kflow.aws.calls import LATER, Answer, Call, Output, Place
 from kflow.errors import KflowError
 from kflow.lambda_.asynchronous import Accepts
 from kflow.lambda_.control import names
@@ -24,10 +24,6 @@ from kflow.lambda_.errors import InvalidParameterValue
 from kflow.lambda_.fleet import Fleet
 
 T = TypeVar("T")
-
-Reply = Callable[[Mapping[str, Any] | KflowError], object]
-Invoke = Callable[[Context, str, str, Mapping[str, Any], Reply], object]
-"""Call an operation of a service of this process."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +51,7 @@ class Parts:
     events: Accepts
     mappings: Mappings
     feeds: Feeds
-    invoke: Invoke
+    invoke: CallService
     url: Callable[[], str]
 
 

@@ -10,10 +10,10 @@ from typing import Any, Final, Protocol, TypeVar
 from urllib.parse import unquote, urlsplit
 
 from kflow.aws.calls import LATER, Answer, Call, Output, Place
+from kflow.broker.host import Host
 from kflow.errors import InternalError, KflowError
 from kflow.sqs.directory import Directory, Queue
 from kflow.sqs.errors import MissingParameter, QueueDoesNotExist
-from kflow.sqs.host import Host
 from kflow.sqs.moving import Moving
 from kflow.sqs.receipts import Receipts
 

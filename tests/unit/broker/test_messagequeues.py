@@ -8,7 +8,7 @@ import pytest
 
 from kflow.broker.files import FILES
 from kflow.broker.messagequeues import ASIDE_MS, Counts, MessageStore, NeverMade, New, Recent
-from kflow.broker.queuefile import remove
+from kflow.broker.tablefile import remove
 from kflow.errors import Damaged, StorageError, StorageFull
 
 

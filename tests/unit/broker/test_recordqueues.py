@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from kflow.broker import queuefile
+from kflow.broker import tablefile
 from kflow.broker.files import FILES
 from kflow.broker.recordqueues import Ledger, Row, ledger_path
 from kflow.errors import Damaged, StorageError, StorageFull
@@ -123,5 +123,5 @@ def test_a_ledger_is_removed_with_all_its_files(tmp_path: Path, path: str) -> No
     for name in ("q.db-wal", "other.db-wal", "q.json"):
         (tmp_path / name).write_bytes(b"")
     assert ledger_path(folder, "q") == path
-    queuefile.remove(path, FILES)
+    tablefile.remove(path, FILES)
     assert sorted(os.listdir(folder)) == ["other.db-wal", "q.json"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import decimal
 import math
+from typing import NamedTuple
 
 import pytest
 
@@ -25,6 +26,11 @@ CONTEXT = LambdaContext(
 )
 
 
+class Point(NamedTuple):
+    x: object
+    y: object
+
+
 def outcome(function):
     return local.run_call(lambda invocation, context: function(), HANDLER, INVOCATION, CONTEXT)
 
@@ -40,6 +46,10 @@ def outcome(function):
         ((1, 2), [1, 2]),
         ({1: True}, {"1": True}),
         ({"price": decimal.Decimal("1.5")}, {"price": 1.5}),
+        ({"count": decimal.Decimal(5)}, {"count": 5}),
+        ([Point(1, Point(2, 3))], [{"x": 1, "y": {"x": 2, "y": 3}}]),
+        (b'{"batchItemFailures": []}', {"batchItemFailures": []}),
+        (b"no json", "no json"),
         ({"city": "Zürich"}, {"city": "Zürich"}),
     ],
 )
@@ -66,7 +76,7 @@ def cycle() -> list:
     ("returned", "message"),
     [
         ({"ids": {1, 2}}, "Unable to marshal response: Object of type set is not JSON serializable"),
-        (b"raw", "Unable to marshal response: Object of type bytes is not JSON serializable"),
+        ({"raw": b"raw"}, "Unable to marshal response: Object of type bytes is not JSON serializable"),
         (Strange(), "Unable to marshal response: Object of type Strange is not JSON serializable"),
         (cycle(), "Unable to marshal response: Circular reference detected"),
         (
@@ -79,6 +89,21 @@ def test_what_json_cannot_hold_is_a_marshal_error(returned, message):
     error = outcome(lambda: returned).error
     assert error is not None
     assert (error.type, error.message, error.request_id) == ("Runtime.MarshalError", message, "id")
+
+
+@pytest.mark.parametrize(
+    ("returned", "text"),
+    [
+        (None, b"null"),
+        ({"n": decimal.Decimal("1.10"), "m": decimal.Decimal(7)}, b'{"n": 1.10, "m": 7}'),
+        (decimal.Decimal("12345678901234567890.123"), b"12345678901234567890.123"),
+        ([decimal.Decimal("NaN"), decimal.Decimal("-Infinity")], b"[NaN, -Infinity]"),
+        ({"at": Point(decimal.Decimal("0.10"), "\N{GREEK SMALL LETTER PI}")}, '{"at": {"x": 0.10, "y": "π"}}'.encode()),
+        (b"\x00raw", b"\x00raw"),
+    ],
+)
+def test_a_response_is_written_as_lambdas_runtime_writes_it(returned, text):
+    assert local.run_event(lambda event, context: returned, HANDLER, b"{}", CONTEXT)[0] == text
 
 
 def test_text_that_utf_8_cannot_hold_is_a_marshal_error():

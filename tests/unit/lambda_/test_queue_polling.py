@@ -61,9 +61,9 @@ def test_it_waits_at_the_queue_and_needs_no_timer():
 def test_what_is_received_runs_at_once_and_the_next_receive_begins():
     engine = polling(batch_size=3)
     assert engine.step(0.0) == [Receive(3, IDLE_S)]
-    received = plain("a", "b")
-    engine.received(received, [], 0.0, 30.0)
-    assert engine.step(0.0) == [Invoke(1, received), Receive(3, IDLE_S)]
+    engine.received(plain("a", "b"), [], 0.0, 30.0)
+    invoke, receive = engine.step(0.0)
+    assert (names(invoke), invoke.until, receive) == (["a", "b"], 30.0, Receive(3, IDLE_S))
 
 
 def test_no_more_batches_run_than_may_and_nothing_is_received_for_others():
@@ -80,6 +80,8 @@ def test_maximum_concurrency_goes_before_what_the_runtime_has():
     engine = polling(most=8, maximum_concurrency=2)
     begun(engine, *plain("a"))
     assert len(begun(engine, *plain("b"))) == 1
+    few = polling(most=1, maximum_concurrency=2)
+    assert len(begun(few, *plain("a"))) == 1  # what had to wait for a place might wait too long
 
 
 def test_a_failed_batch_stays_in_the_queue():
@@ -191,7 +193,8 @@ def test_a_throttled_batch_is_tried_again_as_soon_as_another_one_ends():
     engine.throttled(2, 0.0)
     assert engine.step(0.1) == []
     engine.done(1, frozenset())
-    assert engine.step(0.2) == [Delete(1, ["d-a"]), Invoke(2, plain("b"))]
+    delete, invoke = engine.step(0.2)
+    assert (delete, invoke.number, names(invoke)) == (Delete(1, ["d-a"]), 2, ["b"])
 
 
 def test_a_throttled_batch_is_forgotten_when_its_messages_are_visible_again():
@@ -269,6 +272,14 @@ def test_a_queue_that_is_gone_is_waited_for_without_a_timer():
     assert engine.step(1e9) == [Receive(10, IDLE_S)]
 
 
+def test_what_is_gathered_and_visible_to_others_is_theirs():
+    engine = polling(batch_size=20, maximum_batching_window_in_seconds=50)
+    begun(engine, *plain("a"), visible_s=30.0)
+    engine.received(plain("b"), [], 25.0, 30.0)
+    (invoke,) = (each for each in engine.step(50.0) if isinstance(each, Invoke))
+    assert (names(invoke), invoke.until) == (["b"], 55.0)
+
+
 # ---------------------------------------------------------------------- order
 
 
@@ -288,6 +299,26 @@ def test_what_was_cut_off_of_a_group_runs_after_what_comes_before_it():
     assert (names(first), names(second)) == (["a1"], ["b1"])
     engine.done(1, frozenset())
     assert [names(each) for each in engine.step(1.0) if isinstance(each, Invoke)] == [["a2"]]
+
+
+def test_what_waited_for_its_group_too_long_does_not_run_before_what_comes_first():
+    engine = polling(most=8)
+    half = EVENT_BYTES // 2
+    begun(engine, item("a1", "a", half), item("a2", "a", half), visible_s=30.0)
+    engine.received(items("b1"), [], 20.0, 30.0)
+    engine.step(20.0)
+    engine.received(items("a1"), [], 31.0, 30.0)  # the first run takes too long: both are visible again
+    engine.received(items("a2"), [], 31.0, 30.0)
+    engine.done(1, frozenset())
+    assert [names(each) for each in engine.step(32.0) if isinstance(each, Invoke)] == [["a1", "a2"]]
+
+
+def test_what_goes_back_with_a_batch_that_is_too_late_goes_back_at_once():
+    engine = polling(most=1)
+    half = EVENT_BYTES // 2
+    begun(engine, item("a1", "a", half), item("a2", "a", half), visible_s=2.0)
+    engine.throttled(1, 0.0)
+    assert engine.step(2.0) == [Receive(10, IDLE_S), GiveBack(["d-a2"])]
 
 
 def test_what_is_gathered_of_a_group_that_failed_goes_back():

@@ -29,7 +29,7 @@ class Node(SteppedLoop):
         self.transition_s = 0.0
         self.calls: list[tuple[Context, str, str, Mapping[str, Any]]] = []
         self.answer: dict[str, Any] | KflowError = {}
-        self.deliveries = Deliveries(self, self)
+        self.deliveries = Deliveries(self, self.invoke)
 
     def notice(self, level: str, text: str) -> None:
         raise AssertionError(f"{level}: {text}")

@@ -7,12 +7,14 @@ from kflow.runtime.leases import (
     Job,
     Lease,
     LeaseTable,
+    RefuseJob,
     RetireLease,
     SendJob,
     StartWorker,
     StopWorker,
 )
 from kflow.runtime.messages import Returned
+from kflow.runtime.places import NESTED
 
 
 def table(functions: dict[str, int], *, max_workers: int) -> LeaseTable:
@@ -98,3 +100,78 @@ def test_a_function_that_ends_its_process_in_jobs_may_be_tried_again_soon() -> N
     made.plan(now)
     made.ran(7, now)
     assert made.pools["bill"].deaths == 0
+
+
+def test_a_place_that_waits_for_another_function_is_not_counted() -> None:
+    made = table({"bill": 0, "ship": 0}, max_workers=1)
+    made.ask("bill", Job(1, None, 0.0))
+    made.plan(0.0)
+    assert made.waits(1)
+    made.ask("ship", Job(2, None, 0.1))
+
+    assert made.plan(0.1) == [StartWorker(2, "ship"), SendJob(2, Job(2, None, 0.1))]
+    made.ran(2, 0.2)
+    made.goes_on(1)
+    assert made.plan(0.2) == [StopWorker(2)]
+    made.ended(2, None, 0.3, died=False)
+    made.ask("ship", Job(3, None, 0.3))
+    assert made.plan(0.3) == []
+
+
+def test_a_function_that_invokes_itself_gets_so_many_places_and_no_more() -> None:
+    made = table({"bill": 0}, max_workers=1)
+    for number in range(1, 1 + 1 + NESTED):
+        made.ask("bill", Job(number, None, 0.0))
+        assert made.plan(0.0) == [StartWorker(number, "bill"), SendJob(number, Job(number, None, 0.0))]
+        assert made.waits(number)
+    made.ask("bill", Job(1000, None, 0.0))
+    assert made.plan(0.0) == []
+
+
+def test_only_what_runs_waits() -> None:
+    made = table({"bill": 0}, max_workers=1)
+    made.ask("bill", Job(1, None, 0.0))
+    made.plan(0.0)
+    made.ran(1, 0.1)
+    assert not made.waits(1)
+    assert not made.waits(2)
+
+
+def test_who_waited_and_died_makes_no_room_any_more() -> None:
+    made = table({"bill": 0, "ship": 0}, max_workers=1)
+    made.ask("bill", Job(1, None, 0.0))
+    made.plan(0.0)
+    assert made.waits(1)
+    assert made.waits(1)
+    made.ended(1, None, 0.1, died=True)
+    made.ask("ship", Job(2, None, 0.1))
+    made.ask("ship", Job(3, None, 0.1))
+    assert made.plan(0.1) == [StartWorker(2, "ship"), SendJob(2, Job(2, None, 0.1))]
+
+
+def test_a_function_that_always_has_jobs_leaves_a_place_to_those_that_wait_longer() -> None:
+    made = table({"bill": 0, "ship": 0}, max_workers=1)
+    made.ask("bill", Job(1, None, 0.0))
+    made.plan(0.0)
+    made.ask("bill", Job(1, None, 0.1))
+    made.ask("ship", Job(2, None, 0.1))
+    now = 0.1
+    while StopWorker(1) not in made.plan(now):
+        assert now < 3
+        now += 0.1
+        made.ask("bill", Job(1, None, now))
+        made.ran(1, now)
+    assert 1.1 < now < 1.5
+    made.ended(1, None, now, died=False)
+    assert made.plan(now) == [StartWorker(2, "ship"), SendJob(2, Job(2, None, 0.1))]
+
+
+def test_a_job_that_has_waited_too_long_is_not_run() -> None:
+    made = table({"bill": 0}, max_workers=1)
+    made.ask("bill", Job(1, None, 0.0))
+    made.plan(0.0)
+    made.ask("bill", Job(2, None, 0.0, until=5.0))
+    made.ask("bill", Job(3, None, 0.0))
+    made.ran(1, 5.0)
+
+    assert made.plan(5.0) == [RefuseJob(Job(2, None, 0.0, until=5.0)), SendJob(1, Job(3, None, 0.0))]

@@ -103,6 +103,16 @@ def test_nothing_of_a_function_with_limit_0_runs_and_all_of_it_goes_on_afterward
     assert granted(made, 2.0) == [1, 2]
 
 
+def test_a_limit_of_0_holds_for_keys_that_come_later() -> None:
+    made = table({})
+    made.limit("bill", 0, 0.0)
+    made.add(Lease(1, "bill:3", 1, 0, 0, settled_at=0.0))
+
+    assert made.plan(0.0) == []
+    made.limit("bill", 1, 1.0)
+    assert granted(made, 1.0) == [1]
+
+
 def test_leases_of_a_function_that_there_is_not_wait_for_it() -> None:
     made = table({"bill": 1})
     made.exists("bill", 0.0, exists=False)

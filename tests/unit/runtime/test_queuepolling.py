@@ -269,6 +269,25 @@ def test_what_comes_in_while_it_is_stopped_goes_back(polled):
     assert sum(polled.world.counts(url)) == 1 or polled.told
 
 
+def test_whenever_the_runtime_stops_what_was_received_and_not_run_is_there_for_the_next(tmp_path):
+    for steps in range(30):
+        polled = Polled(tmp_path / str(steps))
+        url = polled.world.create()
+        polled.start()
+        polled.world.begin("SendMessage", QueueUrl=url, MessageBody="a")
+        for _ in range(steps):
+            polled.world.host.step()
+        if polled.functions.running:
+            break
+        closed: list[bool] = []
+        polled.polling.close(lambda closed=closed: polled.world.service.close(lambda: closed.append(True)))
+        polled.world.host.run()
+        assert closed
+        polled.world.start()
+        assert polled.world.counts(url)[1] == 0, f"in flight for nobody, after {steps} steps"
+    assert steps == 2
+
+
 def test_another_one_of_the_same_uuid_begins_when_the_first_has_ended(polled):
     url = polled.world.create()
     polled.start()

@@ -307,7 +307,7 @@ def test_queries_that_are_refused(
 
 
 def test_a_token_that_nobody_gave_out(metrics: Desk) -> None:
-    assert refused(metrics, "ListMetrics", NextToken="x")[0] == "InvalidNextToken"
+    assert refused(metrics, "ListMetrics", NextToken="x")[0] == "InvalidParameterValue"
     found = refused(metrics, "GetMetricData", MetricDataQueries=[query()], NextToken="x", **WHEN)
     assert found[0] == "InvalidNextToken"
     assert metricqueries.QUERIES == 500

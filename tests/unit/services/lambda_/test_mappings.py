@@ -507,6 +507,15 @@ def test_a_list_goes_by_source_and_function_in_pages(world: MappingWorld) -> Non
     assert refused(world, "ListEventSourceMappings", Marker="x").code == "InvalidParameterValueException"
 
 
+def test_a_hundred_mappings_are_a_page(world: MappingWorld) -> None:
+    for number in range(101):
+        world.map(EventSourceArn=f"{QUEUE}-{number}", StartingPosition="")
+    first = world.call("ListEventSourceMappings", MaxItems=10_000)
+    assert len(first["EventSourceMappings"]) == 100
+    rest = world.call("ListEventSourceMappings", Marker=first["NextMarker"])
+    assert (len(rest["EventSourceMappings"]), "NextMarker" in rest) == (1, False)
+
+
 def test_mappings_of_another_account_are_not_seen(world: MappingWorld) -> None:
     uuid = world.map()["UUID"]
     other = HOME._replace(account="210987654321")

@@ -8,31 +8,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import Any, Protocol
 
 from kflow.broker import checked
 from kflow.broker.files import storage_error
 from kflow.broker.folder import DataFolder
+from kflow.broker.host import Host
 from kflow.errors import Damaged, KflowError
 
 Told = Callable[[KflowError | None], object]
 
 
-class Host(Protocol):
-    """What a `Keeper` needs of the node.
-
-    Attributes:
-        folder: the data folder.
-    """
-
-    folder: DataFolder
-
-    def submit(self, work: Callable[[], Any], then: Callable[[Any], object]) -> None:
-        """Do file work in a thread; `then` is called on the loop. Any exception becomes a `KflowError`."""
-        ...
-
-
-class Keeper:
+class StateFile:
     """Writes the file. Belongs to the loop's thread.
 
     Args:

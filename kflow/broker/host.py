@@ -1,4 +1,4 @@
-"""What the engines of SQS need of whoever hosts them: the node."""
+"""What all engines that keep something need of whoever hosts them: the node."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
-"""The file of one queue: SQLite, one transaction a turn, so that a kill leaves the turn done or not done.
+"""A file of tables: SQLite, one transaction a turn, so that a kill leaves the turn done or not done.
 
-It has one process, which locks it, and is used by one thread at a time. What it holds is its subclass' matter.
+It has one process, which locks it, and is used by one thread at a time. What it holds is its subclass' matter: a queue,
+asynchronous invocations, log groups, metrics.
 """
 
 from __future__ import annotations
@@ -15,15 +16,16 @@ from kflow.errors import Damaged, StorageError, StorageFull
 
 _VERSION: Final = 1
 _CACHE_KIB: Final = 512
+_SYNCHRONOUS: Final = {"always": "FULL", "interval": "NORMAL", "none": "OFF"}
 _SUFFIXES: Final = ("", "-wal", "-shm", "-journal")
 
 
-class QueueFile:
-    """One queue's.
+class TableFile:
+    """One file.
 
     Args:
         path: of the file.
-        synchronous: SQLite's: `FULL`, `NORMAL` or `OFF`.
+        fsync: the setting: `always`, `interval` or `none`.
         make: called where the file holds nothing; `_create` makes what it should, in one transaction.
         may_begin: whether a file that is not there is made; else one that is lost is not made up.
 
@@ -32,7 +34,7 @@ class QueueFile:
 
     Raises:
         StorageError: it cannot be opened.
-        Damaged: it is no queue any more.
+        Damaged: it is no such file any more.
     """
 
     _WHAT: ClassVar[str]
@@ -46,8 +48,8 @@ class QueueFile:
 
     count: int
 
-    def __init__(self, path: str, *, synchronous: str, make: Callable[[], object], may_begin: bool) -> None:
-        import sqlite3  # weight: 5 ms that only queues pay
+    def __init__(self, path: str, *, fsync: str, make: Callable[[], object], may_begin: bool) -> None:
+        import sqlite3  # weight: 5 ms that only those pay who have such files
 
         self._path = path
         self._broken = sqlite3.Error
@@ -58,7 +60,7 @@ class QueueFile:
                 for pragma in (
                     "locking_mode = EXCLUSIVE",  # nobody else reads it, and no file holds what would be shared
                     "journal_mode = WAL",
-                    f"synchronous = {synchronous}",
+                    f"synchronous = {_SYNCHRONOUS[fsync]}",
                     f"cache_size = -{_CACHE_KIB}",
                 ):
                     self._sql.execute(f"PRAGMA {pragma}").fetchall()
@@ -121,7 +123,7 @@ class QueueFile:
 
 
 def remove(path: str, files: Files) -> None:
-    """Remove the file of a queue that is closed, however much of it is there.
+    """Remove a file that is closed, however much of it is there.
 
     Raises:
         OSError: it cannot be removed.

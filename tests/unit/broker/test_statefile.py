@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from kflow.broker import kept
+from kflow.broker import statefile
 from kflow.broker.folder import DataFolder
 from kflow.broker.sessions import Sessions
 from kflow.errors import Damaged, KflowError, StorageError
@@ -40,25 +40,25 @@ def host(tmp_path: Path) -> Host:
 
 def test_changes_that_come_during_a_write_go_together_with_the_next(host: Host) -> None:
     state = [0]
-    keeper = kept.Keeper(host, "state.json", lambda: b'{"state":%d}' % state[0])
+    file = statefile.StateFile(host, "state.json", lambda: b'{"state":%d}' % state[0])
     told: list[Any] = []
     for number in (1, 2, 3):
         state[0] = number
-        keeper.keep(lambda failure, number=number: told.append((number, failure)))
+        file.keep(lambda failure, number=number: told.append((number, failure)))
     host.step()
-    assert kept.load(host.folder, "state.json") == b'{"state":1}'
+    assert statefile.load(host.folder, "state.json") == b'{"state":1}'
     assert told == [(1, None)]
     host.step()
-    assert kept.load(host.folder, "state.json") == b'{"state":3}'
+    assert statefile.load(host.folder, "state.json") == b'{"state":3}'
     assert told == [(1, None), (2, None), (3, None)]
     assert host.work == []
 
 
 def test_a_write_that_fails_is_told_and_the_next_is_tried(host: Host) -> None:
-    keeper = kept.Keeper(host, "none/state.json", lambda: b'{"state":1}')
+    file = statefile.StateFile(host, "none/state.json", lambda: b'{"state":1}')
     told: list[Any] = []
-    keeper.keep(told.append)
-    keeper.keep(told.append)
+    file.keep(told.append)
+    file.keep(told.append)
     host.step()
     (host.folder.path / "none").mkdir()
     host.step()
@@ -67,14 +67,14 @@ def test_a_write_that_fails_is_told_and_the_next_is_tried(host: Host) -> None:
 
 
 def test_a_damaged_file_is_read_from_its_copy_and_both_are_not_believed(host: Host) -> None:
-    assert kept.load(host.folder, "state.json") is None
-    kept.Keeper(host, "state.json", lambda: b'{"state":1}').keep(lambda _: None)
+    assert statefile.load(host.folder, "state.json") is None
+    statefile.StateFile(host, "state.json", lambda: b'{"state":1}').keep(lambda _: None)
     host.step()
     (host.folder.path / "state.json").write_bytes(b'{"state":2}')
-    assert kept.load(host.folder, "state.json") == b'{"state":1}'
+    assert statefile.load(host.folder, "state.json") == b'{"state":1}'
     (host.folder.path / "state.json.twin").write_bytes(b"")
     with pytest.raises(Damaged, match="and its copy are damaged"):
-        kept.load(host.folder, "state.json")
+        statefile.load(host.folder, "state.json")
 
 
 def test_sessions_are_found_again_and_forgotten_when_they_have_expired(host: Host) -> None:
