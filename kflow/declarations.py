@@ -203,6 +203,28 @@ class Handler(msgspec.Struct, frozen=True, kw_only=True):
         return f"{self.file}:{self.line}"
 
 
+def sourceless(
+    name: str,
+    package: Package | None,
+    *,
+    triggers: tuple[StreamTrigger, ...] = (),
+    options: FunctionOptions | None = None,
+) -> Handler:
+    """A function that no file of the project holds: its code is a package; without one there is none to run."""
+    return Handler(
+        name=name,
+        file="",
+        line=0,
+        root="",
+        module="",
+        qualname="",
+        form=HandlerForm.EVENT,
+        triggers=triggers,
+        options=options or FunctionOptions(),
+        package=package,
+    )
+
+
 def declared(function: Callable[..., Any]) -> tuple[Declared, ...]:
     """What decorators attached to `function`, first the one nearest to it."""
     found: object = getattr(function, ATTRIBUTE, ())

@@ -58,6 +58,37 @@ QUEUES_MOVING: Final = 5
 FILTERS: Final = 5
 FILTERS_MAX: Final = 10
 FILTER_CHARACTERS: Final = 4096
+FUNCTION_SECONDS: Final = 900
+FUNCTION_MEMORY_MB: Final = 10_240
+ENVIRONMENT_BYTES: Final = 4096
+
+RESERVED_VARIABLES: Final = frozenset(
+    {
+        "_HANDLER",
+        "_X_AMZN_TRACE_ID",
+        "AWS_ACCESS_KEY",
+        "AWS_ACCESS_KEY_ID",
+        "AWS_DEFAULT_REGION",
+        "AWS_EXECUTION_ENV",
+        "AWS_LAMBDA_FUNCTION_MEMORY_SIZE",
+        "AWS_LAMBDA_FUNCTION_NAME",
+        "AWS_LAMBDA_FUNCTION_VERSION",
+        "AWS_LAMBDA_INITIALIZATION_TYPE",
+        "AWS_LAMBDA_LOG_GROUP_NAME",
+        "AWS_LAMBDA_LOG_STREAM_NAME",
+        "AWS_LAMBDA_MAX_CONCURRENCY",
+        "AWS_LAMBDA_METADATA_API",
+        "AWS_LAMBDA_METADATA_TOKEN",
+        "AWS_LAMBDA_RUNTIME_API",
+        "AWS_REGION",
+        "AWS_SECRET_ACCESS_KEY",
+        "AWS_SESSION_TOKEN",
+        "LAMBDA_RUNTIME_DIR",
+        "LAMBDA_TASK_ROOT",
+    }
+)
+"""Environment variables that a function cannot set: Lambda does. Source: documented: Lambda Developer Guide,
+configuration-envvars, defined runtime environment variables."""
 
 LIMITS: Final[tuple[Limit, ...]] = (
     Limit("partition key", PARTITION_KEY_CHARACTERS, "characters", "documented: PutRecord"),
@@ -91,4 +122,7 @@ LIMITS: Final[tuple[Limit, ...]] = (
     Limit("filters of an event source mapping", FILTERS, "filters", "documented: Lambda event filtering"),
     Limit("filters of a mapping, after a quota increase", FILTERS_MAX, "filters", "documented: Lambda event filtering"),
     Limit("filter pattern", FILTER_CHARACTERS, "characters", "documented: CreateEventSourceMapping"),
+    Limit("time of an invocation", FUNCTION_SECONDS, "seconds", "documented: Lambda quotas"),
+    Limit("memory of a function", FUNCTION_MEMORY_MB, "MB", "documented: Lambda quotas"),
+    Limit("environment variables of a function", ENVIRONMENT_BYTES, "bytes in all", "documented: Lambda quotas"),
 )

@@ -172,23 +172,26 @@ class World:
         self.layers.load()
         self.functions = Registry(self.host, HOME, self.fleet, self.packages)
         self.functions.load()
-        nothing: Any = None
-        service = Service(
-            Parts(
-                host=self.host,
-                home=HOME,
-                fleet=self.fleet,
-                functions=self.functions,
-                layers=self.layers,
-                events=nothing,
-                mappings=nothing,
-                feeds=nothing,
-                invoke=nothing,
-                url=lambda: "http://localhost:4566",
-            )
-        )
-        self._dispatcher = Dispatcher([service], {"lambda": model()}, call_later=self.host.call_later)
+        self._dispatcher = Dispatcher([self._service()], {"lambda": model()}, call_later=self.host.call_later)
         self.host.run()
+
+    def _service(self) -> Any:
+        return Service(self._parts())
+
+    def _parts(self, mappings: Any = None, feeds: Any = None) -> Parts:
+        nothing: Any = None
+        return Parts(
+            host=self.host,
+            home=HOME,
+            fleet=self.fleet,
+            functions=self.functions,
+            layers=self.layers,
+            events=nothing,
+            mappings=mappings,
+            feeds=feeds,
+            invoke=nothing,
+            url=lambda: "http://localhost:4566",
+        )
 
     def begin(self, operation: str, place: Place = HOME, /, **parameters: Any) -> list[dict[str, Any] | KflowError]:
         """A call; what is returned holds its result once there is one."""

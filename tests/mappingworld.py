@@ -8,22 +8,17 @@ from typing import Any
 
 from kflow import arn
 from kflow.aws.calls import Place
-from kflow.aws.dispatch import Dispatcher
 from kflow.broker.files import FILES, Files
 from kflow.declarations import MappingOptions, StreamTrigger
 from kflow.errors import KflowError
 from kflow.lambda_.control.feeds import Declared, Told
-from kflow.lambda_.control.layers import Layers
 from kflow.lambda_.control.mappingfacts import Mapping as Kept
 from kflow.lambda_.control.mappings import Mappings as Book
-from kflow.lambda_.control.packages import Packages
-from kflow.lambda_.control.registry import Registry
 from kflow.lambda_.errors import InvalidParameterValue
 from kflow.lambda_.fleet import Published
 from kflow.services.lambda_.functions import Functions
 from kflow.services.lambda_.mappings import Mappings
-from kflow.services.lambda_.parts import Parts
-from tests.lambdaing import HOME, FakeFleet, World, model
+from tests.lambdaing import HOME, World
 
 STREAM = "arn:aws:kinesis:us-east-1:123456789012:stream/orders"
 QUEUE = "arn:aws:sqs:us-east-1:123456789012:jobs"
@@ -112,33 +107,11 @@ class MappingWorld(World):
         self._triggers = triggers
         super().__init__(path, transition_s=transition_s, files=files, declared=declared)
 
-    def start(self, declared: Mapping[str, Published] | None = None) -> None:
-        self.host.errands.clear()
-        self.fleet = FakeFleet(declared)
-        self.packages = Packages(self.host)
-        self.layers = Layers(self.host, HOME, self.packages)
-        self.functions = Registry(self.host, HOME, self.fleet, self.packages)
-        self.functions.load()
+    def _service(self) -> Any:
         self.feeds = FakeFeeds(self._triggers)
         self.mappings = Book(self.host, HOME, self.feeds)
         self.mappings.load()
-        nothing: Any = None
-        service = Service(
-            Parts(
-                host=self.host,
-                home=HOME,
-                fleet=self.fleet,
-                functions=self.functions,
-                layers=self.layers,
-                events=nothing,
-                mappings=self.mappings,
-                feeds=self.feeds,
-                invoke=nothing,
-                url=lambda: "http://localhost:4566",
-            )
-        )
-        self._dispatcher = Dispatcher([service], {"lambda": model()}, call_later=self.host.call_later)
-        self.host.run()
+        return Service(self._parts(self.mappings, self.feeds))
 
     def map(self, function: str = "f", /, place: Place = HOME, **parameters: Any) -> dict[str, Any]:
         """A mapping of the stream, and what the create answers."""

@@ -25,11 +25,6 @@ class Host(SteppedLoop):
         super().__init__(clock)
         self.folder = DataFolder.open(path, create=True, region=HOME.region, account=HOME.account)
 
-    def settle(self) -> None:
-        """All that threads have to do."""
-        while self.step():
-            pass
-
 
 class Desk:
     """A service behind a dispatcher.
@@ -50,7 +45,7 @@ class Desk:
         results: list[dict[str, Any] | KflowError] = []
         context = Context(place=place, request_id="")
         self._dispatcher.invoke(context, self.service.service_name, operation, parameters, results.append)
-        self.host.settle()
+        self.host.run()
         (result,) = results
         if isinstance(result, KflowError):
             raise result

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from tests.clients import client
 from tests.deadline import eventually
 
 KFLOW = (sys.executable, "-m", "kflow")
@@ -43,6 +44,15 @@ class Project:
     def data_dir(self) -> Path:
         """The data folder."""
         return self.folder / ".kflow"
+
+    @property
+    def url(self) -> str:
+        """Of the endpoint of what runs."""
+        return (self.data_dir / "endpoint").read_text().strip()
+
+    def client(self, service: str) -> Any:
+        """A boto3 client of what runs."""
+        return client(self.url, service)
 
     @property
     def environment(self) -> dict[str, str]:

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from tests.clients import client
 from tests.deadline import eventually
 from tests.project import KFLOW
 
@@ -97,25 +98,9 @@ class Served:
         """What it told people."""
         return [event["text"] for event in self.events() if event["event"] == "notice"]
 
-    def client(
-        self,
-        *,
-        service: str = "kinesis",
-        region: str = "us-east-1",
-        access_key: str = "test",
-        secret: str = "test",
-        retries: int = 0,
-        **arguments: Any,
-    ) -> Any:
-        """A boto3 client that reads no configuration of this machine."""
-        import boto3
-        from botocore.config import Config
-
-        session = boto3.session.Session(aws_access_key_id=access_key, aws_secret_access_key=secret, region_name=region)
-        config = Config(
-            retries={"max_attempts": retries, "mode": "standard"}, connect_timeout=30, read_timeout=60, proxies={}
-        )
-        return session.client(service, **{"endpoint_url": self.url, "config": config, **arguments})
+    def client(self, *, service: str = "kinesis", **arguments: Any) -> Any:
+        """A client of it; `arguments` as `tests.clients.client` takes them."""
+        return client(self.url, service, **arguments)
 
     def get(self, path: str, *, method: str = "GET", headers: dict[str, str] | None = None) -> tuple[int, bytes]:
         """A plain request."""

@@ -240,6 +240,10 @@ class Notes:
         self._marks: dict[str, tuple[Stretches, int]] = {}
         self._logs: dict[Identity, Stretches] = {}
 
+    def knows(self, log: Identity) -> bool:
+        """Whether it speaks of a log file."""
+        return log in self._logs
+
     def of(self, log: Identity, others: Collection[Identity]) -> Stretches:
         """What is known of a log file.
 

@@ -38,6 +38,24 @@ PLAIN = About()
 """What an object is that nobody said anything of."""
 
 
+class Object(msgspec.Struct, frozen=True, kw_only=True):
+    """One object without its content.
+
+    Attributes:
+        key: its key.
+        size: bytes.
+        modified_ms: when it was put, milliseconds since the epoch.
+        etag: without quotes: the MD5 of the content, 32 hexadecimal digits, unless whoever put it said otherwise.
+        about: content type, headers and metadata.
+    """
+
+    key: str
+    size: int
+    modified_ms: int
+    etag: str
+    about: About = PLAIN
+
+
 class Of(msgspec.Struct, frozen=True, array_like=True):
     """Which content a description is of: by its file, which is quickly seen, or by what survives a copy of the file.
 

@@ -16,6 +16,7 @@ from typing import Final
 import msgspec
 
 from kflow.broker import statefile
+from kflow.broker.host import Host
 from kflow.errors import Damaged
 
 FILE_NAME: Final = "sessions.json"
@@ -67,7 +68,7 @@ class Sessions:
         StorageError: what was kept cannot be read.
     """
 
-    def __init__(self, host: statefile.Host) -> None:
+    def __init__(self, host: Host) -> None:
         stored = _Stored()
         try:
             text = statefile.load(host.folder, FILE_NAME)

@@ -1,7 +1,7 @@
 """Filters of an event source mapping for a queue: patterns tried on messages, as the event has them.
 
-A message passes where any filter matches it. What is matched is the event's record (`messageId`, `attributes` ...), with
-a `body` that is parsed where it is JSON:
+A message passes where any filter matches it. What is matched is the event's record (`messageId`, `attributes` ...),
+with a `body` that is parsed where it is JSON:
 
     body     asked of body          what happens
     text     text (`["urgent"]`)    matched

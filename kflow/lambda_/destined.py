@@ -93,16 +93,6 @@ def check(arn: str, *, on_success: bool) -> None:
         raise InvalidParameterValue(f"The destination ARN {arn} is invalid: a bucket is for failures only.")  # chosen
 
 
-def check_dead_letters(arn: str) -> None:
-    """Whether events that failed may be sent there.
-
-    Raises:
-        InvalidParameterValue: they may not.
-    """
-    if target(arn).service not in {"sqs", "sns"}:
-        raise InvalidParameterValue(f"The target ARN {arn} is invalid: use a queue or a topic.")  # chosen
-
-
 def document(end: End, *, request_id: bytes, arn: str, payload: bytes, now_ms: int) -> str:
     """The record of an invocation.
 

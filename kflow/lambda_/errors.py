@@ -91,14 +91,6 @@ class TooManyRequests(LambdaError):
         self.members = {"Reason": reason}
 
 
-class ServiceFailure(LambdaError):
-    """The runtime ended the environment, or cannot run the function now; nobody knows what came of it."""
-
-    code = "ServiceException"
-    http_status = 500
-    sender_fault = False
-
-
 class PolicyLengthExceeded(LambdaError):
     """A policy is longer than 20 KB."""
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain, islice, repeat
-from typing import Any, Final, NamedTuple, overload
+from typing import Any, Final, overload
 
 import msgspec
 import pybase64
@@ -96,13 +96,21 @@ class EventTextShape:
         return list(chain.from_iterable(zip(*parts, repeat(self._rest), repeat(","), strict=False)))
 
 
-class _Block(NamedTuple):
-    """A block, and its columns."""
+class _Block:
+    """A block, and its columns.
 
-    shape: EventTextShape
-    block: Columns
-    datas: list[bytes]
-    keys: list[str]
+    Attributes:
+        ahead: records that are joined already: from where to where, and their text.
+    """
+
+    __slots__ = ("ahead", "block", "datas", "keys", "shape")
+
+    def __init__(self, shape: EventTextShape, block: Columns, datas: list[bytes], keys: list[str]) -> None:
+        self.shape = shape
+        self.block = block
+        self.datas = datas
+        self.keys = keys
+        self.ahead: tuple[int, int, bytes] | None = None
 
 
 class EventTexts(Sequence[str]):
@@ -134,13 +142,26 @@ class EventTexts(Sequence[str]):
 
     def texts(self) -> list[str]:
         """All of them."""
-        shape, block, datas, keys = self._block
-        return shape.texts(block, datas, keys, self._start, self._stop)
+        block = self._block
+        return block.shape.texts(block.block, block.datas, block.keys, self._start, self._stop)
 
     def joined(self) -> bytes:
         """All of them with commas between, as UTF-8."""
-        shape, block, datas, keys = self._block
-        return shape.joined(block, datas, keys, self._start, self._stop)
+        block, start, stop = self._block, self._start, self._stop
+        ahead = block.ahead
+        if ahead is not None:
+            block.ahead = None
+            if ahead[:2] == (start, stop):
+                return ahead[2]
+        return block.shape.joined(block.block, block.datas, block.keys, start, stop)
+
+    def prepare(self) -> None:
+        """Join as many of the block's records that follow: most likely they come next, and there is time now."""
+        block, start = self._block, self._stop
+        stop = min(2 * start - self._start, block.block.count)
+        if start < stop:
+            text = block.shape.joined(block.block, block.datas, block.keys, start, stop)
+            block.ahead = (start, stop, text)
 
 
 def _json(text: str) -> str:

@@ -1,7 +1,8 @@
 """A handler's result, written as Lambda's Python runtime writes it.
 
-JSON; decimals are numbers with all their digits, named tuples are objects, NaN and infinities stand as they are, and
-bytes are the response itself. Letters beyond ASCII are not escaped, as on Python 3.12 and later.
+JSON; decimals are numbers with all their digits, named tuples are objects, bytes are text in UTF-8, NaN and infinities
+stand as they are. A result that is bytes is the response itself. Letters beyond ASCII are not escaped, as on Python
+3.12 and later.
 
 Source: recorded: awslambdaric 4.2.
 """
@@ -36,6 +37,8 @@ def encode(value: Any) -> bytes:
 def _default(value: Any) -> str:
     if isinstance(value, decimal.Decimal):
         return f"{_MARK}{'NaN' if value.is_nan() else value}{_MARK}"
+    if isinstance(value, bytes):
+        return value.decode()
     raise TypeError(f"Object of type {type(value).__name__} is not JSON serializable")
 
 

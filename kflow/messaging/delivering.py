@@ -15,6 +15,8 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import Any, Final, Protocol
 
+from kflow.aws.calls import Reply
+from kflow.countdown import countdown
 from kflow.errors import AwsError, KflowError
 from kflow.interfaces import Cancellable
 from kflow.messaging import functions
@@ -83,22 +85,19 @@ class Delivering:
             self._last = max(self._last + 1, now_ms * 1000)
             message.sequence = str(10**19 + self._last)
         chosen = [each for each in topic.subscriptions.values() if self._passes(each, message)]
-        left = len(chosen)
         failure: KflowError | None = None
+        over = countdown(len(chosen) + 1, lambda: then(failure))
 
         def told(problem: KflowError | None) -> None:
-            nonlocal left, failure
-            left -= 1
+            nonlocal failure
             failure = failure or problem
-            if not left:
-                then(failure)
+            over()
 
-        if not chosen:
-            then(None)
         for each in chosen:
             parameters = message.delivered(each, topic, now_ms, base_url)
             # What is tried again comes behind what was published meanwhile: not where there is an order.
             self._try(each, each.endpoint, parameters, told, 1 if topic.is_fifo else TRIES)
+        over()
 
     def _passes(self, subscription: Subscription, message: Message) -> bool:
         policy = subscription.attributes.get("FilterPolicy")

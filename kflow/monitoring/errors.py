@@ -74,9 +74,10 @@ class MissingParameter(_Refused):
 
 
 class InvalidQuery(_Refused):
-    """A query of metrics that is none."""
+    """A query of metrics that is none. Source: recorded: SDKs that speak the query protocol."""
 
     code = "ValidationException"
+    query_code = "ValidationError"
 
 
 class InvalidNextToken(_Refused):

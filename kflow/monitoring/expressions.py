@@ -11,7 +11,7 @@ from __future__ import annotations
 import operator
 import re
 from collections.abc import Callable
-from typing import Final, NamedTuple
+from typing import Final
 
 from kflow.monitoring.mathfunctions import FUNCTIONS
 from kflow.monitoring.mathvalues import (
@@ -26,6 +26,7 @@ from kflow.monitoring.mathvalues import (
     invalid,
     power,
 )
+from kflow.monitoring.tokens import Tokens
 
 __all__ = ["Line", "Scope", "Value", "evaluate", "invalid"]
 
@@ -49,50 +50,27 @@ _COMPARISONS: Final = tuple(
 )
 
 
-class _Token(NamedTuple):
-    kind: str
-    text: str
-
-
 def evaluate(text: str, scope: Scope) -> Value:
     """What an expression comes to.
 
     Raises:
         InvalidQuery: it is none, or what it needs is not computed here.
     """
-    parser = _Parser(_tokens(text), scope)
+    tokens = Tokens(text, _TOKEN, invalid)
     try:
-        value = parser.either(0)
+        value = _Parser(tokens, scope).either(0)
     except OverflowError as error:
         raise invalid(f"a value is too large: {error}") from error
-    parser.end()
+    tokens.end()
     return value
-
-
-def _tokens(text: str) -> list[_Token]:
-    tokens: list[_Token] = []
-    at = 0
-    text = text.rstrip()
-    while at < len(text):
-        found = _TOKEN.match(text, at)
-        if found is None or found.lastgroup is None:
-            raise invalid(f"cannot be read at {text[at : at + 20]!r}")
-        tokens.append(_Token(found.lastgroup, found[found.lastgroup]))
-        at = found.end()
-    return tokens
 
 
 class _Parser:
     """Evaluates while it reads: OR, AND, comparisons, sums, products, powers, signs."""
 
-    def __init__(self, tokens: list[_Token], scope: Scope) -> None:
+    def __init__(self, tokens: Tokens, scope: Scope) -> None:
         self._tokens = tokens
         self._scope = scope
-        self._at = 0
-
-    def end(self) -> None:
-        if self._at < len(self._tokens):
-            raise invalid(f"nothing belongs before {self._tokens[self._at].text!r}")
 
     def either(self, depth: int) -> Value:
         if depth > _DEEPEST:
@@ -115,7 +93,7 @@ class _Parser:
         value = inner(depth)
         while True:
             for sign, operation in signs:
-                if self._takes(sign):
+                if self._tokens.takes(sign):
                     value = combined(operation, value, inner(depth))
                     break
             else:
@@ -124,22 +102,19 @@ class _Parser:
     def _signed(self, depth: int) -> Value:
         if depth > _DEEPEST:
             raise invalid("it goes too deep")
-        if self._takes("-"):
+        if self._tokens.takes("-"):
             return combined(operator.mul, -1.0, self._signed(depth + 1))
         value = self._one(depth)
-        return combined(power, value, self._signed(depth + 1)) if self._takes("^") else value
+        return combined(power, value, self._signed(depth + 1)) if self._tokens.takes("^") else value
 
     def _one(self, depth: int) -> Value:
-        if self._at == len(self._tokens):
-            raise invalid("it ends too soon")
-        token = self._tokens[self._at]
-        self._at += 1
+        token = self._tokens.take()
         if token.kind == "number":
             return float(token.text)
         if token.kind == "text":
             return token.text[1:-1]
         if token.kind == "name":
-            return self._call(token.text, depth) if self._takes("(") else self._scope.lines(token.text)
+            return self._call(token.text, depth) if self._tokens.takes("(") else self._scope.lines(token.text)
         if token.text == "(":
             value = self.either(depth + 1)
             self._needs(")")
@@ -161,27 +136,20 @@ class _Parser:
 
     def _listed(self, closing: str, depth: int) -> list[Value]:
         found: list[Value] = []
-        if self._takes(closing):
+        if self._tokens.takes(closing):
             return found
         while True:
             found.append(self._argument(depth + 1))
-            if self._takes(closing):
+            if self._tokens.takes(closing):
                 return found
             self._needs(",")
 
     def _argument(self, depth: int) -> Value:
-        token = self._tokens[self._at] if self._at < len(self._tokens) else _Token("", "")
+        token = self._tokens.peek()
         if token.kind == "name" and token.text in {"REPEAT", "LINEAR"}:
-            self._at += 1
-            return token.text
+            return self._tokens.take().text
         return self.either(depth)
 
     def _needs(self, sign: str) -> None:
-        if not self._takes(sign):
+        if not self._tokens.takes(sign):
             raise invalid(f"{sign!r} is missing")
-
-    def _takes(self, sign: str) -> bool:
-        if self._at < len(self._tokens) and self._tokens[self._at].text == sign:
-            self._at += 1
-            return True
-        return False

@@ -14,10 +14,11 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from kflow.monitoring import fieldpatterns
 from kflow.monitoring.conditions import Compare, Value, comparing, invalid, regular
+from kflow.monitoring.tokens import Tokens
 
 __all__ = ["Matches", "compiled"]
 
@@ -95,17 +96,12 @@ def _unescaped(text: str) -> str:
 Test = Callable[[Any], bool]
 
 
-class _Token(NamedTuple):
-    kind: str
-    text: str
-
-
 def _json(text: str) -> Matches:
     if not text.endswith("}"):
         raise invalid("a pattern that begins with { ends with }")
-    parser = _Parser(_tokens(text[1:-1]))
-    test = parser.any_of(0)
-    parser.end()
+    tokens = Tokens(text[1:-1], _TOKEN, invalid)
+    test = _Parser(tokens).any_of(0)
+    tokens.end()
 
     def matches(message: str) -> bool:
         if not message.lstrip().startswith("{"):
@@ -119,55 +115,37 @@ def _json(text: str) -> Matches:
     return matches
 
 
-def _tokens(text: str) -> list[_Token]:
-    tokens: list[_Token] = []
-    at = 0
-    text = text.rstrip()
-    while at < len(text):
-        found = _TOKEN.match(text, at)
-        if found is None or found.lastgroup is None:
-            raise invalid(f"cannot be read at {text[at : at + 20]!r}")
-        tokens.append(_Token(found.lastgroup, found[found.lastgroup]))
-        at = found.end()
-    return tokens
-
-
 class _Parser:
     """`a || b && c`: the second binds closer; parentheses."""
 
-    def __init__(self, tokens: list[_Token]) -> None:
+    def __init__(self, tokens: Tokens) -> None:
         self._tokens = tokens
-        self._at = 0
-
-    def end(self) -> None:
-        if self._at < len(self._tokens):
-            raise invalid(f"nothing belongs before {self._tokens[self._at].text!r}")
 
     def any_of(self, depth: int) -> Test:
         if depth > _DEEPEST:
             raise invalid("it goes too deep")
         tests = [self._all_of(depth)]
-        while self._takes("||"):
+        while self._tokens.takes("||"):
             tests.append(self._all_of(depth))
         return tests[0] if len(tests) == 1 else lambda value: any(test(value) for test in tests)
 
     def _all_of(self, depth: int) -> Test:
         tests = [self._one(depth)]
-        while self._takes("&&"):
+        while self._tokens.takes("&&"):
             tests.append(self._one(depth))
         return tests[0] if len(tests) == 1 else lambda value: all(test(value) for test in tests)
 
     def _one(self, depth: int) -> Test:
-        if self._takes("("):
+        if self._tokens.takes("("):
             test = self.any_of(depth + 1)
-            if not self._takes(")"):
+            if not self._tokens.takes(")"):
                 raise invalid("a parenthesis is not closed")
             return test
-        token = self._next()
+        token = self._tokens.take()
         if token.kind != "path":
             raise invalid(f"{token.text!r} is no selector such as $.level")
         steps = _steps(token.text)
-        sign = self._next()
+        sign = self._tokens.take()
         if sign.kind == "word":
             return self._word(steps, sign.text.upper())
         if sign.kind != "sign" or sign.text in {"&&", "||", "(", ")"}:
@@ -176,7 +154,7 @@ class _Parser:
         return lambda value: _compares(value, steps, compare)
 
     def _word(self, steps: list[str | int | None], word: str) -> Test:
-        following = self._next().text.upper()
+        following = self._tokens.take().text.upper()
         if word == "NOT" and following == "EXISTS":
             return lambda value: not _found(value, steps)
         if word == "IS" and following in {"TRUE", "FALSE", "NULL"}:
@@ -185,7 +163,7 @@ class _Parser:
         raise invalid(f"{word} {following} is no test")
 
     def _value(self) -> Value:
-        token = self._next()
+        token = self._tokens.take()
         if token.kind == "regex":
             return regular(token.text)
         if token.kind == "text":
@@ -196,18 +174,6 @@ class _Parser:
             return float(token.text)
         except ValueError:
             return token.text
-
-    def _next(self) -> _Token:
-        if self._at == len(self._tokens):
-            raise invalid("it ends too soon")
-        self._at += 1
-        return self._tokens[self._at - 1]
-
-    def _takes(self, sign: str) -> bool:
-        if self._at < len(self._tokens) and self._tokens[self._at] == ("sign", sign):
-            self._at += 1
-            return True
-        return False
 
 
 def _steps(path: str) -> list[str | int | None]:

@@ -12,7 +12,7 @@ import time
 from bisect import bisect_left
 from collections import OrderedDict
 from collections.abc import Callable, Container, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -178,7 +178,23 @@ class FunctionEvents:
         return list(reversed(found.values()))
 
     def _known(self, file: _File, files: list[_File]) -> Stretches:
+        """What the index says; where it is another file's by now, for logs were rotated since, what its own does."""
+        others = [each.identity for each in files if each is not file]
         path = index_path(file.path)
+        own = self._noted(path)
+        if not own.knows(file.identity):
+            base = file.path.with_suffix("") if file.path.suffix[1:].isdigit() else file.path
+            for number in range(FILES):
+                moved = index_path(older(base, number) if number else base)
+                if moved != path and (found := self._noted(moved)).knows(file.identity):
+                    return found.of(file.identity, others)
+            with suppress(FileNotFoundError):
+                status = file.path.stat()
+                if (status.st_dev, status.st_ino) != file.identity:
+                    others.append((status.st_dev, status.st_ino))
+        return own.of(file.identity, others)
+
+    def _noted(self, path: Path) -> Notes:
         notes = self._notes.get(path)
         if notes is None:
             notes = self._notes[path] = Notes(path)
@@ -186,7 +202,7 @@ class FunctionEvents:
         if len(self._notes) > _KEPT:
             self._notes.popitem(last=False)
         notes.refresh()
-        return notes.of(file.identity, [each.identity for each in files if each is not file])
+        return notes
 
     def _begun_ms(self, file: _File, known: Stretches) -> int:
         """Of a log without an index nobody knows more than when it was written last."""

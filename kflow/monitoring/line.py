@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from kflow.errors import KflowError
+from kflow.interfaces import Loop
 
 T = TypeVar("T")
 
@@ -14,7 +15,7 @@ T = TypeVar("T")
 class Line:
     """Belongs to the loop's thread."""
 
-    def __init__(self, host: Host) -> None:
+    def __init__(self, host: Loop) -> None:
         self._host = host
         self._waiting: deque[tuple[Callable[[], Any], Callable[[Any], object]]] = deque()
         self._is_busy = False

@@ -66,6 +66,7 @@ class Measures:
         self._now_s = now_s
         self._pending: dict[tuple[Series, int], Point] = {}
         self._pending_lock = threading.Lock()
+        self._is_late = False  # they could not be written
         self._store: MetricPoints | None = None
         self._lock = threading.Lock()
         self._expired_s = 0.0
@@ -103,7 +104,8 @@ class Measures:
                     self.dropped += 1
                     return
                 known = self._pending[key] = nothing()
-            is_first = len(self._pending) == 1 and not known.count
+            is_first = self._is_late or (len(self._pending) == 1 and not known.count)
+            self._is_late = False
             known.add(point)
         if is_first:
             self.changed()
@@ -133,6 +135,7 @@ class Measures:
                 for key, point in self._pending.items():
                     pending.setdefault(key, nothing()).add(point)
                 self._pending = pending
+                self._is_late = True
             raise
 
     def put(self, points: Iterable[Put]) -> None:

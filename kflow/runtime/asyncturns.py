@@ -4,7 +4,8 @@
               +--> a turn, in a thread, one at a time --> durable: those who asked are told
     a timer --+                                       --> due: begun, and busy until a change says what became of it
 
-All that has come together goes into one turn. What the disk refuses is written later, and who waits is told.
+All that has come together goes into one turn. What the disk refuses is written later, and who waits is told; a file
+that is damaged is tried again with the next change alone.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from kflow.broker.asyncevents import (
     Over,
     Wanted,
 )
-from kflow.errors import KflowError
+from kflow.errors import Damaged, KflowError
 from kflow.interfaces import Cancellable
 from kflow.lambda_.control.host import Host
 from kflow.runtime.kinesis_host import guarded
@@ -219,6 +220,10 @@ class Turns:
             self._changes.clear()
             self._is_busy = False
             self._rest()
+        elif isinstance(failure, Damaged):  # time mends nothing: who comes next is told
+            self._is_busy = False
+            if any(told is not None for _, told in self._changes):
+                self._go()
         else:
             self._host.call_later(STORAGE_S, self._again)
 

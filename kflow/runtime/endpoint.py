@@ -14,6 +14,7 @@ from kflow.aws.door import Authenticate, Door
 from kflow.aws.guard import Guard
 from kflow.broker import wire
 from kflow.broker.folder import DataFolder
+from kflow.countdown import countdown
 from kflow.runtime import descriptors, ports
 from kflow.runtime.connection import Connection
 from kflow.runtime.control import Control
@@ -111,14 +112,7 @@ class Endpoint:
     def stop(self, then: Callable[[], None]) -> None:
         """Accept nothing more, answer what is under way, then call back; what takes too long is cut off."""
         assert self._services is not None, "the loop runs only once everything is set up"
-        left = 2
-
-        def over() -> None:
-            nonlocal left
-            left -= 1
-            if not left:
-                then()
-
+        over = countdown(2, then)
         self._server.close(GRACE_S, over)
         self._services.stop(over)
 

@@ -10,7 +10,7 @@ from msgspec import structs
 
 from kflow.broker import streammap
 from kflow.broker.streammap import StreamMap
-from kflow.declarations import Handler, HandlerForm, StreamTrigger
+from kflow.declarations import Handler, StreamTrigger, sourceless
 from kflow.runtime.lease import Lease
 from kflow.runtime.messages import Grant, LaneGrant, WorkerSpec
 from kflow.runtime.places import GrantLease
@@ -83,9 +83,7 @@ class FunctionPlan:
 
 def nothing(name: str, triggers: tuple[StreamTrigger, ...] = ()) -> Handler:
     """What stands for a function that there is not: a worker of it may look at records, and never runs any code."""
-    return Handler(
-        name=name, file="", line=0, root="", module="", qualname="", form=HandlerForm.EVENT, triggers=triggers
-    )
+    return sourceless(name, None, triggers=triggers)
 
 
 def absent(name: str) -> FunctionPlan:

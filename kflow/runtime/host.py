@@ -93,8 +93,9 @@ def run(
             )
             found = loader.load(*paths, environment=variables) if paths else loader.Loaded()
             plugins = PluginManager.load(list(settings.plugins), base=settings.project)
-            starting.clean_run_dir(folder.run_dir)
+            folder.run_dir.mkdir(parents=True, exist_ok=True)
             survivors = lifeline.end_survivors(folder.run_dir)
+            starting.clean_run_dir(folder.run_dir)
             with _Running(settings, folder, found, plugins, variables, listener, endpoint, drain=drain) as running:
                 return running.serve(begin, survivors, timeout_s, on_ready)
     finally:

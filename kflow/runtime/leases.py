@@ -93,7 +93,8 @@ class LeaseTable:
         self.ends: dict[tuple[int, int], tuple[int, int]] = {}
         self._planner = Planner(max_workers)
         self.places: dict[int, Place] = self._planner.places
-        self.pools: dict[str, Pool] = self._planner.pools
+        self._waiting = self._planner.waiting
+        self.pools: dict[str, Pool] = self._waiting.pools
         self._lineage = Lineage()
         self._by_shard: dict[tuple[int, int], dict[int, Lease]] = {}
         self._asleep: dict[tuple[int, int], dict[int, Lease]] = {}
@@ -122,7 +123,7 @@ class LeaseTable:
             now: monotonic seconds; the lease's own beginning where it is not given.
         """
         self.leases[lease.id] = lease
-        self._planner.pool(lease.function)
+        self._waiting.pool(lease.function)
         self._by_shard.setdefault(lease.place_in_log, {})[lease.id] = lease
         self._lineage.add(lease)
         if self._lineage.must_wait(lease):
@@ -152,7 +153,7 @@ class LeaseTable:
             self._wake(lease)
             del self.leases[lease.id]
             self._by_shard[lease.place_in_log].pop(lease.id, None)
-            self._planner.withdraw(lease)
+            self._waiting.withdraw(lease)
             if lease.worker is not None:
                 held.append(lease)
                 actions.append(RetireLease(lease.worker, lease.id, lease.generation))
@@ -167,7 +168,7 @@ class LeaseTable:
             del self.leases[lease.id]
             self._by_shard.pop(lease.place_in_log, None)
             self.ends.pop(lease.place_in_log, None)
-            self._planner.withdraw(lease)
+            self._waiting.withdraw(lease)
             if lease.worker is not None:
                 actions.append(RetireLease(lease.worker, lease.id, lease.generation))
         self._lineage.remove_stream(stream_id)
@@ -218,7 +219,7 @@ class LeaseTable:
 
     def ask(self, function: str, job: Job) -> None:
         """A job is to be run as soon as there is a place for it."""
-        self._planner.ask(function, job)
+        self._waiting.ask(function, job)
 
     def waits(self, worker: int) -> bool:
         """What a worker runs waits for an invocation; returns whether there is such a worker. `goes_on` follows."""
@@ -230,7 +231,7 @@ class LeaseTable:
 
     def forget_jobs(self, function: str | None = None) -> list[Job]:
         """The jobs of a function (None: all) that still wait for a place get none any more; returns them."""
-        return self._planner.forget_jobs(function)
+        return self._waiting.forget_jobs(function)
 
     def limit(self, function: str, most: int | None, now: float) -> list[Action]:
         """At most so many invocations of a function run at once, over all its keys. Carry this out, and plan."""
@@ -240,12 +241,12 @@ class LeaseTable:
 
     def exists(self, function: str, now: float, *, exists: bool) -> None:
         """Whether there is a function of this key. Plan afterwards."""
-        if self._planner.exists(function, exists=exists):
+        if self._waiting.exists(function, exists=exists):
             self._hurry_throttled(now)
 
     def is_blocked(self, function: str) -> bool:
         """Whether nothing of this key may run."""
-        return self._planner.is_blocked(function)
+        return self._waiting.is_blocked(function)
 
     def busy(self, function: str) -> int:
         """How many places of a function, over all its keys, are at its leases."""
@@ -255,7 +256,7 @@ class LeaseTable:
         """What waited for the age of its records need not, where its function may run again."""
         for lease in list(self.leases.values()):
             is_throttled = lease.state is LeaseState.DUE and lease.reason == "throttled"
-            if is_throttled and not self._planner.is_blocked(lease.function):
+            if is_throttled and not self._waiting.is_blocked(lease.function):
                 self._make_ready(lease, now)
 
     def renew(self, function: str, now: float) -> list[Action]:
@@ -292,7 +293,7 @@ class LeaseTable:
                 self._make_ready(other, now)
         if message.reason in ("retired", "lane", "unread"):
             self._make_ready(lease, now)
-        elif message.reason == "throttled" and not self._planner.is_blocked(lease.function):
+        elif message.reason == "throttled" and not self._waiting.is_blocked(lease.function):
             self._make_ready(lease, now)  # it may run again by now
         elif message.due_ms is not None:
             self._wait(lease, now + message.due_ms / 1000)
@@ -347,7 +348,7 @@ class LeaseTable:
     @property
     def is_short(self) -> bool:
         """Whether leases wait for a place: the slices of busy workers count then."""
-        return bool(self._planner.hungry)
+        return bool(self._waiting.hungry)
 
     def tick(self, now: float) -> None:
         """Make the leases ready whose time has come."""
@@ -374,7 +375,7 @@ class LeaseTable:
         self._wake(lease)
         lease.state = LeaseState.READY
         lease.ready_since = now
-        self._planner.wait(lease)
+        self._waiting.wait(lease)
 
     def _wait(self, lease: Lease, due: float) -> None:
         """Until a due time; also for a counter where one is wanted, or for the lane that holds it back."""

@@ -15,7 +15,6 @@ from kflow.runtime.places import (
     SLICE_S,
     Action,
     GrantLease,
-    Job,
     Place,
     PlaceState,
     Pool,
@@ -25,9 +24,8 @@ from kflow.runtime.places import (
     StartWorker,
     StopWorker,
     Unit,
-    UnitKey,
-    owner_of,
 )
+from kflow.runtime.waiting import Waiting
 
 
 class Planner:
@@ -35,70 +33,26 @@ class Planner:
 
     Attributes:
         places: by the worker's number.
-        pools: by function.
-        hungry: the pools with leases that wait.
+        waiting: who waits for one.
         stopping: nothing is granted any more.
     """
 
     def __init__(self, max_workers: int) -> None:
         self.places: dict[int, Place] = {}
-        self.pools: dict[str, Pool] = {}
-        self.hungry: dict[str, Pool] = {}
+        self.waiting = Waiting()
         self.stopping = False
         self._max_workers = max_workers
         self._next_worker = 0
         self._exclusive: Lease | None = None
-        self._alone: dict[int, Lease] = {}
-        self._asked: dict[str, Pool] = {}  # pools with jobs that wait
-        self._limits: dict[str, int] = {}  # by function, over all its keys
+        self._pools = self.waiting.pools
+        self._hungry = self.waiting.hungry
+        self._asked = self.waiting.asked
+        self._alone = self.waiting.alone
+        self._limits = self.waiting.limits
         self._several: dict[int, Place] = {}  # places that hold more than one lease
         self._waits: dict[int, int] = {}  # by worker: for how many invocations what it runs waits
 
-    # ------------------------------------------------------------------ who waits
-
-    def pool(self, function: str) -> Pool:
-        """The pool of a function, made where there is none."""
-        pool = self.pools.get(function)
-        if pool is None:
-            pool = self.pools[function] = Pool(function)
-            self._look_whether_blocked(pool)
-        return pool
-
-    def wait(self, lease: Lease) -> None:
-        """A lease waits for a worker: by itself, or with the lanes of its shard that may have nothing either."""
-        pool = self.pools[lease.function]
-        if pool.is_blocked:
-            if lease.ages and pool.looks is not None:
-                pool = pool.looks
-        elif lease.alone:
-            self._alone[lease.id] = lease
-        key = _key(lease)
-        unit = pool.ready.get(key)
-        if unit is None:
-            pool.ready[key] = [lease]
-            if not pool.is_blocked:
-                self.hungry[pool.name] = pool
-        else:
-            unit.append(lease)
-
-    def withdraw(self, lease: Lease) -> None:
-        """It waits no longer, and gets no worker."""
-        main = self.pools[lease.function]
-        key = _key(lease)
-        for pool in (main, main.looks):
-            unit = [] if pool is None else pool.ready.get(key, [])
-            if pool is not None and lease in unit:
-                unit.remove(lease)
-                self._alone.pop(lease.id, None)
-                if not unit:
-                    self._took(pool, key)
-                return
-
-    def ask(self, function: str, job: Job) -> None:
-        """A job waits for a worker of its function."""
-        pool = self.pool(function)
-        pool.jobs.append(job)
-        self._asked[function] = pool
+    # ------------------------------------------------------------------ places
 
     def waits(self, worker: int) -> bool:
         """What a worker runs waits for an invocation: its place is not counted meanwhile, or both could wait for ever.
@@ -116,16 +70,6 @@ class Planner:
         left = self._waits.pop(worker, 0) - 1
         if left > 0 and worker in self.places:
             self._waits[worker] = left
-
-    def forget_jobs(self, function: str | None) -> list[Job]:
-        """The jobs of a function (None: all) that still wait for a place get none any more; returns them."""
-        pools = [pool for pool in self._asked.values() if function in {None, pool.function}]
-        forgotten: list[Job] = []
-        for pool in pools:
-            del self._asked[pool.function]
-            forgotten += pool.jobs
-            pool.jobs.clear()
-        return forgotten
 
     def renew(self, function: str, now: float) -> list[Action]:
         """A function means something else from now on: its workers end with what they run, and new ones start."""
@@ -145,36 +89,13 @@ class Planner:
         Those that are too many return what they hold after the running attempt. What waits for a place as a job was let
         in before, and is run.
         """
-        if most is None:
-            self._limits.pop(function, None)
-        else:
-            self._limits[function] = most
-        for pool in list(self.pools.values()):
-            if pool.owner == function:
-                self._look_whether_blocked(pool)
+        self.waiting.limit(function, most)
         actions: list[Action] = []
         busy = [] if most is None else self._busy(function)
         for place in busy[: max(0, len(busy) - (most or 0))]:
             if place.leases and not place.retiring:
                 self._retire(place, actions)
         return actions
-
-    def exists(self, function: str, *, exists: bool) -> bool:
-        """Whether there is a function of this key; the leases of one that there is not wait.
-
-        Returns whether that is news.
-        """
-        pool = self.pool(function)
-        if pool.is_missing is not exists:
-            return False
-        pool.is_missing = not exists
-        self._look_whether_blocked(pool)
-        return True
-
-    def is_blocked(self, function: str) -> bool:
-        """Whether nothing of this key may run."""
-        pool = self.pools.get(function)
-        return self._limits.get(owner_of(function)) == 0 if pool is None else pool.is_blocked
 
     def busy(self, function: str) -> int:
         """How many places of a function, over all its keys, hold leases that they may run."""
@@ -186,19 +107,6 @@ class Planner:
             for place in self.places.values()
             if place.owner == function and place.state is PlaceState.BUSY and not place.looks
         ]
-
-    def _look_whether_blocked(self, pool: Pool) -> None:
-        is_blocked = pool.is_missing or self._limits.get(pool.owner) == 0
-        if is_blocked == pool.is_blocked or pool.looks is None:
-            return
-        waiting = [lease for each in (pool, pool.looks) for unit in each.ready.values() for lease in unit]
-        for each in (pool, pool.looks):
-            each.ready.clear()
-            self.hungry.pop(each.name, None)
-        pool.is_blocked = is_blocked
-        for lease in sorted(waiting, key=lambda lease: lease.ready_since):
-            self._alone.pop(lease.id, None)
-            self.wait(lease)
 
     def _room(self, pool: Pool) -> int:
         """How many more places a pool may have by its function's limit."""
@@ -240,14 +148,14 @@ class Planner:
             self._plan_alone(actions, now)
         else:
             if self._asked:
-                if self.hungry and self._free() > 0 and self._have_waited():
+                if self._hungry and self._free() > 0 and self._have_waited():
                     self._serve_all(actions, now)
                 self._plan_jobs(actions, now)
-            if self.hungry:
+            if self._hungry:
                 self._plan_ready(actions, now)
             elif self._several and not self._asked:
                 self._spread(actions, now)
-            if self.hungry or self._asked:
+            if self._hungry or self._asked:
                 self._make_room(actions, now)
         for place in self.places.values():
             if place.state is PlaceState.IDLE and (place.is_stale or now - place.since >= IDLE_S):
@@ -270,21 +178,21 @@ class Planner:
     def next_due(self, now: float) -> float | None:
         """When `plan` has to be called next if nothing happens before."""
         times = [place.since + IDLE_S for place in self.places.values() if place.state is PlaceState.IDLE]
-        if (self.hungry or self._asked) and not self.stopping:
+        if (self._hungry or self._asked) and not self.stopping:
             # A slice that is over was looked at by the last plan: if it is not retired by now, it need not be.
             times += [
                 place.slice_end
                 for place in self.places.values()
                 if place.state is PlaceState.BUSY and place.leases and not place.retiring and place.slice_end > now
             ]
-            times += [pool.not_before for pool in self.hungry.values() if pool.not_before > now]
+            times += [pool.not_before for pool in self._hungry.values() if pool.not_before > now]
         times += [pool.not_before for pool in self._asked.values() if pool.not_before > now]
         return min(times, default=None)
 
     def _plan_ready(self, actions: list[Action], now: float) -> None:
         """Grant to idle workers and to new ones, longest waiting first."""
-        if len(self.hungry) == 1:
-            (pool,) = self.hungry.values()
+        if len(self._hungry) == 1:
+            (pool,) = self._hungry.values()
             while pool.ready and self._serve(pool, actions, now):
                 pass
         elif self._free() > 0:
@@ -292,7 +200,7 @@ class Planner:
 
     def _serve_all(self, actions: list[Action], now: float) -> None:
         """Over several functions: an idle worker is not for its own function while another one has waited longer."""
-        order = [(pool.waits_since, number, pool, 0) for number, pool in enumerate(self.hungry.values())]
+        order = [(pool.waits_since, number, pool, 0) for number, pool in enumerate(self._hungry.values())]
         heapq.heapify(order)
         coming = self._coming()
         owed: dict[str, int] = {}
@@ -316,13 +224,13 @@ class Planner:
         """End an idle worker that is less needed: of a function that has nothing, else of the one that waits least."""
         idle = [place for place in self.places.values() if place.state is PlaceState.IDLE]
         for place in idle:
-            if place.function not in self.hungry:
+            if place.function not in self._hungry:
                 self._stop(place, actions, now)
                 return True
-        others = [place for place in idle if self.hungry[place.function].waits_since > pool.waits_since]
+        others = [place for place in idle if self._hungry[place.function].waits_since > pool.waits_since]
         if not others:
             return False
-        self._stop(max(others, key=lambda place: self.hungry[place.function].waits_since), actions, now)
+        self._stop(max(others, key=lambda place: self._hungry[place.function].waits_since), actions, now)
         return True
 
     def _serve(self, pool: Pool, actions: list[Action], now: float) -> bool:
@@ -333,13 +241,13 @@ class Planner:
         place = self._idle(pool.function, unit[0].last_worker) or self._start(pool, actions, now)
         if place is None:
             return False
-        self._took(pool, key)
+        self.waiting.took(pool, key)
         self._grant(unit, place, actions, now, looks=pool.looks is None)
         return True
 
     def _make_room(self, actions: list[Action], now: float) -> None:
         """Free places for what found none: end idle workers of other functions, then retire long runners."""
-        hungry = [pool for pool in self.hungry.values() if pool.not_before <= now]
+        hungry = [pool for pool in self._hungry.values() if pool.not_before <= now]
         wanted = sum(len(pool.ready) for pool in hungry)
         if self._limits:
             wanted = sum(max(0, min(len(pool.ready), self._room(pool))) for pool in hungry)
@@ -349,7 +257,7 @@ class Planner:
         for place in list(self.places.values()):
             if wanted <= 0:
                 return
-            if place.state is PlaceState.IDLE and place.function not in self.hungry:
+            if place.state is PlaceState.IDLE and place.function not in self._hungry:
                 self._stop(place, actions, now)
                 wanted -= 1
         for place in self._long_runners(now)[: max(0, wanted)]:
@@ -380,7 +288,7 @@ class Planner:
         for place in several:
             if place.running is None or place.retiring or place.state is not PlaceState.BUSY:
                 continue
-            pool = self.pools[place.function]
+            pool = self._pools[place.function]
             if pool.not_before > now:
                 continue
             room = self._room(pool) if self._limits else free
@@ -404,20 +312,20 @@ class Planner:
                     self._retire(place, actions)
             return
         lease = next(iter(self._alone.values()))
-        pool = self.pools[lease.function]
+        pool = self._pools[lease.function]
         place_or_none = self._idle(lease.function, lease.last_worker) or self._start(pool, actions, now)
         if place_or_none is None:
             for place in list(self.places.values())[:1]:
                 self._stop(place, actions, now)
             return
-        self.withdraw(lease)
+        self.waiting.withdraw(lease)
         self._exclusive = lease
         self._grant([lease], place_or_none, actions, now)
 
     def _have_waited(self) -> bool:
         """Whether a lease has waited so much longer than any job that it goes first."""
         since = min(pool.jobs[0].since for pool in self._asked.values())
-        return min(pool.waits_since for pool in self.hungry.values()) < since - SLICE_S
+        return min(pool.waits_since for pool in self._hungry.values()) < since - SLICE_S
 
     def _plan_jobs(self, actions: list[Action], now: float) -> None:
         """Jobs go before leases: somebody waits for the answer. A worker stays with its function, as if by a slice."""
@@ -509,11 +417,6 @@ class Planner:
         place.running = None
         place.retiring = False
 
-    def _took(self, pool: Pool, key: UnitKey) -> None:
-        del pool.ready[key]
-        if not pool.ready:
-            self.hungry.pop(pool.name, None)
-
     def _coming(self) -> int:
         """Places that somebody will have soon."""
         return sum(1 for place in self.places.values() if place.retiring or place.state is PlaceState.STOPPING)
@@ -524,13 +427,9 @@ class Planner:
 
     def _spare(self, place: Place, lanes: int, now: float) -> int:
         """How many of the lanes just granted could go elsewhere, once those that wait have been served."""
-        pool = self.pools[place.function]
+        pool = self._pools[place.function]
         if pool.not_before > now or place.looks:
             return 0
-        waiting = sum(len(pool.ready) for pool in self.hungry.values())
+        waiting = sum(len(pool.ready) for pool in self._hungry.values())
         spare = min(self._free() - waiting, lanes - 1)
         return max(0, min(spare, self._room(pool)) if self._limits else spare)
-
-
-def _key(lease: Lease) -> UnitKey:
-    return lease.id if lease.known or lease.alone else lease.place_in_log

@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from kflow.broker.host import Host
+from kflow.countdown import countdown
 from kflow.errors import KflowError
 from kflow.lambda_.errors import InvalidParameterValue
 from kflow.lambda_.queue_mapping import QueueMapping
@@ -137,14 +138,7 @@ class QueuePolling:
 
     def close(self, then: Callable[[], object]) -> None:
         """Poll nothing more; calls back when what runs has ended and is settled."""
-        left = len(self._pollers) + 1
-
-        def over() -> None:
-            nonlocal left
-            left -= 1
-            if not left:
-                then()
-
+        over = countdown(len(self._pollers) + 1, then)
         for each in list(self._pollers):
             self.stop(each, over)
         over()

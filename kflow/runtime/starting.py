@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -237,5 +238,5 @@ def describe(trigger: StreamTrigger) -> str:
 
 
 def clean_run_dir(run_dir: Path) -> None:
-    """Make the folder for sockets and worker locks."""
-    run_dir.mkdir(parents=True, exist_ok=True)
+    """Remove temporary files of functions of earlier runtimes, which are left where their guards were killed too."""
+    shutil.rmtree(run_dir / "tmp", ignore_errors=True)

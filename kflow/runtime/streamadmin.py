@@ -17,6 +17,7 @@ from kflow.broker.forgetting import forget
 from kflow.broker.reshardplan import planner
 from kflow.broker.sequence import shard_id
 from kflow.broker.streammap import StreamMap, StreamMode
+from kflow.countdown import countdown
 from kflow.errors import KflowError, UsageError
 from kflow.runtime.errands import Errands, guarded
 from kflow.runtime.node import Node
@@ -238,7 +239,6 @@ class StreamAdmin:
             answer(error)
             over()
             return
-        left = len(streams)
         made: list[StreamMap] = []
         for each in streams:
             readers = node.stream_gone(each)
@@ -268,16 +268,10 @@ class StreamAdmin:
             finally:
                 self._do(node.log.empty_trash, lambda _: None, over)
 
-        def idle() -> None:
-            nonlocal left
-            left -= 1
-            if left <= 0:
-                self._do(work, told, lambda: None)
-
+        idle = countdown(len(streams) + 1, lambda: self._do(work, told, lambda: None))
         for each in streams:
             self._streams.retire(each.id, idle)
-        if not streams:
-            idle()
+        idle()
 
     def _do(self, work: Callable[[], T], then: Callable[[T | KflowError], object], over: Callable[[], None]) -> None:
         def told(result: T | KflowError) -> None:

@@ -54,7 +54,10 @@ def main(argv: list[str]) -> int:
                 os.read(reaped, _MESSAGE_BYTES)
             _report(sock)
         if sock.fileno() in ready:
-            data, fds, _, _ = socket.recv_fds(sock, _MESSAGE_BYTES, 2)
+            try:
+                data, fds, _, _ = socket.recv_fds(sock, _MESSAGE_BYTES, 2)
+            except ConnectionResetError:  # the node was killed before it had read all that it was told
+                return 0
             if not data:
                 return 0
             _fork(sock, DECODERS["spawn"].decode(data).worker, fds, (reaped, reaper))

@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final, TypeVar
 
 from kflow.aws.calls import LATER, Answer, Call, Output, Place
+from kflow.broker.host import Host
 from kflow.broker.metricpoints import MINUTE_S, Dimensions, Point, Series, nothing, of
-from kflow.errors import KflowError
 from kflow.monitoring import metricqueries, statistics
 from kflow.monitoring.errors import (
     InvalidParameterCombination,
@@ -20,9 +20,10 @@ from kflow.monitoring.errors import (
     InvalidQuery,
     MissingParameter,
 )
-from kflow.monitoring.line import Host, Line
+from kflow.monitoring.line import Line
 from kflow.monitoring.measures import Measures, Put
 from kflow.monitoring.metricqueries import Metric, Query
+from kflow.services.answering import answering
 
 T = TypeVar("T")
 
@@ -206,14 +207,7 @@ class CloudWatch:
 
     def _do(self, call: Call, work: Callable[[], T], shown: Callable[[T], Output]) -> Answer:
         """Do file work, and answer with what it came to; that is put into words in the thread too: it may be long."""
-
-        def told(result: Output | KflowError) -> None:
-            if isinstance(result, KflowError):
-                call.refuse(result)
-            else:
-                call.answer(result)
-
-        self._line.do(lambda: shown(work()), told)
+        self._line.do(lambda: shown(work()), answering(call, lambda found: found))
         return LATER
 
 

@@ -34,7 +34,7 @@ class Forms(Query):
 
         Source: recorded: answers of STS and SNS.
         """
-        if isinstance(error, ValidationFailed):
+        if isinstance(error, ValidationFailed) or error.query_code == _Invalid.code:
             error = _Invalid(str(error))
         return super().error(operation, error, request_id)
 

@@ -12,12 +12,13 @@ from typing import Any, Final, TypeVar
 import msgspec
 
 from kflow.aws.calls import LATER, Answer, Call, Output, Place
-from kflow.errors import KflowError
+from kflow.broker.host import Host
 from kflow.monitoring import filterpatterns
 from kflow.monitoring.errors import InvalidParameter, NoResource
-from kflow.monitoring.line import Host, Line
+from kflow.monitoring.line import Line
 from kflow.monitoring.logged import LAST_ID, Logged, first_id, is_id
 from kflow.monitoring.loggroups import DAY_MS, Group, LogGroups, Page, Rejected, Stream, tagged
+from kflow.services.answering import answering
 
 T = TypeVar("T")
 
@@ -343,14 +344,7 @@ class Logs:
 
     def _do(self, call: Call, work: Callable[[LogGroups], T], shown: Callable[[T], Output] = lambda _: None) -> Answer:
         """Do file work, and answer with what it came to; that is put into words in the thread too: it may be long."""
-
-        def told(result: Output | KflowError) -> None:
-            if isinstance(result, KflowError):
-                call.refuse(result)
-            else:
-                call.answer(result)
-
-        self._line.do(lambda: shown(work(self._groups())), told)
+        self._line.do(lambda: shown(work(self._groups())), answering(call, lambda found: found))
         return LATER
 
 

@@ -16,6 +16,7 @@ from typing import Any, Final
 from kflow.aws.calls import LATER, Answer, Call, CallService, Context, Output, Place, Reply
 from kflow.broker import statefile
 from kflow.broker.host import Host
+from kflow.countdown import countdown
 from kflow.errors import AwsError, Damaged, KflowError
 from kflow.messaging import attributes as rules
 from kflow.messaging import functions
@@ -35,6 +36,7 @@ from kflow.messaging.errors import (
 )
 from kflow.messaging.messages import BATCH, MESSAGE_BYTES, Attribute, Message
 from kflow.messaging.topics import FILE_NAME, TAGS, Subscription, Topic, Topics
+from kflow.services.answering import answering
 
 _ENTRY: Final = re.compile(r"[A-Za-z0-9_-]{1,80}")
 
@@ -200,14 +202,8 @@ class Sns:
             raise InvalidParameter("TopicArn or TargetArn", "no value for required parameter")
         topic = self._topic(call, arn)
         message = _message(topic, given)
-
-        def then(failure: KflowError | None) -> None:
-            if failure is None:
-                call.answer(_published(message))
-            else:
-                call.refuse(failure)
-
-        self._delivering.publish(topic, message, self._base_url(call), then)
+        told = answering(call, lambda _: _published(message))
+        self._delivering.publish(topic, message, self._base_url(call), told)
         return LATER
 
     def publish_batch(self, call: Call, given: Any) -> Answer:
@@ -224,7 +220,6 @@ class Sns:
         messages = {each: found for each, found in replies.items() if isinstance(found, Message)}
         if sum(each.size for each in messages.values()) > MESSAGE_BYTES:
             raise BatchRequestTooLong
-        left = len(messages)
 
         def answer() -> None:
             done = [{"Id": each, **_published(found)} for each, found in replies.items() if isinstance(found, Message)]
@@ -236,24 +231,21 @@ class Sns:
             call.answer({"Successful": done, "Failed": failed})
 
         def told(entry: str, failure: KflowError | None) -> None:
-            nonlocal left
-            left -= 1
             if isinstance(failure, AwsError):
                 replies[entry] = failure
-            if not left:
-                answer()
+            over()
 
-        if not messages:
-            answer()
+        over = countdown(len(messages) + 1, answer)
         for entry, message in messages.items():
             self._delivering.publish(topic, message, self._base_url(call), partial(told, entry))
+        over()
         return LATER
 
     # ------------------------------------------------------------------ inside
 
     def _kept(self, call: Call, output: Output) -> Answer:
         """Answer when the change is kept."""
-        self._file.keep(lambda failure: call.answer(output) if failure is None else call.refuse(failure))
+        self._file.keep(answering(call, lambda _: output))
         return LATER
 
     def _check_region(self, call: Call, arn: str) -> None:

@@ -19,7 +19,6 @@ from kflow.errors import UsageError
 from kflow.settings.convert import nearest
 
 DEFAULT: Final = "default"
-OFF: Final = "off"
 
 Kind = Literal["off", "moto", "url", "aws"]
 

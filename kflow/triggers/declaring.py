@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from kflow import limits
 from kflow.declarations import ATTRIBUTE, Declared, FunctionOptions, declared
 from kflow.errors import UsageError
 from kflow.lambda_.binding import typed
@@ -30,8 +31,12 @@ def function_options(
     """
     return FunctionOptions(
         function_name=options.function_name(place, function_name),
-        timeout=None if timeout is None else options.whole(place, "timeout", timeout, 1, 900),
-        memory_size=None if memory_size is None else options.whole(place, "memory_size", memory_size, 128, 10_240),
+        timeout=None if timeout is None else options.whole(place, "timeout", timeout, 1, limits.FUNCTION_SECONDS),
+        memory_size=(
+            None
+            if memory_size is None
+            else options.whole(place, "memory_size", memory_size, 128, limits.FUNCTION_MEMORY_MB)
+        ),
         environment=options.environment(place, environment),
     )
 

@@ -6,33 +6,12 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
+from kflow import limits
 from kflow.errors import UsageError
 from kflow.loading.marks import FUNCTION_NAME
 from kflow.loading.places import Place
 
 _VARIABLE = re.compile(r"[a-zA-Z][a-zA-Z0-9_]+")
-_ENVIRONMENT_BYTES = 4096
-_RESERVED = frozenset(
-    {
-        "AWS_ACCESS_KEY",
-        "AWS_ACCESS_KEY_ID",
-        "AWS_DEFAULT_REGION",
-        "AWS_EXECUTION_ENV",
-        "AWS_LAMBDA_FUNCTION_MEMORY_SIZE",
-        "AWS_LAMBDA_FUNCTION_NAME",
-        "AWS_LAMBDA_FUNCTION_VERSION",
-        "AWS_LAMBDA_INITIALIZATION_TYPE",
-        "AWS_LAMBDA_LOG_GROUP_NAME",
-        "AWS_LAMBDA_LOG_STREAM_NAME",
-        "AWS_LAMBDA_RUNTIME_API",
-        "AWS_REGION",
-        "AWS_SECRET_ACCESS_KEY",
-        "AWS_SESSION_TOKEN",
-        "LAMBDA_RUNTIME_DIR",
-        "LAMBDA_TASK_ROOT",
-    }
-)
-"""Source: documented: Lambda Developer Guide, configuration-envvars, reserved environment variables."""
 
 
 def whole(place: Place, option: str, value: object, low: int, high: int, *, also: int | None = None) -> int:
@@ -75,11 +54,11 @@ def environment(place: Place, value: object) -> dict[str, str] | None:
             raise UsageError(
                 f"{place}: environment: {name!r} must start with a letter and have at least two letters, digits or _"
             )
-        if name in _RESERVED:
+        if name in limits.RESERVED_VARIABLES:
             raise UsageError(f"{place}: environment: {name} is reserved, Lambda sets it itself: remove it")
     total = sum(len(name.encode()) + len(text.encode()) for name, text in value.items())
-    if total > _ENVIRONMENT_BYTES:
-        raise UsageError(f"{place}: environment has {total} bytes, Lambda takes {_ENVIRONMENT_BYTES}")
+    if total > limits.ENVIRONMENT_BYTES:
+        raise UsageError(f"{place}: environment has {total} bytes, Lambda takes {limits.ENVIRONMENT_BYTES}")
     return dict(value)
 
 

@@ -9,9 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pytest
-from botocore.config import Config
 
 from tests.project import Project, project
 
@@ -35,12 +33,6 @@ def shop(tmp_path: Path) -> Iterator[Project]:
     yield from project(tmp_path, transition_ms=0)
 
 
-def client(shop: Project, service: str) -> Any:
-    url = (shop.data_dir / "endpoint").read_text().strip()
-    session = boto3.session.Session(aws_access_key_id="test", aws_secret_access_key="test", region_name="us-east-1")
-    return session.client(service, endpoint_url=url, config=Config(retries={"max_attempts": 0}, proxies={}))
-
-
 def failing(*destinations: str) -> str:
     """Handlers, one a destination, that fail always."""
     return "from kflow import on_stream\n" + "".join(
@@ -56,7 +48,7 @@ def f{index}(event, context):
 def put(shop: Project, count: int = 3) -> tuple[str, str]:
     """Put records at once; the first and the last sequence number."""
     entries = [{"Data": b"%d" % number, "PartitionKey": "k"} for number in range(count)]
-    answer = client(shop, "kinesis").put_records(StreamName="orders", Records=entries)
+    answer = shop.client("kinesis").put_records(StreamName="orders", Records=entries)
     return answer["Records"][0]["SequenceNumber"], answer["Records"][-1]["SequenceNumber"]
 
 
@@ -80,7 +72,7 @@ def parked(shop: Project) -> dict[str, dict[str, Any]]:
 def test_a_queue_a_topic_and_a_bucket_get_the_document_and_the_records_stay(shop: Project) -> None:
     shop.handler(failing("sqs:dead", "sns:alerts", "s3:graves"))
     shop.start()
-    sqs, sns = client(shop, "sqs"), client(shop, "sns")
+    sqs, sns = shop.client("sqs"), shop.client("sns")
     shop.wait_for(lambda: "made the topic alerts: on_failure of f1" in shop.output())
     heard = sqs.create_queue(QueueName="heard")["QueueUrl"]
     assert heard.endswith("/heard")
@@ -125,7 +117,7 @@ def test_what_cannot_be_sent_stays_parked_and_is_sent_after_the_next_start(shop:
     first = shop.start()
     shop.wait_for(lambda: "made the queue dead" in shop.output())
     assert f"on_failure of f0: there is no queue absent ({ABSENT}): failure documents for it are kept" in shop.output()
-    sqs = client(shop, "sqs")
+    sqs = shop.client("sqs")
 
     numbers = put(shop)
 
@@ -139,7 +131,7 @@ def test_what_cannot_be_sent_stays_parked_and_is_sent_after_the_next_start(shop:
     sqs.create_queue(QueueName="absent")
     assert shop.stop(first) == 130
     shop.start()
-    (queued,) = received(client(shop, "sqs"), "absent")
+    (queued,) = received(shop.client("sqs"), "absent")
     assert re.fullmatch(pattern("f0", numbers) + r"\}", queued)
     shop.wait_for(lambda: parked(shop)["f0"]["sent"], "it to be noted")
     assert parked(shop)["f0"]["trouble"] is None
@@ -159,7 +151,7 @@ def test_a_drain_sends_what_it_gives_up(shop: Project) -> None:
 def test_a_mapping_that_the_api_made_names_itself_in_its_objects(shop: Project) -> None:
     shop.handler(failing("sqs:dead"))
     shop.start("--allow-reset")
-    kinesis, functions, sqs = (client(shop, service) for service in ("kinesis", "lambda", "sqs"))
+    kinesis, functions, sqs = (shop.client(service) for service in ("kinesis", "lambda", "sqs"))
     (shop.data_dir / "s3" / "graves").mkdir(parents=True)
     kinesis.create_stream(StreamName="returns", ShardCount=1)
     arn = kinesis.describe_stream_summary(StreamName="returns")["StreamDescriptionSummary"]["StreamARN"]
@@ -176,7 +168,7 @@ def test_a_mapping_that_the_api_made_names_itself_in_its_objects(shop: Project) 
     assert path.relative_to(folder).parts[0] == mapping["UUID"]
     assert json.loads(path.read_text())["KinesisBatchInfo"]["streamArn"] == arn
 
-    request = urllib.request.Request((shop.data_dir / "endpoint").read_text().strip() + "/_kflow/reset", method="POST")
+    request = urllib.request.Request(shop.url + "/_kflow/reset", method="POST")
     urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=30).close()
     assert not (shop.data_dir / "s3").exists()
     assert sqs.list_queues().get("QueueUrls", []) == []

@@ -152,7 +152,7 @@ def test_a_process_that_ends_between_two_invocations_costs_none(hosts: Any) -> N
 def test_nothing_is_left_when_the_worker_ends(hosts: Any, tmp_path: Path) -> None:
     host = hosts()
     pid = host.invoke()["payload"]["pid"]
-    assert (tmp_path / "run" / "tmp" / "1").is_dir()
+    assert (tmp_path / "run" / "tmp" / "1-1").is_dir()
     host.close()
     assert identify(pid) is None
-    assert not (tmp_path / "run" / "tmp" / "1").exists()
+    assert not (tmp_path / "run" / "tmp" / "1-1").exists()

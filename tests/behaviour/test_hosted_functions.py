@@ -51,7 +51,7 @@ def handler(event, context):
     if do == "return":
         return {"large": "x" * 6_291_557, "set": {1}, "none": None}[event["what"]] if event["what"] != "many" else {
             "nan": float("nan"), "decimal": decimal.Decimal("1.10"), "tuple": (1, 2), "text": "Ä",
-            "named": collections.namedtuple("P", "x y")(1, 2), 3: "key"}
+            "named": collections.namedtuple("P", "x y")(1, 2), "bytes": b"raw", 3: "key"}
     if do == "where":
         return {"cwd": os.getcwd(), "names": sorted(os.environ), "tmp": os.environ["TMPDIR"], "pid": os.getpid(),
                 "path": sys.path[0], "trace": os.environ["_X_AMZN_TRACE_ID"]}
@@ -180,7 +180,8 @@ def test_results_are_written_as_lambda_writes_them(lab: Lab, function: str) -> N
     answer = lab.client.invoke(FunctionName=function, Payload=b'{"do":"return","what":"many"}')
     text = "\\u00c4" if sys.version_info < (3, 12) else "Ä"
     assert answer["Payload"].read().decode() == (
-        f'{{"nan": NaN, "decimal": 1.10, "tuple": [1, 2], "text": "{text}", "named": {{"x": 1, "y": 2}}, "3": "key"}}'
+        f'{{"nan": NaN, "decimal": 1.10, "tuple": [1, 2], "text": "{text}", "named": {{"x": 1, "y": 2}}, '
+        '"bytes": "raw", "3": "key"}'
     )
     assert lab.invoke(function, {"do": "return", "what": "none"})[0] is None
 

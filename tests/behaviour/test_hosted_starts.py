@@ -14,7 +14,7 @@ from typing import Any, cast
 import pytest
 
 from kflow.broker.folder import DataFolder
-from kflow.declarations import Handler, HandlerForm, Package
+from kflow.declarations import Package, sourceless
 from kflow.runtime.hosted.environment import HostedEnvironment
 from kflow.runtime.messages import Channel, Invoke, Invoked, WorkerSpec
 
@@ -71,19 +71,10 @@ def start(tmp_path: Path) -> Iterator[Start]:
         for name, text in files.items():
             (code / name).write_text(text)
             (code / name).chmod(stat.S_IRWXU)
-        handler = Handler(
-            name="f",
-            file="",
-            line=0,
-            root="",
-            module="",
-            qualname="",
-            form=HandlerForm.EVENT,
-            package=Package(function="f", version="$LATEST", runtime=runtime, entry=entry, code=str(code), **package),
-        )
+        made_of = Package(function="f", version="$LATEST", runtime=runtime, entry=entry, code=str(code), **package)
         spec = WorkerSpec(
             worker=1,
-            handler=handler,
+            handler=sourceless("f", made_of),
             data_dir=str(data),
             maps=(),
             epoch=1,

@@ -37,7 +37,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
     try:
         project.handler(CODE)
         project.start()
-        kinesis = client(project, "kinesis")
+        kinesis = project.client("kinesis")
         kinesis.put_record(StreamName="orders", Data=b"x", PartitionKey="good")
         project.wait_for(lambda: len(project.seen()) == 1)
         kinesis.put_record(StreamName="orders", Data=b"x", PartitionKey="bad")
@@ -47,19 +47,8 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
         project.close()
 
 
-def url(project: Project) -> str:
-    return (project.data_dir / "endpoint").read_text().strip()
-
-
-def client(project: Project, service: str) -> Any:
-    import boto3
-
-    given = {"region_name": "us-east-1", "aws_access_key_id": "t", "aws_secret_access_key": "t"}
-    return boto3.session.Session(**given).client(service, endpoint_url=url(project))
-
-
 def messages(project: Project, **given: Any) -> list[str]:
-    events = client(project, "logs").filter_log_events(logGroupName=GROUP, **given)["events"]
+    events = project.client("logs").filter_log_events(logGroupName=GROUP, **given)["events"]
     return [each["message"] for each in events]
 
 
@@ -72,7 +61,7 @@ def test_the_output_of_a_handler_is_a_log_stream(running: Project) -> None:
     first, second = running.seen()
     assert first["group"] == GROUP
     assert first["stream"] == second["stream"]
-    logs = client(running, "logs")
+    logs = running.client("logs")
     (stream,) = logs.describe_log_streams(logGroupName=GROUP)["logStreams"]
     assert stream["logStreamName"] == first["stream"]
     events = logs.get_log_events(logGroupName=GROUP, logStreamName=first["stream"], startFromHead=True)["events"]
@@ -96,7 +85,7 @@ def test_events_are_found_by_patterns(running: Project) -> None:
 def test_who_follows_a_log_gets_each_event_once(running: Project) -> None:
     """As `aws logs tail --follow` does: from the time of the last event on, without those that it has."""
     eventually(lambda: ended(running))
-    logs = client(running, "logs")
+    logs = running.client("logs")
     seen: dict[str, str] = {}
     begin = 0
 
@@ -110,13 +99,13 @@ def test_who_follows_a_log_gets_each_event_once(running: Project) -> None:
         return "charging followed\n" in seen.values()
 
     assert not follow()
-    client(running, "kinesis").put_record(StreamName="orders", Data=b"x", PartitionKey="followed")
+    running.client("kinesis").put_record(StreamName="orders", Data=b"x", PartitionKey="followed")
     eventually(follow)
     assert sorted(seen.values()) == ["charging bad\n", "charging followed\n", "charging good\n"]
 
 
 def test_what_runs_is_measured(running: Project) -> None:
-    cloudwatch = client(running, "cloudwatch")
+    cloudwatch = running.client("cloudwatch")
     now = dt.datetime.now(dt.UTC)
     when = {"StartTime": now - dt.timedelta(hours=1), "EndTime": now + dt.timedelta(hours=1)}
 
@@ -138,7 +127,7 @@ def test_what_runs_is_measured(running: Project) -> None:
 def test_the_same_is_there_as_prometheus_text_and_on_a_page(running: Project) -> None:
     def get(path: str) -> str:
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        with opener.open(f"{url(running)}{path}", timeout=30) as answer:
+        with opener.open(f"{running.url}{path}", timeout=30) as answer:
             text: str = answer.read().decode()
             return text
 

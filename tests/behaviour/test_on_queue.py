@@ -61,22 +61,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
         yield made
 
 
-def client(place: Project, service: str) -> Any:
-    """A boto3 client of what runs last."""
-    import boto3
-
-    return boto3.client(
-        service,
-        endpoint_url=ready(place)["endpoint"],
-        region_name="us-east-1",
-        aws_access_key_id="test",
-        aws_secret_access_key="test",
-    )
-
-
 @pytest.fixture(scope="module")
 def sqs(place: Project) -> Iterator[Any]:
-    made = client(place, "sqs")
+    made = place.client("sqs")
     yield made
     made.close()
 
@@ -282,7 +269,7 @@ def test_a_mapping_that_the_api_made_polls_until_it_is_deleted(shop):
         """
     )
     shop.start("--json")
-    sqs, functions = client(shop, "sqs"), client(shop, "lambda")
+    sqs, functions = shop.client("sqs"), shop.client("lambda")
     made = sqs.create_queue(QueueName="others")["QueueUrl"]
     arn = "arn:aws:sqs:us-east-1:123456789012:others"
     mapping = functions.create_event_source_mapping(EventSourceArn=arn, FunctionName="work", BatchSize=5)
@@ -307,18 +294,18 @@ def test_a_decorators_mapping_is_shown_and_switched_by_the_api_and_stays_so(shop
         """
     )
     process = shop.start("--json")
-    functions = client(shop, "lambda")
+    functions = shop.client("lambda")
     (mapping,) = functions.list_event_source_mappings(FunctionName="work")["EventSourceMappings"]
     assert (mapping["State"], mapping["BatchSize"]) == ("Enabled", 7)
     assert mapping["EventSourceArn"] == "arn:aws:sqs:us-east-1:123456789012:jobs"
     assert "StartingPosition" not in mapping
     functions.update_event_source_mapping(UUID=mapping["UUID"], Enabled=False)
     shop.wait_for(lambda: functions.get_event_source_mapping(UUID=mapping["UUID"])["State"] == "Disabled")
-    sqs = client(shop, "sqs")
+    sqs = shop.client("sqs")
     sqs.send_message(QueueUrl=url(sqs, "jobs"), MessageBody="a")
     shop.stop(process)
     shop.start("--json")
-    functions, sqs = client(shop, "lambda"), client(shop, "sqs")
+    functions, sqs = shop.client("lambda"), shop.client("sqs")
     assert functions.get_event_source_mapping(UUID=mapping["UUID"])["State"] == "Disabled"
     assert counts(sqs, "jobs") == (1, 0)
     functions.update_event_source_mapping(UUID=mapping["UUID"], Enabled=True)
@@ -339,10 +326,10 @@ def test_a_reset_empties_the_queue_of_a_handler_and_it_is_polled_on(shop):
         """
     )
     shop.start("--json", "--allow-reset")
-    sqs = client(shop, "sqs")
+    sqs = shop.client("sqs")
     sqs.send_message(QueueUrl=url(sqs, "jobs"), MessageBody="old")
     shop.wait_for(lambda: shop.seen(bodies=["old"]))
-    request = urllib.request.Request(f"{ready(shop)['endpoint']}/_kflow/reset", method="POST")
+    request = urllib.request.Request(f"{shop.url}/_kflow/reset", method="POST")
     with urllib.request.urlopen(request, timeout=30) as response:
         assert response.status == 200
     assert counts(sqs, "jobs") == (0, 0)

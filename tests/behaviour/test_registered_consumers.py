@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pytest
-from botocore.config import Config
 
 from tests.deadline import eventually
 from tests.project import Project, project
@@ -22,15 +20,6 @@ ARN = re.compile(r"arn:aws:kinesis:us-east-1:123456789012:stream/orders/consumer
 @pytest.fixture
 def shop(tmp_path: Path) -> Iterator[Project]:
     yield from project(tmp_path)
-
-
-@contextmanager
-def kinesis(shop: Project) -> Iterator[Any]:
-    """A boto3 client of the runtime."""
-    session = boto3.session.Session(aws_access_key_id="test", aws_secret_access_key="test", region_name="us-east-1")
-    url = shop.json("status")["runtime"]["endpoint"]
-    with closing(session.client("kinesis", endpoint_url=url, config=Config(proxies={}))) as client:
-        yield client
 
 
 def is_active(client: Any) -> bool:
@@ -106,7 +95,7 @@ def test_aws_clients_find_the_consumer_of_a_handler(shop: Project) -> None:
     shop.run("streams", "create", "orders", "--shards", "1")
     handler(shop, '"orders", consumer="fast"')
     shop.start()
-    with kinesis(shop) as client:
+    with closing(shop.client("kinesis")) as client:
         (consumer,) = client.list_stream_consumers(StreamARN=STREAM_ARN)["Consumers"]
     assert consumer["ConsumerName"] == "fast"
     assert consumer["ConsumerStatus"] == "ACTIVE"
@@ -117,7 +106,7 @@ def test_a_stream_that_is_made_anew_has_the_consumer_of_its_handler_again(shop: 
     shop.run("streams", "create", "orders", "--shards", "1")
     handler(shop, '"orders", consumer="fast"')
     shop.start()
-    with kinesis(shop) as client:
+    with closing(shop.client("kinesis")) as client:
         before = client.list_stream_consumers(StreamARN=STREAM_ARN)["Consumers"]
         client.delete_stream(StreamName="orders", EnforceConsumerDeletion=True)
         eventually(lambda: client.list_streams()["StreamNames"] == [], what="the stream to go")

@@ -294,7 +294,7 @@ def test_a_reset_makes_the_streams_of_handlers_anew(site: Project) -> None:
     site.start("--allow-reset")
     site.run("put", "orders", "before")
     site.wait_for(lambda: site.seen(data="before"), "the first record")
-    url = (site.data_dir / "endpoint").read_text().strip()
+    url = site.url
 
     request = urllib.request.Request(f"{url}/_kflow/reset", method="POST")
     with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=30) as response:
@@ -335,7 +335,7 @@ def test_a_handler_reaches_the_endpoint_of_its_own_runtime(site: Project) -> Non
     site.wait_for(lambda: site.seen(billed="one"), "the record to come round")
 
     (where,) = [note["endpoint"] for note in site.seen() if "endpoint" in note]
-    assert where == (site.data_dir / "endpoint").read_text().strip()
+    assert where == site.url
     assert f"   {where}\n" in site.output()
     assert site.stop(process) == 130
 

@@ -116,7 +116,7 @@ def test_a_handler_uses_either_library(shop: Project) -> None:
     """)
     shop.run("streams", "create", "orders")
     process = shop.start()
-    url = (shop.data_dir / "endpoint").read_text().strip()
+    url = shop.url
     client = client_of(url)
     put_aggregated(client, "orders")
     client.close()

@@ -40,6 +40,11 @@ JAVASCRIPT = Client(
     "npm install --prefix {place} @aws-sdk/client-kinesis",
     "/tmp/conformance/npm",
 )
+JAVASCRIPT_SERVICES = JAVASCRIPT._replace(
+    path="node_modules/@aws-sdk/client-lambda/package.json",
+    install="npm install --prefix {place} "
+    + " ".join(f"@aws-sdk/client-{name}" for name in ("lambda", "sqs", "cloudwatch", "cloudwatch-logs")),
+)
 AWS_CLI = Client(
     "the AWS CLI",
     "CONFORMANCE_AWSCLI",

@@ -22,13 +22,14 @@ from kflow.broker.files import FILES
 from kflow.broker.folder import DataFolder
 from kflow.broker.inspection import Fault, Kind
 from kflow.broker.log import Log
-from kflow.broker.parked import ParkCondition, ParkedBatch, ParkedRecord, ParkedStore
+from kflow.broker.parked import ParkedStore
 from kflow.broker.repair import repair
 from kflow.broker.sequence import parse
 from kflow.broker.windows import WindowStore, windows_path
 from kflow.errors import Damaged, StorageError
 from kflow.records import Position
 from tests.damaging import flip, flips, overwrite
+from tests.parking import parked
 from tests.storing import Store, everything
 
 BLOCK = 64 + 8 + 10
@@ -411,25 +412,6 @@ def test_a_window_without_any_state_left_begins_with_a_fresh_one_where_it_stood(
     assert (slot.window_start_s, slot.state_bytes) == (1_700_000_000, 0)
     assert slot.checkpoint_counter == 1 + len(states)
     slots.close()
-
-
-def parked(number: int) -> ParkedBatch:
-    return ParkedBatch(
-        function="bill",
-        stream="orders",
-        stream_id=7,
-        shard=0,
-        shard_id="shardId-000000000000",
-        first_counter=number,
-        last_counter=number,
-        start=Position(0, 0),
-        end=Position(0, 1),
-        records=(ParkedRecord(b"data", "k", 1 << 180, 5, "shardId-000000000000"),),
-        error=None,
-        attempts=1,
-        condition=ParkCondition.RETRY_ATTEMPTS_EXHAUSTED,
-        parked_ms=1,
-    )
 
 
 def test_any_flipped_byte_of_a_parked_file_is_noticed_and_the_others_stay(tmp_path: Path) -> None:

@@ -8,11 +8,8 @@ import signal
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import boto3
 import pytest
-from botocore.config import Config
 
 from kflow.broker.folder import DataFolder
 from kflow.broker.parked import ParkedStore
@@ -25,12 +22,6 @@ KILLS = 3
 @pytest.fixture
 def shop(tmp_path: Path) -> Iterator[Project]:
     yield from project(tmp_path, transition_ms=0)
-
-
-def client(shop: Project, service: str) -> Any:
-    url = (shop.data_dir / "endpoint").read_text().strip()
-    session = boto3.session.Session(aws_access_key_id="test", aws_secret_access_key="test", region_name="us-east-1")
-    return session.client(service, endpoint_url=url, config=Config(retries={"max_attempts": 0}, proxies={}))
 
 
 def given_up(shop: Project) -> list[str]:
@@ -53,7 +44,7 @@ def unsent(shop: Project) -> int:
 
 def received(shop: Project) -> Counter[str]:
     """How often each document came, by sequence number."""
-    sqs = client(shop, "sqs")
+    sqs = shop.client("sqs")
     url = sqs.get_queue_url(QueueName="dead")["QueueUrl"]
     found: Counter[str] = Counter()
     while messages := sqs.receive_message(QueueUrl=url, MaxNumberOfMessages=10).get("Messages", []):

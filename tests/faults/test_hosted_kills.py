@@ -149,3 +149,7 @@ def test_without_its_guard_the_process_still_ends_with_the_worker(lab: Lab) -> N
     lab.go.touch()
     lab.attempt(2)
     os.kill(noted["child"], signal.SIGKILL)  # nobody was left to end it
+    assert os.path.exists(noted["tmp"]), "nobody was left to remove it either"
+    lab.endpoint.kill()
+    lab.endpoint.start()
+    assert not os.path.exists(noted["tmp"])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,27 +10,11 @@ from hypothesis import strategies as st
 from kflow.lambda_.event_texts import EventTextShape
 from kflow.lambda_.shapes import EventShape
 from kflow.runtime.hosted.requests import Malformed, Parser
+from tests.blocks import Block
 
 NAMES = {"arn": "arn:stream", "region": "eu-west-1", "role": "arn:role"}
 TEXTS = EventTextShape(1_600_000_000, 3, **NAMES)
 EVENTS = EventShape(1_600_000_000, 3, **NAMES)
-
-
-@dataclass
-class Block:
-    """What a shape reads of a block."""
-
-    datas: list[bytes]
-    keys: list[str]
-    arrival_ms: int
-    first_counter: int = 7
-
-    @property
-    def count(self) -> int:
-        return len(self.datas)
-
-    def columns(self):
-        return self.datas, self.keys
 
 
 @given(st.text(max_size=40), st.binary(max_size=40), st.integers(0, 2**50))

@@ -19,7 +19,7 @@ from typing import Any
 
 import cbor2
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from kflow.aws.shapes import ListOf, MapOf, Scalar, Shape, Structure
@@ -208,7 +208,7 @@ IDS = [f"{service}-{protocol}" for service, protocol in PROTOCOLS]
 
 @pytest.mark.parametrize(("service", "protocol"), PROTOCOLS, ids=IDS)
 def test_calls_that_suit_the_model_are_answered_as_it_says(service: str, protocol: str) -> None:
-    @settings(max_examples=EXAMPLES)
+    @settings(max_examples=EXAMPLES, suppress_health_check=list(HealthCheck))
     @given(calls(service, right))
     def run(made: list[tuple[str, Any]]) -> None:
         play(service, protocol, made)
@@ -218,7 +218,7 @@ def test_calls_that_suit_the_model_are_answered_as_it_says(service: str, protoco
 
 @pytest.mark.parametrize(("service", "protocol"), PROTOCOLS, ids=IDS)
 def test_calls_that_break_it_here_and_there_are_refused_as_it_says(service: str, protocol: str) -> None:
-    @settings(max_examples=EXAMPLES)
+    @settings(max_examples=EXAMPLES, suppress_health_check=list(HealthCheck))
     @given(calls(service, wrong))
     def run(made: list[tuple[str, Any]]) -> None:
         play(service, protocol, made)
@@ -243,7 +243,7 @@ def worlds(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, World
 def test_bodies_and_paths_spoilt_byte_by_byte_are_read_or_refused(
     worlds: dict[str, World], service: str, protocol: str
 ) -> None:
-    @settings(max_examples=EXAMPLES * 2)
+    @settings(max_examples=EXAMPLES * 2, suppress_health_check=list(HealthCheck))
     @given(calls(service, right), st.lists(st.tuples(st.integers(0, 2000), st.integers(0, 3), PIECE), max_size=3))
     def run(made: list[tuple[str, Any]], changes: list[tuple[int, int, bytes]]) -> None:
         operation, value = made[0]

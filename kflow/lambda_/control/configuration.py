@@ -12,42 +12,14 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
+from kflow import limits
 from kflow.errors import ValidationFailed
 from kflow.lambda_.control.facts import LayerUse
 from kflow.lambda_.control.unzip import UNPACKED_BYTES
 from kflow.lambda_.errors import InvalidParameterValue
 
-TIMEOUT_S: Final = 900
-MEMORY_MB: Final = 10_240
 STORAGE_MB: Final = 10_240
 LAYERS: Final = 5
-ENVIRONMENT_BYTES: Final = 4096
-RESERVED: Final = frozenset(
-    {
-        "_HANDLER",
-        "_X_AMZN_TRACE_ID",
-        "AWS_ACCESS_KEY",
-        "AWS_ACCESS_KEY_ID",
-        "AWS_DEFAULT_REGION",
-        "AWS_EXECUTION_ENV",
-        "AWS_LAMBDA_FUNCTION_MEMORY_SIZE",
-        "AWS_LAMBDA_FUNCTION_NAME",
-        "AWS_LAMBDA_FUNCTION_VERSION",
-        "AWS_LAMBDA_INITIALIZATION_TYPE",
-        "AWS_LAMBDA_LOG_GROUP_NAME",
-        "AWS_LAMBDA_LOG_STREAM_NAME",
-        "AWS_LAMBDA_MAX_CONCURRENCY",
-        "AWS_LAMBDA_METADATA_API",
-        "AWS_LAMBDA_METADATA_TOKEN",
-        "AWS_LAMBDA_RUNTIME_API",
-        "AWS_REGION",
-        "AWS_SECRET_ACCESS_KEY",
-        "AWS_SESSION_TOKEN",
-        "LAMBDA_RUNTIME_DIR",
-        "LAMBDA_TASK_ROOT",
-    }
-)
-"""Source: documented: Lambda Developer Guide, defined runtime environment variables."""
 
 _UNABLE: Final = (
     "Lambda was unable to configure your environment variables because the environment variables you have provided"
@@ -100,8 +72,8 @@ def changes(given: Any, layers: FindLayer, function_arn: str) -> dict[str, Any]:
         "role": given.Role,
         "entry": given.Handler,
         "description": given.Description,
-        "timeout_s": _at_most(given.Timeout, TIMEOUT_S, "timeout"),
-        "memory_mb": _at_most(given.MemorySize, MEMORY_MB, "memorySize"),
+        "timeout_s": _at_most(given.Timeout, limits.FUNCTION_SECONDS, "timeout"),
+        "memory_mb": _at_most(given.MemorySize, limits.FUNCTION_MEMORY_MB, "memorySize"),
         "key_arn": given.KMSKeyArn,
     }
     found: dict[str, Any] = {name: value for name, value in plain.items() if value is not None}
@@ -158,14 +130,14 @@ def _at_most(value: int | None, most: int, name: str) -> int | None:
 
 
 def _environment(variables: Mapping[str, str]) -> dict[str, str]:
-    taken = [name for name in variables if name in RESERVED]
+    taken = [name for name in variables if name in limits.RESERVED_VARIABLES]
     if taken:
         raise InvalidParameterValue(
             f"{_UNABLE} contains reserved keys that are currently not supported for modification. "
             f"Reserved keys used in this request: {', '.join(taken)}"
         )
     measured = json.dumps(dict(variables), ensure_ascii=False, separators=(",", ":"))
-    if len(measured.encode(errors="surrogatepass")) > ENVIRONMENT_BYTES:
+    if len(measured.encode(errors="surrogatepass")) > limits.ENVIRONMENT_BYTES:
         raise InvalidParameterValue(f"{_UNABLE} exceeded the 4KB limit. String measured: {measured}")
     return dict(variables)
 

@@ -19,6 +19,7 @@ import msgspec
 from kflow.aws.calls import Place
 from kflow.broker.files import storage_error
 from kflow.broker.keeping import Done, Kept
+from kflow.countdown import countdown
 from kflow.errors import KflowError
 from kflow.lambda_.control import documents
 from kflow.lambda_.control.facts import Code, LayerUse, Policy
@@ -217,19 +218,16 @@ class Layers:
     def clear(self, then: Callable[[], object]) -> None:
         """Delete all; calls back when that is kept."""
         everything = [layer for found in self._layers.values() for layer in found.values()]
-        left = len(everything) + 1
+        over = countdown(len(everything) + 1, then)
 
-        def over(failure: KflowError | None) -> None:
-            nonlocal left
+        def deleted(failure: KflowError | None) -> None:
             if failure is not None:
                 self._host.notice("error", f"a layer is not deleted: {failure}")
-            left -= 1
-            if not left:
-                then()
+            over()
 
         for layer in everything:
-            self._change(layer, None, over, before=layer.facts)
-        over(None)
+            self._change(layer, None, deleted, before=layer.facts)
+        over()
 
     def _put(self, facts: LayerFacts) -> Layer:
         place = Place(facts.account, facts.region)

@@ -24,6 +24,7 @@ from msgspec.structs import replace
 from kflow import arn
 from kflow.aws.calls import Place
 from kflow.broker import statefile
+from kflow.countdown import countdown
 from kflow.declarations import MappingOptions, QueueOptions, QueueTrigger, StreamTrigger
 from kflow.errors import KflowError
 from kflow.lambda_.control import mappingfacts
@@ -82,7 +83,7 @@ class Mappings:
         self._feeds = feeds
         self._entries: dict[str, Entry] = {}
         self._switches: dict[str, Switch] = {}
-        self._file = statefile.StateFile(
+        self._switches_file = statefile.StateFile(
             host, mappingfacts.SWITCHES, lambda: mappingfacts.switches_text(self._switches)
         )
 
@@ -276,14 +277,7 @@ class Mappings:
     def clear(self, then: Callable[[], object]) -> None:
         """Delete all that the API made, and all switches; calls back when nothing is left."""
         made = [entry for entry in self._entries.values() if entry.declared is None and entry.is_shown]
-        left = len(made) + 1
-
-        def over(_: object = None) -> None:
-            nonlocal left
-            left -= 1
-            if not left:
-                then()
-
+        over = countdown(len(made) + 1, then)
         for entry in made:
             mapping = entry.mapping
             self._entries.pop(mapping.uuid)
@@ -305,15 +299,12 @@ class Mappings:
     def _begin(self, entry: Entry, state: str, then: Callable[[], object] = lambda: None) -> Done:
         """Show a state until what is returned is called, and for as long as transitions are to be visible."""
         entry.transition = state
-        left = 2
 
-        def over(_: object = None) -> None:
-            nonlocal left
-            left -= 1
-            if not left:
-                entry.transition = ""
-                then()
+        def ended() -> None:
+            entry.transition = ""
+            then()
 
+        over = countdown(2, ended)
         self._host.call_later(self._host.transition_s, over)
         return over
 
@@ -396,7 +387,7 @@ class Mappings:
             if failure is not None:
                 told(failure)
             else:
-                self._file.keep(told)
+                self._switches_file.keep(told)
 
         self._host.submit(lambda: files.make_folder(folder, sync=sync), made)
 

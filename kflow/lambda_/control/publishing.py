@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from kflow.declarations import FunctionOptions, Handler, HandlerForm, Package
+from kflow.declarations import FunctionOptions, Package, sourceless
 from kflow.lambda_.control.facts import Code, Configuration, Facts
 from kflow.lambda_.control.names import qualified
 from kflow.lambda_.fleet import Published
@@ -44,21 +44,11 @@ def _of(facts: Facts, configuration: Configuration, key: str, folder: Callable[[
         role=configuration.role,
     )
     environment = configuration.environment or {}
-    handler = Handler(
-        name=key,
-        file="",
-        line=0,
-        root="",
-        module="",
-        qualname="",
-        form=HandlerForm.EVENT,
-        options=FunctionOptions(
-            timeout=configuration.timeout_s, memory_size=configuration.memory_mb, environment=environment
-        ),
-        package=package,
+    options = FunctionOptions(
+        timeout=configuration.timeout_s, memory_size=configuration.memory_mb, environment=environment
     )
     return Published(
-        handler=handler,
+        handler=sourceless(key, package, options=options),
         timeout_s=configuration.timeout_s,
         memory_mb=configuration.memory_mb,
         environment=environment,

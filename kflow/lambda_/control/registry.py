@@ -21,6 +21,7 @@ import msgspec
 from kflow.aws.calls import Place
 from kflow.broker.files import storage_error
 from kflow.broker.keeping import Done, Kept
+from kflow.countdown import countdown
 from kflow.errors import KflowError
 from kflow.lambda_.control import documents, names
 from kflow.lambda_.control.declared import Sources
@@ -222,20 +223,17 @@ class Registry:
     def clear(self, then: Callable[[], object]) -> None:
         """Delete all that were created, and what was set on decorated handlers; calls back when that is kept."""
         everything = [*self.everywhere(), *self._hidden.values()]
-        left = len(everything) + 1
+        over = countdown(len(everything) + 1, then)
 
-        def over(failure: KflowError | None) -> None:
-            nonlocal left
+        def deleted(failure: KflowError | None) -> None:
             if failure is not None:
                 self._host.notice("error", f"a function is not deleted: {failure}")
-            left -= 1
-            if not left:
-                then()
+            over()
 
         for function in everything:
-            self.delete(function, over)
+            self.delete(function, deleted)
         self._hidden.clear()
-        over(None)
+        over()
 
     # ------------------------------------------------------------------ inside
 

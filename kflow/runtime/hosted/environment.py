@@ -17,7 +17,7 @@ import json
 import os
 import signal
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -83,7 +83,7 @@ class HostedEnvironment:
         self._arn = arn.function_arn(region, account, package.function) + (f":{qualifier}" if qualifier else "")
         self._role = package.role or arn.role_arn(account, package.function)
         self._region, self._account = region, account
-        self._temporary = data_dir / "run" / "tmp" / str(spec.worker)
+        self._temporary = data_dir / "run" / "tmp" / f"{spec.epoch}-{spec.worker}"  # no folder of an earlier node
         self._log = HostedLog(spec, package, data_dir)
         self._guard: Guard | None = None
         self._server: Server | None = None
@@ -119,8 +119,9 @@ class HostedEnvironment:
 
     def invoke(self, invocation: Invocation) -> Outcome:
         """Run the function once with records of a stream."""
-        body = _event_body(invocation)
-        result = self.run(invocation.request_id, body, redrive=invocation.redrive)
+        body, records = _event_body(invocation), invocation.records
+        meanwhile = records.prepare if isinstance(records, EventTexts) else None
+        result = self.run(invocation.request_id, body, redrive=invocation.redrive, meanwhile=meanwhile)
         if result.error is not None:
             return Outcome(error=result.error, duration_us=result.duration_us)
         return Outcome(_value(result.body), None, result.duration_us)
@@ -155,6 +156,7 @@ class HostedEnvironment:
         where: str = "",
         client_context: str = "",
         redrive: bool = False,
+        meanwhile: Callable[[], object] | None = None,
     ) -> Result:
         """Run the function once.
 
@@ -164,6 +166,7 @@ class HostedEnvironment:
             where: ARN that the caller used; empty: the function's.
             client_context: JSON; empty: none.
             redrive: whether these are parked records that somebody sent again.
+            meanwhile: to be done while the function is at work.
         """
         text = request_id_text(request_id)
         failed = self._prepare(request_id, text) if self._server is None else None
@@ -184,9 +187,16 @@ class HostedEnvironment:
             server = self._server
             if failed is not None or server is None:
                 return self._unstarted(text, failed, _since(begin), redrive=redrive)
-        self._log.begin(text, redrive=redrive)
         answer: Answer | None = None
-        if server.api.state is State.READY:
+        if server.api.state is not State.READY:
+            self._log.begin(text, redrive=redrive)
+        else:
+
+            def begun() -> None:  # the runtime has it already: what it writes is read only afterwards
+                self._log.begin(text, redrive=redrive)
+                if meanwhile is not None:
+                    meanwhile()
+
             given = event(
                 text,
                 body,
@@ -196,7 +206,7 @@ class HostedEnvironment:
                 client_context=json.dumps(json.loads(client_context)) if client_context else "",
             )
             begin = time.perf_counter_ns()
-            answer = server.run(given, deadline, self._over_memory)
+            answer = server.run(given, deadline, self._over_memory, begun)
         return self._ended(text, server, answer, _since(begin))
 
     def _ended(self, text: str, server: Server, answer: Answer | None, duration_us: int) -> Result:

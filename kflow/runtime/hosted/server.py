@@ -101,13 +101,20 @@ class Server:
                 break
         return api.state is State.READY or api.answer is not None or self.status is not None
 
-    def run(self, event: Event, deadline: float, look: Callable[[], bool] | None = None) -> Answer | None:
+    def run(
+        self,
+        event: Event,
+        deadline: float,
+        look: Callable[[], bool] | None = None,
+        meanwhile: Callable[[], object] | None = None,
+    ) -> Answer | None:
         """Give the runtime, which is ready, an invocation, and wait for its answer.
 
         Args:
             event: the invocation.
             deadline: monotonic seconds.
             look: asked from time to time; True ends the wait.
+            meanwhile: called when the runtime has the invocation; nothing that it writes is read before that.
 
         Returns:
             None: it has ended (`status` says how), or time is up, or `look` ended the wait.
@@ -119,6 +126,8 @@ class Server:
                 connection.waits = False
                 self._send(connection, event.head, event.body)
                 break
+        if meanwhile is not None:
+            meanwhile()
         while api.answer is None and self.status is None:
             if not self._step(deadline, look):
                 break

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from kflow.aws.calls import LATER, Answer, Call
-from kflow.services.kinesis.control import Control, answering
+from kflow.services.answering import answering
+from kflow.services.kinesis.control import Control
 
 
 class Account(Control):
@@ -21,7 +22,7 @@ class Account(Control):
         """Source: documented: UpdateAccountSettings."""
         self.admit(call, "UpdateAccountSettings")
         enabled = given.MinimumThroughputBillingCommitment.Status == "ENABLED"
-        told = answering(call, lambda: self._settings(call))
+        told = answering(call, lambda _: self._settings(call))
         self.accounts.set_commitment(call.context.place, enabled=enabled, done=told)
         return LATER
 

@@ -8,7 +8,8 @@ from kflow.aws.calls import LATER, Answer, Call
 from kflow.errors import InvalidArgument, ResourceInUse
 from kflow.kinesis import describing, pages
 from kflow.kinesis.registry import Status, Stream
-from kflow.services.kinesis.control import PAGE, Control, answering
+from kflow.services.answering import answering
+from kflow.services.kinesis.control import PAGE, Control
 
 _CONSUMERS: Final = b"consumers"
 
@@ -20,7 +21,7 @@ class Consumers(Control):
         """Source: documented: RegisterStreamConsumer."""
         stream = self.by_arn(call, "RegisterStreamConsumer", given.StreamARN)
         answer: dict[str, Any] = {}
-        made = self.fans.register(stream, given.ConsumerName, given.Tags or {}, answering(call, lambda: answer))
+        made = self.fans.register(stream, given.ConsumerName, given.Tags or {}, answering(call, lambda _: answer))
         answer["Consumer"] = {**describing.consumer(stream, made, self.host.now_ms()), "ConsumerStatus": "CREATING"}
         return LATER
 

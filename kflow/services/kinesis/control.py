@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, Final
 
 from kflow.arn import stream_name
-from kflow.aws.calls import Call, Output
-from kflow.broker.keeping import Done
-from kflow.errors import KflowError
+from kflow.aws.calls import Call
 from kflow.kinesis.accounts import Accounts
 from kflow.kinesis.alterations import Alterations
 from kflow.kinesis.consumers import Consumers
@@ -65,15 +62,3 @@ class Control(Base):
         """The stream of an ARN, once the call is admitted; raises as `named`."""
         self.admit(call, operation, stream_name(text))
         return self.registry.by_arn(text)
-
-
-def answering(call: Call, output: Callable[[], Output] = lambda: None) -> Done:
-    """Answers a call when something is kept, or refuses it."""
-
-    def told(failure: KflowError | None) -> None:
-        if failure is None:
-            call.answer(output())
-        else:
-            call.refuse(failure)
-
-    return told

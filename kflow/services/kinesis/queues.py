@@ -21,7 +21,8 @@ from kflow.kinesis.queues.directory import Directory, Queue
 from kflow.kinesis.queues.facts import Facts, Rules
 from kflow.kinesis.registry import Stream
 from kflow.kinesis.states import require_there
-from kflow.services.kinesis.control import PAGE, Control, answering
+from kflow.services.answering import answering
+from kflow.services.kinesis.control import PAGE, Control
 from kflow.services.kinesis.parts import Parts
 
 _TOKEN: Final = b"queues"
@@ -78,7 +79,7 @@ class Queues(Control):
         queue = self.queues.create(
             stream,
             given.QueueName,
-            answering(call, lambda: {"QueueDescription": self._described(queue, "CREATING")}),
+            answering(call, lambda _: {"QueueDescription": self._described(queue, "CREATING")}),
             rules=rules,
             position=position,
             asked_ms=asked_ms,
@@ -116,7 +117,7 @@ class Queues(Control):
         """Source: documented: UpdateQueue."""
         queue = self.queues.find(given.QueueARN)
         rules = _rules(given.QueueAttributes, queue.facts.rules)
-        told = answering(call, lambda: {"QueueDescription": self._described(queue, "UPDATING")})
+        told = answering(call, lambda _: {"QueueDescription": self._described(queue, "UPDATING")})
         self.queues.update(queue, told, rules)
         return LATER
 

@@ -17,7 +17,8 @@ from kflow.kinesis import tags
 from kflow.kinesis.queues.directory import Directory
 from kflow.kinesis.registry import Status, Stream
 from kflow.kinesis.states import require_there
-from kflow.services.kinesis.control import Control, answering
+from kflow.services.answering import answering
+from kflow.services.kinesis.control import Control
 
 _POLICY_BYTES: Final = 20 * limits.KIB
 """Source: chosen: the bound of resource policies elsewhere at AWS."""
@@ -153,7 +154,7 @@ class Resources(Control):
     def _monitor(self, call: Call, operation: str, given: Any, *, enable: bool) -> Answer:
         stream = self.named(call, operation, given)
         answer: dict[str, Any] = {"StreamName": stream.name}
-        told = answering(call, lambda: answer)
+        told = answering(call, lambda _: answer)
         before, after = self.alterations.monitor(stream, given.ShardLevelMetrics, enable=enable, told=told)
         answer |= {
             "CurrentShardLevelMetrics": before,

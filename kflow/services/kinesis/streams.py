@@ -12,7 +12,8 @@ from kflow.broker.streammap import StreamMode
 from kflow.errors import InvalidArgument
 from kflow.kinesis import describing, pages, quotas, shards
 from kflow.kinesis.lifecycle import NewStream
-from kflow.services.kinesis.control import PAGE, Control, answering
+from kflow.services.answering import answering
+from kflow.services.kinesis.control import PAGE, Control
 
 _STREAMS: Final = b"streams"
 _CHANNELS: Final = 50
@@ -129,7 +130,7 @@ class Streams(Control):
             "TargetShardCount": given.TargetShardCount,
             "StreamARN": stream.arn,
         }
-        self.lifecycle.scale(stream, given.TargetShardCount, answering(call, lambda: answer))
+        self.lifecycle.scale(stream, given.TargetShardCount, answering(call, lambda _: answer))
         return LATER
 
     def _index(self, call: Call, given: Any, text: str) -> int:
@@ -177,6 +178,6 @@ class Streams(Control):
         """Source: documented: UpdateStreamWarmThroughput."""
         stream = self.named(call, "UpdateStreamWarmThroughput", given)
         answer: dict[str, Any] = {"StreamARN": stream.arn, "StreamName": stream.name}
-        warm = self.alterations.warm(stream, given.WarmThroughputMiBps, answering(call, lambda: answer))
+        warm = self.alterations.warm(stream, given.WarmThroughputMiBps, answering(call, lambda _: answer))
         answer["WarmThroughput"] = warm
         return LATER

@@ -17,6 +17,7 @@ from kflow.lambda_.control.facts import LATEST, Code, Configuration, Facts
 from kflow.lambda_.control.function import Function
 from kflow.lambda_.control.sources import source
 from kflow.lambda_.errors import InvalidParameterValue
+from kflow.services.answering import answering
 from kflow.services.lambda_.parts import Base, page, read_marker
 
 PAGE: Final = 50
@@ -215,14 +216,7 @@ class Functions(Base):
             function.configuration(named.qualifier)
             left = versions.without(function.facts, named.qualifier)
             return self.change(call, function, lambda: {"StatusCode": 204}, **left)
-
-        def told(failure: KflowError | None) -> None:
-            if failure is None:
-                call.answer({"StatusCode": 204})
-            else:
-                call.refuse(failure)
-
-        self.functions.delete(function, told)
+        self.functions.delete(function, answering(call, lambda _: {"StatusCode": 204}))
         return LATER
 
     # ------------------------------------------------------------------ inside

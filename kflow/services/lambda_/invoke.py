@@ -27,6 +27,7 @@ from kflow.lambda_.errors import (
 )
 from kflow.lambda_.fleet import Reply, Request
 from kflow.lambda_.requests import new_request_id
+from kflow.services.answering import answering
 from kflow.services.lambda_.parts import Base
 
 PAYLOAD_BYTES: Final = 6_291_456
@@ -159,13 +160,7 @@ class Invoking(Base):
 
     def _accept(self, call: Call, target: Target, payload: bytes, output: dict[str, Any]) -> None:
         """Answer when it is durable."""
-
-        def told(failure: KflowError | None) -> None:
-            if failure is None:
-                call.answer(output)
-            else:
-                call.refuse(failure)
-
+        told = answering(call, lambda _: output)
         self.parts.events.accept(target.function.arn, target.qualifier, _request_id(call), payload, told)
 
     def _stream(self, call: Call, chosen: Chosen, reply: Reply) -> None:

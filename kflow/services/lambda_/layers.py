@@ -16,6 +16,7 @@ from kflow.lambda_.control.facts import Code
 from kflow.lambda_.control.layers import Layer, LayerVersion
 from kflow.lambda_.control.sources import source
 from kflow.lambda_.errors import ResourceNotFound
+from kflow.services.answering import answering
 from kflow.services.lambda_.parts import Base, page
 
 PAGE: Final = 50
@@ -137,7 +138,7 @@ class LayerOperations(Base):
         return self.layers.find(named._replace(version=given.VersionNumber))
 
     def _keep_layer(self, call: Call, output: dict[str, Any] | None, change: Callable[[Done], object]) -> Answer:
-        change(lambda failure: call.answer(output) if failure is None else call.refuse(failure))
+        change(answering(call, lambda _: output))
         return LATER
 
     def _whole_layer(self, call: Call, layer: Layer, version: LayerVersion) -> dict[str, Any]:

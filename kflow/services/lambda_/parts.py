@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any, TypeVar
 
-from kflow.aws.calls import LATER, Answer, Call, Output, Place
+from kflow.aws.calls import LATER, Answer, Call, CallService, Output, Place
 from kflow.errors import KflowError
 from kflow.lambda_.asynchronous import Accepts
 from kflow.lambda_.control import names
@@ -22,6 +22,7 @@ from kflow.lambda_.control.names import Named
 from kflow.lambda_.control.registry import Registry
 from kflow.lambda_.errors import InvalidParameterValue
 from kflow.lambda_.fleet import Fleet
+from kflow.services.answering import answering
 
 T = TypeVar("T")
 
@@ -87,14 +88,7 @@ class Base:
 
     def change(self, call: Call, function: Function, output: Callable[[], Output], /, **changes: Any) -> Answer:
         """Keep a change, and answer then."""
-
-        def told(failure: KflowError | None) -> None:
-            if failure is None:
-                call.answer(output())
-            else:
-                call.refuse(failure)
-
-        self.functions.change(function, told, **changes)
+        self.functions.change(function, answering(call, lambda _: output()), **changes)
         return LATER
 
     def described(self, call: Call, output: Callable[[], Output]) -> Answer:
@@ -106,7 +100,7 @@ class Base:
             if is_now:
                 found.append(output())
             else:
-                answering(call, output)
+                _answer(call, output)
 
         self.functions.when_described(then)
         is_now = False
@@ -121,7 +115,7 @@ class Base:
         return f"{self.base_url(call)}/_kflow/lambda/code/{digest}.zip"
 
 
-def answering(call: Call, output: Callable[[], Output]) -> None:
+def _answer(call: Call, output: Callable[[], Output]) -> None:
     """Answer a call that was answered `LATER`, or refuse it."""
     try:
         found = output()

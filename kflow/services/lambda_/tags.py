@@ -10,6 +10,7 @@ from kflow.lambda_.control import tags
 from kflow.lambda_.control.function import Function
 from kflow.lambda_.control.mappings import Entry
 from kflow.lambda_.errors import InvalidParameterValue, ResourceNotFound
+from kflow.services.answering import answering
 from kflow.services.lambda_.parts import Base
 
 _MAPPING: Final = re.compile(r"arn:aws[a-z-]*:lambda:([a-z0-9-]+):(\d{12}):event-source-mapping:([0-9a-fA-F-]{36})")
@@ -57,9 +58,7 @@ class Tags(Base):
     def _keep_tags(self, call: Call, resource: Function | Entry, after: dict[str, str]) -> Answer:
         if isinstance(resource, Function):
             return self.change(call, resource, lambda: None, tags=after)
-        self.mappings.tag(
-            resource, after, lambda failure: call.answer(None) if failure is None else call.refuse(failure)
-        )
+        self.mappings.tag(resource, after, answering(call))
         return LATER
 
 

@@ -10,7 +10,8 @@ from typing import Any
 from kflow.aws.calls import LATER, Answer, Call
 from kflow.errors import KflowError
 from kflow.events.sqs import SqsEventRecord, event_record
-from kflow.services.sqs.parts import Base, answering, operation
+from kflow.services.answering import answering
+from kflow.services.sqs.parts import Base, operation
 from kflow.sqs import checks, digests, limits
 from kflow.sqs.asking import Delete, Delivered, Entry, Hide, Receive, Received, Send, Sent
 from kflow.sqs.attributes import unknown

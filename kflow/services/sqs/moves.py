@@ -6,7 +6,8 @@ from typing import Any, Final
 
 from kflow.aws.calls import LATER, Answer, Call
 from kflow.errors import KflowError
-from kflow.services.sqs.parts import Base, answering, operation
+from kflow.services.answering import answering
+from kflow.services.sqs.parts import Base, operation
 from kflow.sqs import limits
 from kflow.sqs.attributes import parse_arn
 from kflow.sqs.directory import Queue

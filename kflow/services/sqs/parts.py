@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Protocol, TypeVar
 from urllib.parse import unquote, urlsplit
 
-from kflow.aws.calls import LATER, Answer, Call, Output, Place
+from kflow.aws.calls import LATER, Answer, Call, Place
 from kflow.broker.host import Host
 from kflow.errors import InternalError, KflowError
 from kflow.sqs.directory import Directory, Queue
@@ -110,15 +110,3 @@ def operation(method: Callable[[S, Call, Any], Answer]) -> Callable[[S, Call, An
         return LATER
 
     return run
-
-
-def answering(call: Call, output: Callable[[Any], Output] = lambda _: None) -> Callable[[Any], None]:
-    """Answers a call when there is a reply, or refuses it."""
-
-    def told(reply: Any) -> None:
-        if isinstance(reply, KflowError):
-            call.refuse(reply)
-        else:
-            call.answer(output(reply))
-
-    return told

@@ -13,7 +13,8 @@ import msgspec
 from kflow.aws.calls import LATER, Answer, Call, Place
 from kflow.broker.messagequeues import Counts
 from kflow.errors import KflowError
-from kflow.services.sqs.parts import Base, answering, operation
+from kflow.services.answering import answering
+from kflow.services.sqs.parts import Base, operation
 from kflow.sqs import attributes, checks, limits
 from kflow.sqs.asking import Count, Nothing
 from kflow.sqs.attributes import Name

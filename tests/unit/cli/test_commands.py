@@ -15,7 +15,7 @@ from kflow.broker.checkpoints import SlotFile
 from kflow.broker.files import FILES, Files
 from kflow.broker.folder import DataFolder
 from kflow.broker.parked import ParkedStore
-from kflow.broker.parked_batch import ParkCondition, ParkedBatch, ParkedRecord
+from kflow.broker.parked_batch import ParkedRecord
 from kflow.broker.slots import Slot, SlotState
 from kflow.broker.writing import writing
 from kflow.cli import demo
@@ -23,6 +23,7 @@ from kflow.cli.main import main
 from kflow.cli.terminal import Terminal
 from kflow.interfaces import FunctionError
 from kflow.records import Position
+from tests.parking import parked
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -287,22 +288,7 @@ def park(folder: DataFolder, *, message: str = "division by zero", key: str = "5
     record = ParkedRecord(b'{"id": 5}', key, 49 << 179, 1_700_000_000_000, "shardId-000000000001")
     error = FunctionError(type="ZeroDivisionError", message=message, trace=("  File one\n",), file="/project/app.py:11")
     ParkedStore(folder.path, Files()).park(
-        ParkedBatch(
-            function="bill",
-            stream="orders",
-            stream_id=stream.id,
-            shard=1,
-            shard_id="shardId-000000000001",
-            first_counter=1,
-            last_counter=1,
-            start=Position(0, 0),
-            end=Position(0, 1),
-            records=(record,),
-            error=error,
-            attempts=3,
-            condition=ParkCondition.RETRY_ATTEMPTS_EXHAUSTED,
-            parked_ms=1_700_000_001_000,
-        )
+        parked(stream_id=stream.id, shard=1, shard_id="shardId-000000000001", records=(record,), error=error)
     )
 
 

@@ -145,10 +145,7 @@ def test_nothing_is_told_to_what_is_no_destination(arn: str, said: str) -> None:
         destined.check(arn, on_success=False)
 
 
-def test_buckets_are_told_of_failures_and_dead_letters_go_to_queues_and_topics() -> None:
+def test_buckets_are_told_of_failures_alone() -> None:
     destined.check("arn:aws:s3:::failures", on_success=False)
     with pytest.raises(InvalidParameterValue, match="for failures only"):
         destined.check("arn:aws:s3:::failures", on_success=True)
-    destined.check_dead_letters(QUEUE)
-    with pytest.raises(InvalidParameterValue, match="use a queue or a topic"):
-        destined.check_dead_letters(ARN)

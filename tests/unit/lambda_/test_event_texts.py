@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 
 import pytest
 
 from kflow.broker import sequence
 from kflow.lambda_.event_texts import EventTextShape
 from kflow.lambda_.shapes import EventShape
+from tests.blocks import Block
 
 NAMES = {
     "arn": "arn:aws:kinesis:eu-west-1:123456789012:stream/orders",
@@ -18,24 +18,6 @@ NAMES = {
 }
 TEXTS = EventTextShape(1_600_000_000, 3, **NAMES)
 EVENTS = EventShape(1_600_000_000, 3, **NAMES)
-
-
-@dataclass
-class Block:
-    """What a shape reads of a block."""
-
-    datas: list[bytes]
-    keys: list[str]
-    first_counter: int = 7
-    arrival_ms: int = 1_700_000_000_123
-
-    @property
-    def count(self) -> int:
-        return len(self.datas)
-
-    def columns(self):
-        return self.datas, self.keys
-
 
 BLOCK = Block([b"a", b"", b"c" * 200, b"d", b"e"], ["x", "schlüssel", '"quoted"\\', "\x00\n", '"sequenceNumber":"1"'])
 

@@ -76,7 +76,10 @@ def cycle() -> list:
     ("returned", "message"),
     [
         ({"ids": {1, 2}}, "Unable to marshal response: Object of type set is not JSON serializable"),
-        ({"raw": b"raw"}, "Unable to marshal response: Object of type bytes is not JSON serializable"),
+        (
+            {"raw": b"\xff"},
+            "Unable to marshal response: 'utf-8' codec can't decode byte 0xff in position 0: invalid start byte",
+        ),
         (Strange(), "Unable to marshal response: Object of type Strange is not JSON serializable"),
         (cycle(), "Unable to marshal response: Circular reference detected"),
         (
@@ -100,6 +103,7 @@ def test_what_json_cannot_hold_is_a_marshal_error(returned, message):
         ([decimal.Decimal("NaN"), decimal.Decimal("-Infinity")], b"[NaN, -Infinity]"),
         ({"at": Point(decimal.Decimal("0.10"), "\N{GREEK SMALL LETTER PI}")}, '{"at": {"x": 0.10, "y": "π"}}'.encode()),
         (b"\x00raw", b"\x00raw"),
+        ({"text": b"raw"}, b'{"text": "raw"}'),
     ],
 )
 def test_a_response_is_written_as_lambdas_runtime_writes_it(returned, text):

@@ -2,29 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from kflow.broker import sequence
 from kflow.lambda_.shapes import EventShape, RecordShape
 from kflow.records import Record
-
-
-@dataclass
-class Block:
-    """What a shape reads of a block."""
-
-    datas: list[bytes]
-    keys: list[str]
-    first_counter: int = 7
-    arrival_ms: int = 1_700_000_000_123
-
-    @property
-    def count(self) -> int:
-        return len(self.datas)
-
-    def columns(self):
-        return self.datas, self.keys
-
+from tests.blocks import Block
 
 BLOCK = Block([b"a", b"b", b"c"], ["x", "y", "z"])
 NUMBERS = [sequence.number(1_600_000_000, 3, counter, 1_700_000_000_123) for counter in (7, 8, 9)]

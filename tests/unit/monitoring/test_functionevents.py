@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -98,6 +99,19 @@ def test_events_go_on_over_rotations_and_keep_their_ids(log: Log) -> None:
     assert log.read()[0].id == ids[0]
     assert older(log.path, 3).exists()
     assert index_path(older(log.path, 3)).exists()
+
+
+def test_a_log_that_is_rotated_while_it_is_read_has_its_own_times(log: Log) -> None:
+    one = log.writer("one", file_bytes=10)
+    log.write(one, "line 0.....\n", 1000)
+    reading = log.logs.events("bill", EVER)
+    with ExitStack() as stack:
+        files = log.logs._files("bill", stack)
+        log.write(one, "line 1.....\n", 2000)  # in a new file, with an index of its own
+        assert list(log.logs._known(files[0], files).times) == [1_000_000]
+        log.write(one, "line 2.....\n", 3000)
+        assert list(log.logs._known(files[0], files).times) == [1_000_000]
+    assert [each.ms for each in reading] == [1_000_000, 2_000_000, 3_000_000]
 
 
 def test_what_nobody_noted_has_the_time_of_the_file_and_a_stream_of_its_own(log: Log) -> None:

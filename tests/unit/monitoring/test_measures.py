@@ -109,7 +109,10 @@ def test_what_cannot_be_written_stays_in_memory(made: Made, monkeypatch: pytest.
         patched.setattr(Measures, "_opened", _full)
         with pytest.raises(StorageError):
             made.measures.flush()
+    told: list[bool] = []
+    made.measures.changed = lambda: told.append(True)
     made.measures.note("A", "a", of(2), ())
+    assert told == [True]  # or nobody would try again
     assert made.sums(Series(*PLACE, "A", "a", (), "Count")) == {NOW_S: 3}
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from kflow.broker.folder import DataFolder
 from kflow.clock import ManualClock
-from kflow.errors import KflowError, StorageFull
+from kflow.errors import Damaged, KflowError, StorageFull
 from kflow.interfaces import FunctionError
 from kflow.lambda_.asynchronous import Policy
 from kflow.lambda_.destined import Delivery
@@ -296,6 +296,30 @@ def test_who_sends_is_refused_where_the_disk_is_full_and_what_runs_is_settled_la
     assert node.notices[1:] == ["info: asynchronous invocations go on, the storage works again"]
     node.kill()
     assert node.running == []
+
+
+def test_a_file_that_is_damaged_refuses_who_sends_and_is_not_looked_at_in_between(node: Node) -> None:
+    node.accept(b"{}")
+    node.reply(OK)
+    file = node.folder.path / "lambda/events.db"
+    done: list[bool] = []
+    node.events.close(lambda: done.append(True))
+    node.run()
+    assert done
+    file.write_bytes(b"no database" * 1000)
+    node.told.clear()
+    node.begin()
+
+    node.events.accept(BILL, "", bytes(16), b"{}", node.told.append)
+    node.accept(b"{}")
+    node.accept(b"{}")
+    assert [type(each) for each in node.told] == [Damaged, Damaged, Damaged]
+    looks = node.submitted
+    node.advance(60_000)
+    assert node.submitted == looks
+    node.events.close(lambda: done.append(True))
+    node.run()
+    assert len(done) == 2
 
 
 def test_a_node_that_ends_keeps_what_is_known_and_runs_nothing_more(node: Node) -> None:

@@ -13,14 +13,14 @@ import pytest
 from kflow.aws.calls import Context, Place
 from kflow.broker.folder import DataFolder
 from kflow.broker.objects import Objects
-from kflow.broker.parked import Origin, ParkCondition, ParkedBatch, ParkedRecord, ParkedStore
+from kflow.broker.parked import Origin, ParkedBatch, ParkedStore
 from kflow.clock import ManualClock
 from kflow.errors import AwsError, KflowError, StorageError
 from kflow.messaging.errors import NotFound
-from kflow.records import Position
 from kflow.runtime.destinations import TRIES, Destinations
 from kflow.sqs.errors import QueueDoesNotExist
 from tests.looping import SteppedLoop
+from tests.parking import parked
 
 HOME = Place("123456789012", "us-east-1")
 DEAD = "arn:aws:sqs:eu-west-1:210987654321:dead"
@@ -33,23 +33,7 @@ def batch(counter: int, destination: str) -> ParkedBatch:
         mapping="8b1a9953-0000-5000-8000-000000000000",
         destination=destination,
     )
-    return ParkedBatch(
-        function="bill",
-        stream="orders",
-        stream_id=7,
-        shard=0,
-        shard_id="shardId-000000000000",
-        first_counter=counter,
-        last_counter=counter,
-        start=Position(0, 0),
-        end=Position(0, 1),
-        records=(ParkedRecord(b"x", "k", 49 + counter, 1_700_000_000_000, "shardId-000000000000"),),
-        error=None,
-        attempts=3,
-        condition=ParkCondition.RETRY_ATTEMPTS_EXHAUSTED,
-        parked_ms=1_700_000_001_000,
-        origin=origin,
-    )
+    return parked(counter, origin=origin)
 
 
 class World(SteppedLoop):

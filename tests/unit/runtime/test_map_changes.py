@@ -16,21 +16,19 @@ from kflow.broker.encode import Encoder
 from kflow.broker.files import Files
 from kflow.broker.folder import DataFolder
 from kflow.broker.log import Log
-from kflow.broker.parked import ParkedStore
 from kflow.broker.resharding import Reshard, split
 from kflow.broker.streammap import StreamMap
 from kflow.declarations import Handler, HandlerForm, MappingOptions, StreamTrigger
-from kflow.plugins.manager import PluginManager
 from kflow.records import Position
 from kflow.runtime import children, consumers
 from kflow.runtime.consumers import Begin
 from kflow.runtime.leases import LeaseState
 from kflow.runtime.loop import Loop
 from kflow.runtime.messages import Channel, Map, Returned
-from kflow.runtime.node import FunctionPlan, Node, NodeOptions
-from kflow.runtime.supervisor import SupervisorOptions
+from kflow.runtime.node import FunctionPlan
 from kflow.runtime.workers import WorkerHandle
 from tests.deadline import eventually
+from tests.nodes import Heard, node_of
 
 
 class FullDisk(Files):
@@ -44,20 +42,6 @@ class FullDisk(Files):
         return super().open(path, flags, *more, **named)
 
 
-class Silent:
-    def __init__(self) -> None:
-        self.notices: list[str] = []
-
-    def ready(self, info: object) -> None: ...
-
-    def outcome(self, outcome: object) -> None: ...
-
-    def notice(self, level: str, text: str) -> None:
-        self.notices.append(text)
-
-    def stopped(self, summary: object) -> None: ...
-
-
 class World:
     """A node that reads one stream of one shard by one function with two lanes."""
 
@@ -69,29 +53,9 @@ class World:
         self.log = Log(self.folder)
         self.stream = self.log.create_stream("orders", 1)
         self.loop = Loop()
-        self.heard = Silent()
+        self.heard = Heard()
         folder = self.folder
-        options = NodeOptions(
-            region=folder.region,
-            account=folder.account,
-            max_workers=4,
-            retry_backoff_scale=1.0,
-            epoch=1,
-            previous_epoch_clean=True,
-        )
-        workers = SupervisorOptions(
-            worker_start="spawn", preload=(), environment={}, data_dir=folder.path, run_dir=folder.run_dir
-        )
-        parked = ParkedStore(folder.path, folder.files, folder.fsync)
-        self.node = Node(
-            self.log,
-            parked,
-            options=options,
-            workers=workers,
-            listener=self.heard,
-            plugins=PluginManager(),
-            loop=self.loop,
-        )
+        self.node = node_of(self.log, self.loop, self.heard)
         trigger = StreamTrigger(stream="orders", options=MappingOptions(parallelization_factor=2))
         self.handler = Handler(
             name="bill",
@@ -215,13 +179,13 @@ def test_slots_that_cannot_be_written_hold_the_children_up_and_people_are_told(
     monkeypatch.setattr(children, "RETRY_S", 0.01)
     world.files.full = True
     world.split(0)
-    world.until(lambda: any("wait for their checkpoints" in text for text in world.heard.notices))
+    world.until(lambda: any("wait for their checkpoints" in text for text in world.heard.texts))
     assert len(world.node.table.leases) == 2
 
     world.files.full = False
     world.until(lambda: len(world.node.table.leases) == 6)
 
-    assert len([text for text in world.heard.notices if "wait for their checkpoints" in text]) == 1
+    assert len([text for text in world.heard.texts if "wait for their checkpoints" in text]) == 1
 
 
 def test_grandchildren_come_after_children_even_where_both_come_at_once(world: World) -> None:

@@ -17,16 +17,22 @@ from kflow.broker.checkpoints import Slot, SlotFile, slots_path
 from kflow.broker.encode import Encoder
 from kflow.broker.folder import DataFolder
 from kflow.broker.log import Log
-from kflow.broker.parked import ParkedStore
 from kflow.broker.resharding import Reshard, split
 from kflow.broker.streammap import StreamMap
 from kflow.clock import ManualClock
-from kflow.declarations import Handler, HandlerForm, MappingOptions, Package, StartingPosition, StreamTrigger
+from kflow.declarations import (
+    Handler,
+    HandlerForm,
+    MappingOptions,
+    Package,
+    StartingPosition,
+    StreamTrigger,
+    sourceless,
+)
 from kflow.errors import KflowError
 from kflow.lambda_.control import mappingfacts
 from kflow.lambda_.control.mappingfacts import Mapping, Switch
 from kflow.lambda_.destinations import declared_mapping
-from kflow.plugins.manager import PluginManager
 from kflow.records import BEGIN_COUNTER, Position
 from kflow.runtime import messages, starting
 from kflow.runtime.functions import FunctionPlan
@@ -34,30 +40,16 @@ from kflow.runtime.leases import LeaseState
 from kflow.runtime.loop import Loop
 from kflow.runtime.mappings import StreamFeeds
 from kflow.runtime.messages import Grant, Retire, Returned
-from kflow.runtime.node import Node, NodeOptions
+from kflow.runtime.node import Node
 from kflow.runtime.resuming import Resumed
-from kflow.runtime.supervisor import SupervisorOptions
 from kflow.settings import load
 from tests.looping import SteppedLoop
+from tests.nodes import Heard, node_of
 from tests.storing import held
 
 HOME = Place("123456789012", "us-east-1")
 SOURCE = "arn:aws:kinesis:us-east-1:123456789012:stream/orders"
 CONSUMER = f"{SOURCE}/consumer/fan:1700000000"
-
-
-class Silent:
-    def __init__(self) -> None:
-        self.notices: list[str] = []
-
-    def ready(self, info: object) -> None: ...
-
-    def outcome(self, outcome: object) -> None: ...
-
-    def notice(self, level: str, text: str) -> None:
-        self.notices.append(text)
-
-    def stopped(self, summary: object) -> None: ...
 
 
 class Workers:
@@ -106,7 +98,7 @@ class World:
         return self.clock.epoch_ms
 
     def notice(self, level: str, text: str) -> None:
-        self.heard.notices.append(text)
+        self.heard.notice(level, text)
 
     def stream_by_id(self, stream_id: int) -> StreamMap | None:
         return next((each for each in self.folder.live_maps() if each.id == stream_id), None)
@@ -126,25 +118,8 @@ class World:
     def start(self, *handlers: Handler, functions: tuple[str, ...] = ("f",)) -> None:
         """A node over the folder, with decorated handlers, and functions that the API made."""
         folder = self.folder
-        self.heard = Silent()
-        self.node = Node(
-            self.log,
-            ParkedStore(folder.path, folder.files, folder.fsync),
-            options=NodeOptions(
-                region=HOME.region,
-                account=HOME.account,
-                max_workers=4,
-                retry_backoff_scale=1.0,
-                epoch=1,
-                previous_epoch_clean=True,
-            ),
-            workers=SupervisorOptions(
-                worker_start="spawn", preload=(), environment={}, data_dir=folder.path, run_dir=folder.run_dir
-            ),
-            listener=self.heard,
-            plugins=PluginManager(),
-            loop=self.loop,
-        )
+        self.heard = Heard()
+        self.node = node_of(self.log, self.loop, self.heard)
         self.nodes.append(self.node)
         self.workers = Workers(self.node.supervisor.close)
         self.node.supervisor = self.workers  # type: ignore[assignment]
@@ -163,20 +138,10 @@ class World:
         """As the API does."""
         before = self.node.functions.get(name)
         package = Package(function=name, version="$LATEST", runtime="python3.12", entry="app.handler", code="/nowhere")
-        handler = Handler(
-            name=name,
-            file="",
-            line=0,
-            root="",
-            module="",
-            qualname="",
-            form=HandlerForm.EVENT,
-            package=package,
-            triggers=() if before is None else before.handler.triggers,
-        )
+        triggers = () if before is None else before.handler.triggers
         self.node.publish(
             FunctionPlan(
-                handler=handler,
+                handler=sourceless(name, package, triggers=triggers),
                 maps=() if before is None else before.maps,
                 timeout_s=3,
                 memory_mb=128,

@@ -10,31 +10,13 @@ import pytest
 
 from kflow.broker.folder import DataFolder
 from kflow.broker.log import Log
-from kflow.broker.parked import ParkedStore
 from kflow.broker.writing import writing
 from kflow.declarations import Handler, HandlerForm, MappingOptions, StreamTrigger
-from kflow.plugins.manager import PluginManager
 from kflow.runtime.leases import Lease
 from kflow.runtime.loop import Loop
 from kflow.runtime.messages import Alive
-from kflow.runtime.node import FunctionPlan, Node, NodeOptions
-from kflow.runtime.supervisor import SupervisorOptions
-
-
-class Heard:
-    """A listener that remembers notices."""
-
-    def __init__(self) -> None:
-        self.notices: list[tuple[str, str]] = []
-
-    def ready(self, info: object) -> None: ...
-
-    def outcome(self, outcome: object) -> None: ...
-
-    def notice(self, level: str, text: str) -> None:
-        self.notices.append((level, text))
-
-    def stopped(self, summary: object) -> None: ...
+from kflow.runtime.node import FunctionPlan, Node
+from tests.nodes import Heard, node_of
 
 
 @pytest.fixture
@@ -44,24 +26,7 @@ def made(tmp_path: Path) -> Iterator[tuple[Node, Heard]]:
         stream = log.create_stream("orders", 1)
     heard = Heard()
     loop = Loop()
-    node = Node(
-        Log(folder),
-        ParkedStore(folder.path, folder.files, folder.fsync),
-        options=NodeOptions(
-            region="us-east-1",
-            account="123456789012",
-            max_workers=1,
-            retry_backoff_scale=1.0,
-            epoch=1,
-            previous_epoch_clean=True,
-        ),
-        workers=SupervisorOptions(
-            worker_start="spawn", preload=(), environment={}, data_dir=folder.path, run_dir=folder.run_dir
-        ),
-        listener=heard,
-        plugins=PluginManager(),
-        loop=loop,
-    )
+    node = node_of(Log(folder), loop, heard, max_workers=1)
     handler = Handler(
         name="bill",
         file="app.py",

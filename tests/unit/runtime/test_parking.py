@@ -9,12 +9,12 @@ import pytest
 
 from kflow.broker import streammap
 from kflow.broker.folder import DataFolder
-from kflow.broker.parked import Origin, ParkCondition, ParkedBatch, ParkedRecord, ParkedStore
+from kflow.broker.parked import Origin, ParkedStore
 from kflow.broker.streammap import StreamMap
-from kflow.declarations import Handler, HandlerForm, MappingOptions, Package, StreamTrigger
-from kflow.records import Position
+from kflow.declarations import MappingOptions, Package, StreamTrigger, sourceless
 from kflow.runtime.messages import WorkerSpec
 from kflow.runtime.parking import Parking, origin_of
+from tests.parking import parked
 
 ORDERS = StreamMap(name="orders", id=7, created_s=1, generation=1)
 CONSUMER = "arn:aws:kinesis:us-east-1:123456789012:stream/orders/consumer/audit:1573691880"
@@ -34,20 +34,9 @@ def spec(
     source: str = "",
 ) -> WorkerSpec:
     trigger = StreamTrigger(stream="orders", options=MappingOptions(on_failure=on_failure), uuid=uuid)
-    handler = Handler(
-        name=name,
-        file="",
-        line=1,
-        root="",
-        module="",
-        qualname="",
-        form=HandlerForm.EVENT,
-        triggers=(trigger,),
-        package=package,
-    )
     return WorkerSpec(
         worker=1,
-        handler=handler,
+        handler=sourceless(name, package, triggers=(trigger,)),
         data_dir="",
         maps=(streammap.encode(ORDERS),),
         epoch=1,
@@ -106,24 +95,7 @@ def test_the_node_is_told_of_what_has_a_destination_once_it_is_kept(
 
     origin = origin_of(spec(on_failure=on_failure), 0, ORDERS, folder)
     parking = Parking(store, origin, tell)
-    number = parking.park(
-        ParkedBatch(
-            function="bill",
-            stream="orders",
-            stream_id=7,
-            shard=0,
-            shard_id="shardId-000000000000",
-            first_counter=1,
-            last_counter=1,
-            start=Position(0, 0),
-            end=Position(0, 1),
-            records=(ParkedRecord(b"x", "k", 49, 1_700_000_000_000, "shardId-000000000000"),),
-            error=None,
-            attempts=1,
-            condition=ParkCondition.RETRY_ATTEMPTS_EXHAUSTED,
-            parked_ms=1_700_000_001_000,
-        )
-    )
+    number = parking.park(parked())
     assert heard == told
     assert store.show(number).origin == origin
     found = parking.find("bill", 7, 0, 1)

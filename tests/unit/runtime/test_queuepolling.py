@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -279,10 +280,10 @@ def test_whenever_the_runtime_stops_what_was_received_and_not_run_is_there_for_t
             polled.world.host.step()
         if polled.functions.running:
             break
-        closed: list[bool] = []
-        polled.polling.close(lambda closed=closed: polled.world.service.close(lambda: closed.append(True)))
+        ended: list[bool] = []
+        polled.polling.close(partial(polled.world.service.close, partial(ended.append, True)))
         polled.world.host.run()
-        assert closed
+        assert ended
         polled.world.start()
         assert polled.world.counts(url)[1] == 0, f"in flight for nobody, after {steps} steps"
     assert steps == 2

@@ -307,7 +307,7 @@ def test_queries_that_are_refused(
 
 
 def test_a_token_that_nobody_gave_out(metrics: Desk) -> None:
-    assert refused(metrics, "ListMetrics", NextToken="x")[0] == "InvalidParameterValue"
+    assert refused(metrics, "ListMetrics", NextToken="x")[0] == "InvalidParameterValueException"
     found = refused(metrics, "GetMetricData", MetricDataQueries=[query()], NextToken="x", **WHEN)
     assert found[0] == "InvalidNextToken"
     assert metricqueries.QUERIES == 500
@@ -317,6 +317,6 @@ def test_all_is_forgotten(metrics: Desk) -> None:
     put(metrics, datum(1))
     told: list[bool] = []
     metrics.service.clear(lambda: told.append(True))
-    metrics.host.settle()
+    metrics.host.run()
     assert told == [True]
     assert metrics.call("ListMetrics")["Metrics"] == []

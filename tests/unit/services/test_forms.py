@@ -9,6 +9,7 @@ import pytest
 
 from kflow.aws.models import load
 from kflow.errors import ValidationFailed
+from kflow.monitoring.errors import InvalidQuery
 from kflow.services.forms import Forms, service_of
 
 
@@ -32,3 +33,9 @@ def test_a_broken_constraint_is_a_validation_error() -> None:
     status, _, body = Forms().error(operation, ValidationFailed("1 validation error detected: ..."), "id")
     assert status == 400
     assert b"<Type>Sender</Type><Code>ValidationError</Code><Message>1 validation error detected: ..." in body
+
+
+def test_a_query_of_metrics_that_is_none_is_a_validation_error_too() -> None:
+    operation = load("cloudwatch").operation("GetMetricData")
+    _, _, body = Forms().error(operation, InvalidQuery("Error in expression: it ends too soon"), "id")
+    assert b"<Code>ValidationError</Code><Message>Error in expression: it ends too soon" in body

@@ -22,7 +22,7 @@ def logs(tmp_path: Path) -> Iterator[Desk]:
     service = Logs(host, HOME)
     yield Desk(host, service)
     service.close(lambda: None)
-    host.settle()
+    host.run()
 
 
 @pytest.fixture
@@ -261,6 +261,6 @@ def test_events_that_cannot_be_put_together(app: Desk) -> None:
 def test_all_that_is_kept_is_forgotten(app: Desk) -> None:
     told: list[bool] = []
     app.service.clear(lambda: told.append(True))
-    app.host.settle()
+    app.host.run()
     assert told == [True]
     assert app.call("DescribeLogGroups")["logGroups"] == []

@@ -229,6 +229,8 @@ def _encoder() -> Callable[[Any], str]:
                 return math.nan
             seen.append(value)
             return mark + str(value) + mark
+        if isinstance(value, bytes):
+            return value.decode()
         raise TypeError(f"Object of type {type(value).__name__} is not JSON serializable")
 
     plain = json.JSONEncoder(ensure_ascii=older, default=default).encode
