@@ -79,6 +79,10 @@ class Invocation(msgspec.Struct, frozen=True):
     window: Window | None = None
 
 
+Done = Callable[[KflowError | None], object]
+"""Called once, on the loop: None when it is done, and kept if it is to be; else why it is not, and did not happen."""
+
+
 class Cancellable(Protocol):
     """A call that is due later."""
 

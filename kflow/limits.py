@@ -55,11 +55,13 @@ SEGMENT_BYTES: Final = 64 * MIB
 FREE_BYTES: Final = 64 * MIB
 QUEUE_IN_FLIGHT: Final = 120_000
 QUEUES_MOVING: Final = 5
+QUEUE_BATCH: Final = 10
 FILTERS: Final = 5
 FILTERS_MAX: Final = 10
 FILTER_CHARACTERS: Final = 4096
 FUNCTION_SECONDS: Final = 900
 FUNCTION_MEMORY_MB: Final = 10_240
+CONCURRENT_EXECUTIONS: Final = 1000
 ENVIRONMENT_BYTES: Final = 4096
 
 RESERVED_VARIABLES: Final = frozenset(
@@ -119,10 +121,12 @@ LIMITS: Final[tuple[Limit, ...]] = (
     Limit("records of a queue in flight", QUEUE_IN_FLIGHT, "records", "documented: Kinesis queues, quotas"),
     Limit("queues being created or deleted", QUEUES_MOVING, "queues", "documented: Kinesis queues, quotas"),
     Limit("free space below which puts are refused", FREE_BYTES, "bytes", "chosen: checkpoints must go on"),
+    Limit("messages an invocation gets of a FIFO queue, or without a window", QUEUE_BATCH, "messages", "recorded"),
     Limit("filters of an event source mapping", FILTERS, "filters", "documented: Lambda event filtering"),
     Limit("filters of a mapping, after a quota increase", FILTERS_MAX, "filters", "documented: Lambda event filtering"),
     Limit("filter pattern", FILTER_CHARACTERS, "characters", "documented: CreateEventSourceMapping"),
     Limit("time of an invocation", FUNCTION_SECONDS, "seconds", "documented: Lambda quotas"),
     Limit("memory of a function", FUNCTION_MEMORY_MB, "MB", "documented: Lambda quotas"),
+    Limit("invocations at once, of all functions", CONCURRENT_EXECUTIONS, "invocations", "documented: Lambda quotas"),
     Limit("environment variables of a function", ENVIRONMENT_BYTES, "bytes in all", "documented: Lambda quotas"),
 )

@@ -39,7 +39,7 @@ from kflow.services.sqs.service import Sqs
 from kflow.services.sts import Sts
 from tests.generating import conforms
 from tests.lambdaing import ROLE, FakeFleet, FakeHost, zipped
-from tests.mappingworld import FakeFeeds
+from tests.mappingworld import FakeRunner
 from tests.unit.aws.fakes import Exchange
 
 HOME: Final = Place("123456789012", "us-east-1")
@@ -111,14 +111,17 @@ class World:
         names = ("cloudwatch", "lambda", "logs", "sns", "sts", "sqs")
         known = {name: model(name) for name in names}
         fleet: Any = AnsweringFleet()
-        self._smaller = Smaller(self.host, known, lambda: "http://localhost:4566", fleet)
-        self._smaller.lambdas.feeds = FakeFeeds()  # type: ignore[assignment]  # as much of them as is asked for
+
+        def invoke(*call: Any) -> object:
+            return dispatcher.invoke(*call)
+
+        self._smaller = Smaller(self.host, known, lambda: "http://localhost:4566", fleet, invoke)
+        self._smaller.lambdas.runner = FakeRunner()  # type: ignore[assignment]  # as much of them as is asked for
         self._sqs = Sqs(Parts(host=self.host, home=HOME, url=lambda: "http://localhost:4566"))
         sqs = Deferred("sqs", "AmazonSQS", "1.0", lambda: (self._sqs, known["sqs"]))
         dispatcher = Dispatcher(
             [], known, call_later=self.host.call_later, deferred={"sqs": sqs, **self._smaller.deferred}
         )
-        self._smaller.invoke = dispatcher.invoke
         self._smaller.lambdas.start()
         self._forms = (Forms(), [forms(models.load("sqs"))])
         self._door = Door(dispatcher, home=HOME, late=self._form)

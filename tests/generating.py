@@ -232,7 +232,7 @@ def _scalar(shape: Scalar) -> st.SearchStrategy[Any]:
     if shape.enum:
         return st.sampled_from(shape.enum)
     greatest = min(shape.maximum or 30, least + 9)
-    if shape.pattern is None:
+    if shape.pattern is None or "\\p" in shape.pattern:  # that is Java's
         return st.text(st.characters(exclude_categories=["Cs"]), min_size=least, max_size=greatest)
     return st.from_regex(re.compile(shape.pattern, re.ASCII), fullmatch=True).filter(
         lambda text: least <= len(text) <= (shape.maximum or 1 << 30) and "\n" not in text

@@ -178,7 +178,7 @@ class World:
     def _service(self) -> Any:
         return Service(self._parts())
 
-    def _parts(self, mappings: Any = None, feeds: Any = None) -> Parts:
+    def _parts(self, mappings: Any = None, runner: Any = None) -> Parts:
         nothing: Any = None
         return Parts(
             host=self.host,
@@ -188,7 +188,7 @@ class World:
             layers=self.layers,
             events=nothing,
             mappings=mappings,
-            feeds=feeds,
+            runner=runner,
             invoke=nothing,
             url=lambda: "http://localhost:4566",
         )

@@ -1,4 +1,4 @@
-"""Lambda's mappings over a folder, with feeds that run nothing and say so; stepped by hand."""
+"""Lambda's mappings over a folder, with a runner that runs nothing and says so; stepped by hand."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from kflow.aws.calls import Place
 from kflow.broker.files import FILES, Files
 from kflow.declarations import MappingOptions, StreamTrigger
 from kflow.errors import KflowError
-from kflow.lambda_.control.feeds import Declared, Told
+from kflow.interfaces import Done
 from kflow.lambda_.control.mappingfacts import Mapping as Kept
 from kflow.lambda_.control.mappings import Mappings as Book
+from kflow.lambda_.control.runner import Declared
 from kflow.lambda_.errors import InvalidParameterValue
 from kflow.lambda_.fleet import Published
 from kflow.services.lambda_.functions import Functions
@@ -24,7 +25,7 @@ STREAM = "arn:aws:kinesis:us-east-1:123456789012:stream/orders"
 QUEUE = "arn:aws:sqs:us-east-1:123456789012:jobs"
 
 
-class FakeFeeds:
+class FakeRunner:
     """Knows what it was told.
 
     Attributes:
@@ -41,7 +42,7 @@ class FakeFeeds:
         self.refuse: KflowError | None = None
         self._declared = declared
 
-    def _say(self, text: str, told: Told) -> None:
+    def _say(self, text: str, told: Done) -> None:
         self.told.append(text)
         failure, self.refuse = self.refuse, None
         if self.waits is None:
@@ -55,20 +56,20 @@ class FakeFeeds:
         for each in waits:
             each()
 
-    def check(self, mapping: Kept, told: Told) -> None:
+    def check(self, mapping: Kept, told: Done) -> None:
         is_there = mapping.is_queue or mapping.stream == "orders"
         told(None if is_there else InvalidParameterValue(f"Stream not found: {mapping.source}"))
 
-    def create(self, mapping: Kept, told: Told) -> None:
+    def create(self, mapping: Kept, told: Done) -> None:
         self._say(f"create {mapping.function} {mapping.source} {mapping.enabled}", told)
 
     def resume(self, mapping: Kept) -> None:
         self.told.append(f"resume {mapping.function} {mapping.enabled}")
 
-    def change(self, before: Kept, after: Kept, told: Told) -> None:
+    def change(self, before: Kept, after: Kept, told: Done) -> None:
         self._say(f"change {before.function} to {after.function} {after.enabled} from {after.moved_from!r}", told)
 
-    def remove(self, mapping: Kept, told: Told) -> None:
+    def remove(self, mapping: Kept, told: Done) -> None:
         self._say(f"remove {mapping.function}", told)
 
     def results(self, mappings: Sequence[Kept], told: Callable[[list[str] | KflowError], object]) -> None:
@@ -77,7 +78,7 @@ class FakeFeeds:
     def declared(self) -> Sequence[Declared]:
         return self._declared
 
-    def switch(self, function: str, index: int, *, enabled: bool, told: Told) -> None:
+    def switch(self, function: str, index: int, *, enabled: bool, told: Done) -> None:
         self._say(f"switch {function} {index} {enabled}", told)
 
 
@@ -91,7 +92,7 @@ class MappingWorld(World):
     """A `World` with mappings.
 
     Attributes:
-        feeds: of this run.
+        runner: of this run.
         mappings: all of this run.
     """
 
@@ -108,10 +109,10 @@ class MappingWorld(World):
         super().__init__(path, transition_s=transition_s, files=files, declared=declared)
 
     def _service(self) -> Any:
-        self.feeds = FakeFeeds(self._triggers)
-        self.mappings = Book(self.host, HOME, self.feeds)
+        self.runner = FakeRunner(self._triggers)
+        self.mappings = Book(self.host, HOME, self.runner)
         self.mappings.load()
-        return Service(self._parts(self.mappings, self.feeds))
+        return Service(self._parts(self.mappings, self.runner))
 
     def map(self, function: str = "f", /, place: Place = HOME, **parameters: Any) -> dict[str, Any]:
         """A mapping of the stream, and what the create answers."""

@@ -19,8 +19,8 @@ class CborWire:
     name = "cbor"
     content_type = b"application/x-amz-cbor-1.1"
 
-    def __init__(self) -> None:
-        self._output = CborOutput()
+    def __init__(self, output: CborOutput | None = None) -> None:
+        self._output = CborOutput() if output is None else output
         self.write = self._output.bytes_of
         self.write_sliced = self._output.sliced
         self.write_plain = cbor.mapping

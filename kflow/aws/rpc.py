@@ -13,16 +13,14 @@ import datetime as dt
 import math
 import re
 import struct
-from collections.abc import Callable, Mapping
-from functools import partial
 from typing import Any, Final
 
 from kflow.aws import cbor
 from kflow.aws.cbor_output import CborOutput
+from kflow.aws.cbor_wire import CborWire
 from kflow.aws.dispatch import Bound, CallLater
 from kflow.aws.errors import SerializationFailed
 from kflow.aws.structs import milliseconds
-from kflow.aws.vocabulary import Vocabularies
 from kflow.aws.webcall import WireWriter
 
 PROTOCOL: Final = "rpc-v2-cbor"
@@ -36,23 +34,14 @@ def target(path: str) -> str:
     return "" if found is None else f"{found[1]}.{found[2]}"
 
 
-class RpcWire:
+class RpcWire(CborWire):
     """A `kflow.aws.wires.Wire`."""
 
     name = PROTOCOL
     content_type = b"application/cbor"
 
     def __init__(self) -> None:
-        self._output = CborOutput({"timestamp": _timestamp, "float": _double, "double": _double})
-        self.write = self._output.bytes_of
-        self.write_sliced = self._output.sliced
-        self.write_plain = cbor.mapping
-        self.vocabulary = Vocabularies(
-            self.write,
-            self.write_plain,
-            content_type=self.content_type.decode(),
-            event_content_type="application/cbor",
-        )
+        super().__init__(CborOutput({"timestamp": _timestamp, "float": _double, "double": _double}))
 
     def plain(self, body: bytes) -> dict[str, Any]:
         """See `Wire`. An empty body is an empty input."""
@@ -71,14 +60,6 @@ class RpcWire:
         except SerializationFailed:
             return None
         return bound.binary_input.quick(value)
-
-    def reader(self, bound: Bound) -> Callable[[bytes], Any]:
-        """See `Wire`."""
-        return partial(self.quick, bound)
-
-    def exact(self, bound: Bound, value: Mapping[str, Any]) -> Any:
-        """See `Wire`."""
-        return bound.binary_input.exact(value)
 
 
 def writer(wire: RpcWire, call_later: CallLater) -> WireWriter:

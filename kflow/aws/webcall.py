@@ -15,7 +15,7 @@ from kflow.aws.formats import Format, Response
 from kflow.aws.shapes import Operation, Structure
 from kflow.aws.slicing import is_long
 from kflow.aws.wires import Wire, error_body
-from kflow.errors import AwsError, KflowError
+from kflow.errors import AwsError, KflowError, StorageError
 from kflow.web.exchange import Body, Exchange, Headers
 
 logger = logging.getLogger(__name__)
@@ -187,7 +187,10 @@ class WebCall:
     def _fail(self, error: Exception) -> None:
         if not isinstance(error, AwsError):
             operation = f"{self._operation.model.service}.{self._operation.name}"
-            logger.error("a call failed operation=%s", operation, exc_info=error)
+            if isinstance(error, StorageError):  # it says all, and on a full disk there are thousands
+                logger.error("a call failed operation=%s: %s", operation, error)
+            else:
+                logger.error("a call failed operation=%s", operation, exc_info=error)
             error = InternalFailure()
         response = self._writer.error(self._operation, error, self.context.request_id)
         self._exchange.respond(response.status, [*self._head, *response.headers], response.body)

@@ -14,12 +14,10 @@ from collections.abc import Callable
 from typing import Generic, Protocol, TypeVar
 
 from kflow.errors import KflowError
+from kflow.interfaces import Done
 
 T = TypeVar("T")
 R = TypeVar("R")
-
-Done = Callable[[KflowError | None], object]
-"""Called once, on the loop, when a change is kept; or with the error that says why it is not, and did not happen."""
 
 
 class Threads(Protocol):

@@ -26,6 +26,7 @@ from msgspec.structs import replace
 from kflow.broker.files import Files, storage_error
 from kflow.broker.locks import FileLock
 from kflow.broker.parked_batch import Origin, ParkCondition, ParkedBatch, ParkedRecord, decode, encode
+from kflow.broker.parked_numbers import Noted, Numbers
 from kflow.errors import Damaged, UsageError
 from kflow.interfaces import FunctionError
 
@@ -34,6 +35,8 @@ __all__ = ["Origin", "ParkCondition", "ParkedBatch", "ParkedRecord", "ParkedStor
 log = logging.getLogger(__name__)
 
 _LOCK_TIMEOUT_S: Final = 10.0
+_KNOWN: Final = 20_000
+"""So many batches are known by their numbers; where there are more, the folder is listed."""
 _NAME = re.compile(r"([0-9a-f]{16})\.(\d+)\.(\d+)-(\d+)\.(\d+)\.(?:parked|claim-(\d+))(\.unsent)?")
 
 
@@ -52,8 +55,18 @@ class _Name(NamedTuple):
         state = f"claim-{self.claimed_by}" if self.claimed_by else "parked"
         if self.is_unsent:
             state += ".unsent"
+        return f"{self.held}.{self.number}.{state}"
+
+    @property
+    def held(self) -> str:
+        """Which records it holds."""
         counters = f"{self.first_counter:020d}-{self.last_counter:020d}"
-        return f"{self.stream_id:016x}.{self.shard}.{counters}.{self.number}.{state}"
+        return f"{self.stream_id:016x}.{self.shard}.{counters}"
+
+    @property
+    def key(self) -> str:
+        """Whose records, and which."""
+        return f"{self.function}/{self.held}"
 
 
 class Unreadable(NamedTuple):
@@ -89,7 +102,11 @@ class ParkedStore:
         self._files = files
         self._sync = fsync != "none"
         self._lock = FileLock(os.path.join(self._path, "lock"), files)
-        self._is_numbered = False
+        self._numbers = Numbers(os.path.join(self._path, "last_number"), files)
+        self._ranges: dict[str, int] = {}  # numbers by what they hold, of the functions that were listed
+        self._listed: set[str] = set()
+        self._seen = 0  # the last number that was given when that was so
+        self._unsent: dict[int, _Name] = {}
 
     def park(self, entry: ParkedBatch) -> int:
         """Keep a batch. On return it survives the death of any process, and with any policy but `none` power loss.
@@ -106,9 +123,14 @@ class ParkedStore:
         try:
             self._files.make_folder(os.path.join(self._path, entry.function), sync=self._sync)
             with _held(self._lock):
-                twin = self._twin(entry)
-                name = _name_of(entry, self._next_number() if twin is None else twin.number)
-                if twin is not None and twin != name:
+                noted = self._numbers.noted(self._greatest)
+                twin = self._twin(entry, noted)
+                name = _name_of(entry, noted.last + 1 if twin is None else twin.number)
+                if twin is None:
+                    self._numbers.take(noted, name.key)
+                    self._ranges[name.key] = name.number
+                    self._seen = name.number
+                elif twin != name:
                     self._move(twin, name)
                 self._write(name, entry)
         except OSError as error:
@@ -268,7 +290,8 @@ class ParkedStore:
 
     def unsent(self) -> Sequence[int]:
         """Numbers of the batches whose documents are still to be sent, in their order; reads names only."""
-        return sorted(name.number for name in self._all_names() if name.is_unsent)
+        self._unsent = {name.number: name for name in self._all_names() if name.is_unsent}
+        return sorted(self._unsent)
 
     def sent(self, entry: ParkedBatch) -> None:
         """The document of a batch, as it was read, has reached its destination.
@@ -350,6 +373,10 @@ class ParkedStore:
         return [name for function in self._functions() for name in self._names(function)]
 
     def _numbered(self, number: int) -> _Name:
+        name = self._unsent.pop(number, None) or self._numbers.recent(number, _keyed)
+        found = None if name is None else self._unclaimed(name)
+        if found is not None:
+            return found
         part = f".{number}."
         for function in self._functions():
             for text in self._texts(function):
@@ -359,27 +386,37 @@ class ParkedStore:
                         return name
         raise UsageError(f"there is no parked batch {number}; `kflow parked list` shows what there is")
 
-    def _twin(self, entry: ParkedBatch) -> _Name | None:
-        """The file that holds the same records of the same consumer already, unless it is being redriven."""
-        wanted = _name_of(entry, 0)._replace(is_unsent=False)
-        for name in self._names(entry.function, wanted.text.rpartition(".0.")[0] + "."):
-            if name._replace(number=0, is_unsent=False) == wanted:
-                return name
+    def _unclaimed(self, name: _Name) -> _Name | None:
+        """The name that a batch has now, where it is there and nobody redrives it."""
+        for is_unsent in (True, False):
+            found = name._replace(claimed_by=0, is_unsent=is_unsent)
+            if self._files.exists(self._file(found)):
+                return found
         return None
 
-    def _next_number(self) -> int:
-        """The next number, noted before it is used, so that a number is never given twice."""
-        path = os.path.join(self._path, "last_number")
-        try:
-            noted = self._files.read_bytes(path).strip()
-        except FileNotFoundError:
-            noted = b""
-        last = int(noted) if noted.isdigit() else 0
-        if not last or not self._is_numbered:  # a loss of power may have taken what was noted, and with it this process
-            last = max(last, *(name.number for name in self._all_names()), 0)
-            self._is_numbered = True
-        self._files.write_replace(path, b"%d\n" % (last + 1), sync=False)
-        return last + 1
+    def _twin(self, entry: ParkedBatch, noted: Noted) -> _Name | None:
+        """The file that holds the same records of the same consumer already, unless it is being redriven.
+
+        The folder is listed once; then what others have parked is known by their numbers, or it is listed again.
+        """
+        if noted.last != self._seen:
+            others = [(number, key) for number, key in noted.recent if number > self._seen]
+            if len(others) == noted.last - self._seen and len(self._ranges) < _KNOWN:
+                self._ranges.update((key, number) for number, key in others)
+            else:
+                self._ranges.clear()
+                self._listed.clear()
+            self._seen = noted.last
+        if entry.function not in self._listed:
+            self._listed.add(entry.function)
+            for each in self._names(entry.function):
+                self._ranges[each.key] = max(each.number, self._ranges.get(each.key, 0))
+        name = _name_of(entry, 0)
+        number = self._ranges.get(name.key)
+        return None if number is None else self._unclaimed(name._replace(number=number))
+
+    def _greatest(self) -> int:
+        return max((name.number for name in self._all_names()), default=0)
 
     def _write(self, name: _Name, entry: ParkedBatch) -> None:
         content = encode(replace(entry, number=name.number, claimed_by=0, is_unsent=False))
@@ -428,6 +465,12 @@ def _parsed(function: str, text: str) -> _Name | None:
     stream_id, shard, first, last, number, claimed_by, unsent = match.groups()
     numbers = (int(shard), int(first), int(last), int(number), int(claimed_by or 0))
     return _Name(function, int(stream_id, 16), *numbers, is_unsent=unsent is not None)
+
+
+def _keyed(key: str, number: int) -> _Name | None:
+    """The name of what a key says."""
+    function, _, held = key.partition("/")
+    return _parsed(function, f"{held}.{number}.parked")
 
 
 def _name_of(entry: ParkedBatch, number: int) -> _Name:

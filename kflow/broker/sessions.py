@@ -18,6 +18,7 @@ import msgspec
 from kflow.broker import statefile
 from kflow.broker.host import Host
 from kflow.errors import Damaged
+from kflow.interfaces import Done
 
 FILE_NAME: Final = "sessions.json"
 MARK: Final = "ASIAKFLOW"
@@ -84,7 +85,7 @@ class Sessions:
         return self._sessions.get(access_key)
 
     def begin(
-        self, account: str, *, role: str, name: str, source: str, now_ms: int, seconds: int, told: statefile.Told
+        self, account: str, *, role: str, name: str, source: str, now_ms: int, seconds: int, told: Done
     ) -> Session:
         """Give out credentials.
 

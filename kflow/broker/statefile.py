@@ -10,12 +10,11 @@ import os
 from collections.abc import Callable
 
 from kflow.broker import checked
-from kflow.broker.files import storage_error
+from kflow.broker.files import Files, storage_error
 from kflow.broker.folder import DataFolder
 from kflow.broker.host import Host
 from kflow.errors import Damaged, KflowError
-
-Told = Callable[[KflowError | None], object]
+from kflow.interfaces import Done
 
 
 class StateFile:
@@ -31,10 +30,10 @@ class StateFile:
         self._host = host
         self._path = os.path.join(host.folder.path, name)
         self._content = content
-        self._waiting: list[Told] = []
+        self._waiting: list[Done] = []
         self._is_writing = False
 
-    def keep(self, told: Told) -> None:
+    def keep(self, told: Done) -> None:
         """Keep the state as it is now; `told` is told None when it is durable, else why it is not."""
         self._waiting.append(told)
         if not self._is_writing:
@@ -69,11 +68,20 @@ def load(folder: DataFolder, name: str) -> bytes | None:
         StorageError: it cannot be read.
         Damaged: neither the file nor its twin is sound.
     """
-    path = os.path.join(folder.path, name)
+    return read(os.path.join(folder.path, name), folder.files)
+
+
+def read(path: str, files: Files) -> bytes | None:
+    """What a file or its twin holds; None: neither is there.
+
+    Raises:
+        StorageError: it cannot be read.
+        Damaged: neither is sound.
+    """
     is_there = False
     for each in (path, checked.twin_path(path)):
         try:
-            text = checked.read_optional(each, folder.files)
+            text = checked.read_optional(each, files)
         except OSError as error:
             raise storage_error(error, f"read {each}") from error
         if text is not None:

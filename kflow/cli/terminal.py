@@ -6,6 +6,7 @@ line only where a terminal is; `NO_COLOR` and `TERM=dumb` are respected. Any thr
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -19,6 +20,7 @@ from kflow.errors import UsageError
 
 _CODES = {"red": "31", "green": "32", "yellow": "33", "dim": "2", "bold": "1"}
 _CLEAR = "\r\x1b[K"
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 class Terminal:
@@ -41,8 +43,12 @@ class Terminal:
         self.has_status = capable and self.err.isatty()
         self.has_colour = self.is_live and not environ.get("NO_COLOR")
         self.on_broken: Callable[[], None] | None = None
-        """What to do, once, when whoever reads the output has gone; further lines are then dropped. None: raise."""
+        """What to do, once, when whoever reads the output has gone; further lines are then dropped. None: raise.
+
+        Lines that find the disk full are dropped too, where this is set, and counted.
+        """
         self._broken = False
+        self._lost = 0
         self._status = ""
         self._lock = threading.Lock()
 
@@ -135,6 +141,14 @@ class Terminal:
                 raise
             self._broken = True
             self.on_broken()
+        except OSError as error:
+            if self.on_broken is None or error.errno not in _FULL:
+                raise
+            self._lost += 1  # what goes on is not ended by it; said when there is room
+        else:
+            if self._lost:
+                lost, self._lost = self._lost, 0
+                self._write(self.err, f"{count(lost, 'line')} of output could not be written: the disk was full")
         if self._status:
             self.err.write(self._status)
             self.err.flush()

@@ -21,6 +21,8 @@ from kflow import arn
 from kflow.clock import utc_text, utc_text_ms
 from kflow.events.kinesis import event_records
 from kflow.events.sqs import event_record
+from kflow.events.windows import window_members
+from kflow.records import Window
 
 _FIRST: Final = 49590338271490256608559692538361571095921575989136588898
 """A sequence number; AWS's documentation has it."""
@@ -69,14 +71,10 @@ def kinesis(sample: Sample) -> dict[str, Any]:
 def kinesis_window(sample: Sample) -> dict[str, Any]:
     """A batch of a stream within a tumbling window."""
     start_s = sample.now_ms // 1000 // _WINDOW_S * _WINDOW_S
+    source = arn.stream_arn(sample.region, sample.account, sample.name or "orders")
     return {
         **kinesis(sample),
-        "window": {"start": utc_text(start_s), "end": utc_text(start_s + _WINDOW_S)},
-        "state": {},
-        "shardId": _SHARD,
-        "eventSourceARN": arn.stream_arn(sample.region, sample.account, sample.name or "orders"),
-        "isFinalInvokeForWindow": False,
-        "isWindowTerminatedEarly": False,
+        **window_members(Window(start_s=start_s, end_s=start_s + _WINDOW_S, source_arn=source), _SHARD),
     }
 
 

@@ -23,8 +23,9 @@ from kflow import limits
 from kflow.aws.calls import Place
 from kflow.broker import checked
 from kflow.broker.files import storage_error
-from kflow.broker.keeping import Done, Kept
+from kflow.broker.keeping import Kept
 from kflow.errors import InvalidArgument
+from kflow.interfaces import Done
 from kflow.kinesis.host import Host
 from kflow.kinesis.states import DAY_MS
 

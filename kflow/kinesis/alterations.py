@@ -14,9 +14,9 @@ from typing import Any, Final
 
 from kflow import limits
 from kflow.broker.attributes import lasts
-from kflow.broker.keeping import Done
 from kflow.broker.streammap import StreamMode
 from kflow.errors import InvalidArgument, KflowError, LimitExceeded, ResourceInUse, ValidationFailed
+from kflow.interfaces import Done
 from kflow.kinesis.accounts import Accounts
 from kflow.kinesis.host import Host
 from kflow.kinesis.registry import Registry, Stream

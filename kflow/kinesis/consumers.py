@@ -13,9 +13,9 @@ import msgspec
 
 from kflow import limits
 from kflow.broker.attributes import Consumer, lasts
-from kflow.broker.keeping import Done
 from kflow.broker.streammap import StreamMode
 from kflow.errors import InvalidArgument, KflowError, LimitExceeded, ResourceInUse
+from kflow.interfaces import Done
 from kflow.kinesis import tags
 from kflow.kinesis.accounts import Accounts
 from kflow.kinesis.host import Host

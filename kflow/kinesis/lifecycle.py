@@ -19,7 +19,6 @@ from kflow import limits
 from kflow.aws.calls import Place
 from kflow.broker import reshardplan
 from kflow.broker.attributes import Attributes, Pending
-from kflow.broker.keeping import Done
 from kflow.broker.sequence import shard_id, shard_index
 from kflow.broker.streammap import StreamMode
 from kflow.errors import (
@@ -30,6 +29,7 @@ from kflow.errors import (
     StorageError,
     ValidationFailed,
 )
+from kflow.interfaces import Done
 from kflow.kinesis import quotas, tags
 from kflow.kinesis.accounts import Accounts
 from kflow.kinesis.host import Host

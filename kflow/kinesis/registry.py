@@ -18,9 +18,10 @@ from kflow import arn
 from kflow.aws.calls import Place
 from kflow.broker import attributes as attributefiles
 from kflow.broker.attributes import DEFAULTS, Attributes, Consumer, lasts
-from kflow.broker.keeping import Done, Kept
+from kflow.broker.keeping import Kept
 from kflow.broker.streammap import StreamMap, StreamMode
 from kflow.errors import InvalidArgument, KflowError, ResourceNotFound
+from kflow.interfaces import Done
 from kflow.kinesis.host import Host
 
 __all__ = ["Done", "Named", "Registry", "Status", "Stream", "no_consumer", "no_stream"]

@@ -16,9 +16,9 @@ from typing import Any
 from msgspec.structs import force_setattr
 
 from kflow.arn import queue_name, stream_name
-from kflow.clock import utc_text
 from kflow.declarations import Handler, HandlerForm, QueueTrigger, StreamTrigger, declared
 from kflow.errors import UsageError
+from kflow.events.windows import window_members
 from kflow.interfaces import Invocation
 from kflow.lambda_.binding import Bind, EventLoop, Typed, Wait, awaiting, binder, typed
 from kflow.lambda_.queue_forms import message_call, messages_call, with_failures
@@ -99,19 +99,10 @@ def _event_call(function: Callable[..., Any], wait: Wait | None) -> Call:
 
 
 def _event(invocation: Invocation) -> dict[str, Any]:
-    """Lambda's event. Source: documented: Lambda Developer Guide, tumbling windows; `Records` first, as it is sent."""
+    """Lambda's event: `Records` first, as it is sent."""
     window = invocation.window
-    if window is None:
-        return {"Records": invocation.records}
-    return {
-        "Records": invocation.records,
-        "window": {"start": utc_text(window.start_s), "end": utc_text(window.end_s)},
-        "state": window.state,
-        "shardId": invocation.shard_id,
-        "eventSourceARN": window.source_arn,
-        "isFinalInvokeForWindow": window.is_final,
-        "isWindowTerminatedEarly": window.is_terminated_early,
-    }
+    records = {"Records": invocation.records}
+    return records if window is None else {**records, **window_members(window, invocation.shard_id)}
 
 
 def _batch_call(

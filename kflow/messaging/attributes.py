@@ -11,10 +11,9 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final
 
-from kflow.messaging import functions
 from kflow.messaging.errors import InvalidParameter
 from kflow.messaging.filters import ON_ATTRIBUTES, SCOPES, compile_policy
-from kflow.messaging.topics import Subscription, Topic
+from kflow.messaging.topics import LAMBDA, Subscription, Topic, is_function
 
 _BOOLEAN: Final = ("true", "false")
 _CHOICES: Final[Mapping[str, tuple[str, ...]]] = {
@@ -63,10 +62,10 @@ def check_endpoint(topic: Topic, protocol: str, endpoint: str | None) -> str:
             "Protocol",
             f"kflow delivers to sqs and lambda only, and not to {protocol}: subscribe a queue, and read that",
         )
-    if protocol == functions.PROTOCOL:
+    if protocol == LAMBDA:
         if topic.is_fifo:
             raise InvalidParameter("Protocol", "FIFO topics deliver to queues only")  # chosen
-        if endpoint is None or not functions.is_function(endpoint):
+        if endpoint is None or not is_function(endpoint):
             raise InvalidParameter("Lambda endpoint ARN")  # chosen
         return endpoint
     if protocol != "sqs":
@@ -87,7 +86,7 @@ def check_subscription(attributes: Mapping[str, str], endpoint: str) -> None:
     """
     for name, value in attributes.items():
         if name == "RawMessageDelivery":
-            if value != "false" and functions.is_function(endpoint):
+            if value != "false" and is_function(endpoint):
                 reason = "Delivery protocol [lambda] does not support raw message delivery."
                 raise InvalidParameter("Attributes", reason)
             if value not in _BOOLEAN:

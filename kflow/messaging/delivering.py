@@ -23,7 +23,7 @@ from kflow.messaging import functions
 from kflow.messaging.errors import InternalError
 from kflow.messaging.filters import ON_ATTRIBUTES, Passes, compile_policy
 from kflow.messaging.messages import Message
-from kflow.messaging.topics import Subscription, Topic
+from kflow.messaging.topics import LAMBDA, Subscription, Topic
 
 log = logging.getLogger(__name__)
 
@@ -94,7 +94,8 @@ class Delivering:
             over()
 
         for each in chosen:
-            parameters = message.delivered(each, topic, now_ms, base_url)
+            made_of = functions.invocation if each.protocol == LAMBDA else Message.delivered
+            parameters = made_of(message, each, topic, now_ms, base_url)
             # What is tried again comes behind what was published meanwhile: not where there is an order.
             self._try(each, each.endpoint, parameters, told, 1 if topic.is_fifo else TRIES)
         over()
@@ -146,7 +147,7 @@ class Delivering:
         policy = subscription.attributes.get("RedrivePolicy")
         dead: str = json.loads(policy)["deadLetterTargetArn"] if policy else ""
         if dead and dead != queue:
-            if subscription.protocol == functions.PROTOCOL:
+            if subscription.protocol == LAMBDA:
                 parameters = {"MessageBody": parameters["Payload"].decode()}  # chosen: what the function would have got
             self._try(subscription, dead, parameters, told, left)
             return

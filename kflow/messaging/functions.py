@@ -5,30 +5,17 @@ Source: documented: Lambda Developer Guide, Using AWS Lambda with Amazon SNS.
 
 from __future__ import annotations
 
-import re
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any
 
 import msgspec
 
 from kflow.clock import utc_text_ms
-
-if TYPE_CHECKING:
-    from kflow.messaging.messages import Message
-    from kflow.messaging.topics import Subscription, Topic
-
-PROTOCOL: Final = "lambda"
-_FUNCTION: Final = re.compile(
-    r"arn:aws[-a-z]*:lambda:[a-z0-9-]+:[0-9]{12}:function:[A-Za-z0-9_-]{1,64}(?::(?:\$LATEST|[A-Za-z0-9_-]{1,128}))?"
-)
-
-
-def is_function(endpoint: str) -> bool:
-    """Whether an ARN is that of a function, or of a version or an alias of one."""
-    return _FUNCTION.fullmatch(endpoint) is not None
+from kflow.messaging.messages import NOT_SIGNED, Message
+from kflow.messaging.topics import LAMBDA, Subscription, Topic
 
 
 def invocation(
-    message: Message, subscription: Subscription, topic: Topic, now_ms: int, base_url: str, signature: str
+    message: Message, subscription: Subscription, topic: Topic, now_ms: int, base_url: str
 ) -> dict[str, Any]:
     """The parameters of Invoke, but for the function.
 
@@ -38,17 +25,16 @@ def invocation(
         topic: from where.
         now_ms: milliseconds since the epoch.
         base_url: where the endpoint is.
-        signature: in base64.
     """
     notification = {
         "Type": "Notification",
         "MessageId": message.id,
         "TopicArn": topic.arn,
         "Subject": message.subject or None,
-        "Message": message.entry(PROTOCOL),
+        "Message": message.entry(LAMBDA),
         "Timestamp": utc_text_ms(now_ms),
         "SignatureVersion": topic.attributes.get("SignatureVersion", "1"),
-        "Signature": signature,
+        "Signature": NOT_SIGNED,
         "SigningCertUrl": f"{base_url}/SimpleNotificationService.pem",
         "UnsubscribeUrl": f"{base_url}/?Action=Unsubscribe&SubscriptionArn={subscription.arn}",
         "MessageAttributes": {

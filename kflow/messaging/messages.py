@@ -6,7 +6,6 @@ Source: documented: SNS API reference, Publish; SNS Developer Guide, message for
 from __future__ import annotations
 
 import base64
-import datetime as dt
 import hashlib
 import json
 import re
@@ -15,9 +14,9 @@ from collections.abc import Mapping
 from functools import cached_property
 from typing import Any, Final, NamedTuple
 
-from kflow.messaging import functions
+from kflow.clock import utc_text_ms
 from kflow.messaging.errors import InvalidParameter, SnsError
-from kflow.messaging.topics import Subscription, Topic
+from kflow.messaging.topics import LAMBDA, Subscription, Topic
 
 MESSAGE_BYTES: Final = 262_144
 """The longest message with its attributes, and the longest batch in all."""
@@ -27,7 +26,7 @@ _KIND: Final = re.compile(r"(String|Number|Binary)(\.[^\s]{1,248})?")
 _NUMBER: Final = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]{1,3})?")
 _SUBJECT: Final = re.compile(r"[\x21-\x7e][\x20-\x7e]{0,99}")
 _IDENTIFIER: Final = re.compile(r"[A-Za-z0-9!-/:-@\[-`{-~]{1,128}")
-_NOT_SIGNED: Final = base64.b64encode(b"not signed").decode()
+NOT_SIGNED: Final = base64.b64encode(b"not signed").decode()
 
 
 class Attribute(NamedTuple):
@@ -125,7 +124,7 @@ class Message:
         return self._entries.get(protocol, self._entries["default"])
 
     def delivered(self, subscription: Subscription, topic: Topic, now_ms: int, base_url: str) -> dict[str, Any]:
-        """The parameters of SendMessage, but for the queue; or of Invoke, but for the function.
+        """The parameters of SendMessage, but for the queue. What functions get: `functions.invocation`.
 
         Args:
             subscription: to whom.
@@ -133,8 +132,6 @@ class Message:
             now_ms: milliseconds since the epoch.
             base_url: where the endpoint is, for the link that ends the subscription.
         """
-        if subscription.protocol == functions.PROTOCOL:
-            return functions.invocation(self, subscription, topic, now_ms, base_url, _NOT_SIGNED)
         found: dict[str, Any] = {}
         if subscription.is_raw:
             found["MessageBody"] = self.body
@@ -156,7 +153,6 @@ class Message:
 
     def _envelope(self, subscription: Subscription, topic: Topic, now_ms: int, base_url: str) -> str:
         """The document of a notification, laid out as AWS's. Messages of FIFO topics are not signed there either."""
-        when = dt.datetime.fromtimestamp(now_ms / 1000, dt.UTC)
         fields: dict[str, str] = {"Type": "Notification", "MessageId": self.id}
         if self.sequence:
             fields["SequenceNumber"] = self.sequence
@@ -164,10 +160,10 @@ class Message:
         if self.subject:
             fields["Subject"] = self.subject
         fields["Message"] = self.body
-        fields["Timestamp"] = f"{when:%Y-%m-%dT%H:%M:%S}.{now_ms % 1000:03d}Z"
+        fields["Timestamp"] = utc_text_ms(now_ms)
         if not self.sequence:
             fields["SignatureVersion"] = topic.attributes.get("SignatureVersion", "1")
-            fields["Signature"] = _NOT_SIGNED
+            fields["Signature"] = NOT_SIGNED
             fields["SigningCertURL"] = f"{base_url}/SimpleNotificationService.pem"
         fields["UnsubscribeURL"] = f"{base_url}/?Action=Unsubscribe&SubscriptionArn={subscription.arn}"
         lines = [f"  {_json(name)} : {_json(value)}" for name, value in fields.items()]
@@ -196,7 +192,7 @@ def _structured(text: str, structure: str) -> dict[str, str]:
         raise InvalidParameter("Message Structure - JSON message body failed to parse")
     if not isinstance(found.get("default"), str):
         raise InvalidParameter("Message Structure - No default entry in JSON message body")
-    for protocol in ("sqs", functions.PROTOCOL):
+    for protocol in ("sqs", LAMBDA):
         chosen = found.get(protocol, found["default"])
         if not isinstance(chosen, str) or not chosen:
             raise InvalidParameter(f"Message Structure - the entry for {protocol} is no text")

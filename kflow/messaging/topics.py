@@ -9,7 +9,6 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from kflow.messaging import functions
 from kflow.messaging.errors import InvalidParameter, NotFound
 
 FILE_NAME: Final = "topics.json"
@@ -17,6 +16,18 @@ TAGS: Final = 50
 """Tags of a topic at most. Source: documented: SNS quotas."""
 _TOPIC: Final = re.compile(r"arn:aws[-a-z]*:sns:([a-z0-9-]+):([0-9]{12}):([A-Za-z0-9_-]{1,256}(?:\.fifo)?)")
 _NAME: Final = re.compile(r"(?=.{1,256}$)[A-Za-z0-9_-]+(\.fifo)?")
+
+
+LAMBDA: Final = "lambda"
+"""The protocol of functions."""
+_FUNCTION: Final = re.compile(
+    r"arn:aws[-a-z]*:lambda:[a-z0-9-]+:[0-9]{12}:function:[A-Za-z0-9_-]{1,64}(?::(?:\$LATEST|[A-Za-z0-9_-]{1,128}))?"
+)
+
+
+def is_function(endpoint: str) -> bool:
+    """Whether an ARN is that of a function, or of a version or an alias of one."""
+    return _FUNCTION.fullmatch(endpoint) is not None
 
 
 class Subscription(msgspec.Struct, kw_only=True):
@@ -39,7 +50,7 @@ class Subscription(msgspec.Struct, kw_only=True):
     @property
     def protocol(self) -> str:
         """How it is told."""
-        return functions.PROTOCOL if functions.is_function(self.endpoint) else "sqs"
+        return LAMBDA if is_function(self.endpoint) else "sqs"
 
     @property
     def is_raw(self) -> bool:

@@ -1,4 +1,4 @@
-"""One event of a log, its id, and pages of them.
+"""One event of a log, and its id.
 
 An id is 56 digits, as AWS's: time, kind of source, number of the source, place in it. Ids rise with time, so a page
 goes on behind the last id of the one before, whatever was written meanwhile.

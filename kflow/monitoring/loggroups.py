@@ -7,7 +7,6 @@ what the function wrote. Retention hides what is older at once, and removes it w
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from itertools import islice
 from typing import Final, NamedTuple
 
 import msgspec
@@ -18,12 +17,11 @@ from kflow.broker.logevents import EventRow, GroupFacts, LogEvents
 from kflow.monitoring.errors import AlreadyExists, InvalidParameter, NoGroup, NoStream
 from kflow.monitoring.functionevents import FunctionEvents
 from kflow.monitoring.logged import DIGITS, LAST_ID, NO_ID, Bounds, Logged, event_id, first_id, merged, time_of
+from kflow.monitoring.logpages import PAGE_BYTES, Last, first
 
 DAY_MS: Final = 86_400_000
 _KIND: Final = 1
 _FAR_MS: Final = 99_999_999_999_999
-PAGE_BYTES: Final = 1 << 20
-"""An answer holds so much. Source: documented: GetLogEvents, FilterLogEvents."""
 LOOKED_BYTES: Final = 8 << 20
 """A filter looks at so much before it answers with what it found, and a token (chosen)."""
 _WINDOWS_MS: Final = (60_000, 3_600_000, DAY_MS, 10**14)
@@ -264,12 +262,12 @@ class LogGroups:
         since_ms = max(since_ms, self._kept_since(group))
         if after:
             bounds = Bounds(max(after, first_id(since_ms)), since_ms, until_ms)
-            return _first(self._events(group, bounds, [stream]), limit)
+            return first(self._events(group, bounds, [stream]), limit)
         until_ms = min(until_ms, time_of(before) + 1)
         end_ms = min(until_ms, self._now_ms())
         for window_ms in _WINDOWS_MS:  # the last events are usually not old: most of the log need not be read
             begin_ms = max(since_ms, end_ms - window_ms)
-            ring = _Last(limit)
+            ring = Last(limit)
             for event in self._events(group, Bounds(first_id(begin_ms), begin_ms, until_ms), [stream]):
                 if event.id >= before:
                     break
@@ -335,7 +333,7 @@ class LogGroups:
     @staticmethod
     def _backward(events: Iterator[Logged], before: str, limit: int, matches: Callable[[str], bool] | None) -> Page:
         """The last that match, the latest first."""
-        ring = _Last(limit)
+        ring = Last(limit)
         count = 0
         for event in events:
             if event.id >= before:
@@ -410,44 +408,6 @@ class LogGroups:
                 self._logs.expire(group.function, before_ms)
             with self._store.turn():
                 self._store.expire(group.number, before_ms)
-
-
-class _Last:
-    """The last of many events, a page of them.
-
-    Attributes:
-        is_full: whether there are as many as a page has.
-    """
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._events: list[Logged] = []
-
-    @property
-    def is_full(self) -> bool:
-        return len(self._events) >= self._limit
-
-    def add(self, event: Logged) -> None:
-        self._events.append(event)
-        if len(self._events) >= 2 * self._limit:
-            del self._events[: -self._limit]
-
-    def events(self) -> list[Logged]:
-        """In order; those that are too many for an answer are left out at the beginning."""
-        found = list(reversed(_first(iter(reversed(self._events)), self._limit)))
-        self._events = []
-        return found
-
-
-def _first(events: Iterable[Logged], limit: int) -> list[Logged]:
-    found: list[Logged] = []
-    size = 0
-    for event in islice(events, limit):
-        size += event.size
-        if found and size > PAGE_BYTES:
-            break
-        found.append(event)
-    return found
 
 
 def _shown(row: EventRow) -> Logged:

@@ -21,13 +21,14 @@ import msgspec
 
 from kflow.broker.asyncevents import TELLING, Add, Again, Clear, Drop, Event, Over
 from kflow.errors import AwsError, KflowError, UsageError
+from kflow.interfaces import Done
 from kflow.lambda_ import destined
 from kflow.lambda_.asynchronous import Answered, End, Functions, Gone, Policy, Retry, Tried, after, before
 from kflow.lambda_.control.host import Host
 from kflow.lambda_.destined import Delivery
 from kflow.lambda_.errors import ResourceNotFound
 from kflow.lambda_.fleet import Fleet, Reply, Request
-from kflow.runtime.asyncturns import Told, Turns
+from kflow.runtime.asyncturns import Turns
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +39,7 @@ TELL_S: Final = 0.2
 """Before a second try to tell; doubled before each further one (chosen)."""
 _HINTS: Final = 100
 
-Send = Callable[[Delivery, Told], object]
+Send = Callable[[Delivery, Done], object]
 """Send something; told None when whoever gets it keeps it."""
 
 
@@ -85,7 +86,7 @@ class AsyncInvokes:
         """Go on with what an earlier runtime has left."""
         self._turns.start()
 
-    def accept(self, function: str, qualifier: str, request_id: bytes, payload: bytes, told: Told) -> None:
+    def accept(self, function: str, qualifier: str, request_id: bytes, payload: bytes, told: Done) -> None:
         """See `Accepts`."""
         self.counted(function, "AsyncEventsReceived")
         event = Event(0, function, qualifier, request_id, self._host.now_ms(), 0, 0, b"", payload)

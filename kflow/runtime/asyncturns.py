@@ -31,7 +31,7 @@ from kflow.broker.asyncevents import (
     Wanted,
 )
 from kflow.errors import Damaged, KflowError
-from kflow.interfaces import Cancellable
+from kflow.interfaces import Cancellable, Done
 from kflow.lambda_.control.host import Host
 from kflow.runtime.kinesis_host import guarded
 
@@ -39,8 +39,6 @@ HELD_BYTES: Final = 64 << 20
 """Payloads in memory; beyond that one event of each lane."""
 STORAGE_S: Final = 1.0
 """What the disk refuses is tried again this much later."""
-
-Told = Callable[[KflowError | None], object]
 
 
 @dataclass(slots=True)
@@ -76,7 +74,7 @@ class Turns:
         self._lanes: dict[str, _Lane] = {}
         self._where: dict[int, str] = {}  # lanes of what is busy, by number
         self._held = 0
-        self._changes: list[tuple[Change, Told | None]] = []
+        self._changes: list[tuple[Change, Done | None]] = []
         self._is_busy = False
         self._timer: Cancellable | None = None
         self._has_trouble = False
@@ -102,7 +100,7 @@ class Turns:
 
         self._host.submit(lambda: self._opened().lanes(), opened)
 
-    def change(self, change: Change, told: Told | None = None) -> None:
+    def change(self, change: Change, told: Done | None = None) -> None:
         """Keep a change; `told` is called when it is durable, or with why it is not, and did not happen."""
         self._changes.append((change, told))
         self._go()
@@ -170,7 +168,7 @@ class Turns:
         return 1 if self._held >= HELD_BYTES else self._most(name)
 
     def _over(
-        self, changes: list[tuple[Change, Told | None]], looked: list[str], result: dict[str, Found] | KflowError
+        self, changes: list[tuple[Change, Done | None]], looked: list[str], result: dict[str, Found] | KflowError
     ) -> None:
         if isinstance(result, KflowError):
             self._refused(changes, result)
@@ -206,7 +204,7 @@ class Turns:
         if name is not None:
             self._held -= self._lanes[name].busy.pop(change.number)
 
-    def _refused(self, changes: list[tuple[Change, Told | None]], failure: KflowError) -> None:
+    def _refused(self, changes: list[tuple[Change, Done | None]], failure: KflowError) -> None:
         """Nothing was kept: who waits is told, and what is known of events is written later."""
         kept = [(change, told) for change, told in changes if isinstance(change, Again | Over | Drop)]
         if not self._has_trouble:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from kflow.services.sts import Sts
 
 NAMES: Final = ("cloudwatch", "lambda", "logs", "sns", "sts")
+# The files of theirs, named here too: to look for one loads nothing.
 _SESSIONS: Final = "sessions.json"
 _TOPICS: Final = "topics.json"
 _LOGS: Final = "logs/cloudwatch.db"
@@ -42,6 +43,7 @@ class Smaller:
         known: the models of the services that are made, by name; grows.
         url: where the endpoint is.
         fleet: runs functions.
+        invoke: calls another service, once something was made.
 
     Attributes:
         lambdas: functions.
@@ -49,10 +51,16 @@ class Smaller:
     """
 
     def __init__(
-        self, host: KinesisHost, known: MutableMapping[str, Model], url: Callable[[], str], fleet: Fleet
+        self,
+        host: KinesisHost,
+        known: MutableMapping[str, Model],
+        url: Callable[[], str],
+        fleet: Fleet,
+        invoke: CallService,
     ) -> None:
-        self.lambdas = Lambdas(host, fleet, url)
+        self.lambdas = Lambdas(host, fleet, url, invoke)
         self._url = url
+        self._invoke = invoke
         self._sns: Sns | None = None
         self._logs: Logs | None = None
         self._cloudwatch: CloudWatch | None = None
@@ -67,15 +75,6 @@ class Smaller:
             "sns": Deferred("sns", "", "", self._make_sns),
             "sts": Deferred("sts", "", "", self._make_sts),
         }
-
-    @property
-    def invoke(self) -> CallService:
-        """Calls another service; set before anything is made."""
-        return self.lambdas.invoke
-
-    @invoke.setter
-    def invoke(self, invoke: CallService) -> None:
-        self.lambdas.invoke = invoke
 
     @property
     def _cache(self) -> Path:
@@ -191,7 +190,7 @@ class Smaller:
         if self._sns is None:
             from kflow.services.sns import Sns
 
-            self._sns = Sns(self._host, self.invoke, self._url)
+            self._sns = Sns(self._host, self._invoke, self._url)
         return self._sns
 
     def _make_sns(self) -> tuple[Sns, Model]:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from kflow.aws.calls import CallService, Context, Place
 from kflow.broker.objects import About, Objects
 from kflow.errors import KflowError, UsageError
+from kflow.interfaces import Done
 from kflow.lambda_ import destined
 from kflow.lambda_.control.host import Host
 from kflow.lambda_.destined import Delivery
-
-Told = Callable[[KflowError | None], object]
 
 
 class Deliveries:
@@ -28,7 +27,7 @@ class Deliveries:
         self._invoke = invoke
         self._objects: Objects | None = None
 
-    def send(self, delivery: Delivery, told: Told) -> None:
+    def send(self, delivery: Delivery, told: Done) -> None:
         """Send something; told None when whoever gets it keeps it."""
         try:
             where = destined.target(delivery.target)
@@ -46,7 +45,7 @@ class Deliveries:
         context = Context(place=Place(where.account, where.region), request_id="")
         self._invoke(context, where.service, operation, parameters, replied)
 
-    def _put(self, bucket: str, delivery: Delivery, told: Told) -> None:
+    def _put(self, bucket: str, delivery: Delivery, told: Done) -> None:
         objects = self._objects
         if objects is None:
             objects = self._objects = Objects.of(self._host.folder)

@@ -29,7 +29,7 @@ from kflow.errors import AwsError, KflowError, UsageError
 from kflow.lambda_ import destinations
 from kflow.lambda_.destinations import Destination, Kind
 from kflow.lambda_.documents import document, object_suffix, s3_object
-from kflow.runtime.targets import Targets, is_missing
+from kflow.runtime.destinationcalls import DestinationCalls, is_missing
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +45,7 @@ class _Letter(NamedTuple):
     """What is to be sent."""
 
     entry: ParkedBatch
-    target: Destination
+    destination: Destination
     text: str
 
 
@@ -67,7 +67,7 @@ class Destinations:
         self._parked = parked
         self._home = home
         self._scale = scale
-        self._targets = Targets(host, invoke)
+        self._calls = DestinationCalls(host, invoke)
         self._queue: deque[int] = deque()
         self._known: set[int] = set()
         self._again: set[int] = set()
@@ -84,9 +84,9 @@ class Destinations:
             wanted: destinations as `on_failure` names them, each with the functions that name it.
         """
         for text, functions in wanted.items():
-            target = destinations.parse(text).within(*self._home)
+            destination = destinations.parse(text).within(*self._home)
             self._preparing += 1
-            self._prepare(target, "on_failure of " + ", ".join(sorted(set(functions))))
+            self._prepare(destination, "on_failure of " + ", ".join(sorted(set(functions))))
         self.look()
 
     def look(self) -> None:
@@ -130,38 +130,39 @@ class Destinations:
 
     # ------------------------------------------------------------------ destinations that must be there
 
-    def _prepare(self, target: Destination, who: str) -> None:
+    def _prepare(self, destination: Destination, who: str) -> None:
         """At the start: make it, or say that it is missing."""
 
         def looked(failure: KflowError | None) -> None:
             if failure is None:
                 self._prepared()
             elif not is_missing(failure):
-                self._host.notice("warning", f"{who}: {target.arn} cannot be looked at: {_why(failure)}")
+                self._host.notice("warning", f"{who}: {destination.arn} cannot be looked at: {_why(failure)}")
                 self._prepared()
-            elif target.is_logical:
-                self._make(target, who, self._prepared)
+            elif destination.is_logical:
+                self._make(destination, who, self._prepared)
             else:
                 self._host.notice(
-                    "warning", f"{who}: there is no {target.words} ({target.arn}): failure documents for it are kept"
+                    "warning",
+                    f"{who}: there is no {destination.words} ({destination.arn}): failure documents for it are kept",
                 )
                 self._prepared()
 
-        self._targets.look(target, looked)
+        self._calls.look(destination, looked)
 
     def _prepared(self) -> None:
         self._preparing -= 1
         self._go_on()
 
-    def _make(self, target: Destination, who: str, then: Callable[[], object]) -> None:
+    def _make(self, destination: Destination, who: str, then: Callable[[], object]) -> None:
         def made(failure: KflowError | None) -> None:
             if failure is None:
-                self._host.notice("info", f"made the {target.words}: {who}")
+                self._host.notice("info", f"made the {destination.words}: {who}")
             else:
-                self._host.notice("warning", f"the {target.words} cannot be made ({who}): {_why(failure)}")
+                self._host.notice("warning", f"the {destination.words} cannot be made ({who}): {_why(failure)}")
             then()
 
-        self._targets.make(target, made)
+        self._calls.make(destination, made)
 
     # ------------------------------------------------------------------ one document
 
@@ -190,10 +191,11 @@ class Destinations:
         if not entry.is_unsent or entry.origin is None:
             return None
         _, _, _, region, account, *_ = entry.origin.function_arn.split(":")
-        target = destinations.parse(entry.destination).within(account, region)
-        if target.kind is Kind.S3:
-            return _Letter(entry, target, "")
-        return _Letter(entry, target, msgspec.json.encode(document(entry, region=region, account=account)).decode())
+        destination = destinations.parse(entry.destination).within(account, region)
+        if destination.kind is Kind.S3:
+            return _Letter(entry, destination, "")
+        text = msgspec.json.encode(document(entry, region=region, account=account)).decode()
+        return _Letter(entry, destination, text)
 
     def _put(self, letter: _Letter) -> None:
         """In a thread: write the object."""
@@ -201,7 +203,7 @@ class Destinations:
         assert entry.origin is not None, "it has a destination"
         _, _, _, region, account, *_ = entry.origin.function_arn.split(":")
         key, body = s3_object(entry, region=region, account=account, suffix=object_suffix(entry))
-        self._targets.objects.put(letter.target.name, key, body)
+        self._calls.objects.put(letter.destination.name, key, body)
 
     def _send(self, letter: _Letter) -> None:
         number = letter.entry.number
@@ -209,10 +211,10 @@ class Destinations:
         def sent(failure: KflowError | None) -> None:
             if failure is None:
                 self._host.submit(lambda: self._parked.sent(letter.entry), noted)
-            elif is_missing(failure) and letter.target.is_logical and not self._tries.get(number):
+            elif is_missing(failure) and letter.destination.is_logical and not self._tries.get(number):
                 self._tries[number] = 1
                 who = f"on_failure of {letter.entry.function}"
-                self._make(letter.target, who, lambda: self._send(letter))
+                self._make(letter.destination, who, lambda: self._send(letter))
             else:
                 self._failed(number, letter, failure)
 
@@ -223,12 +225,12 @@ class Destinations:
                 self.tell(each)
             self._done(number)
 
-        if letter.target.kind is Kind.S3:
+        if letter.destination.kind is Kind.S3:
             self._host.submit(
                 lambda: self._put(letter), lambda result: sent(result if isinstance(result, KflowError) else None)
             )
         else:
-            self._targets.send(letter.target, letter.text, sent)
+            self._calls.send(letter.destination, letter.text, sent)
 
     def _failed(self, number: int, letter: _Letter | None, failure: KflowError) -> None:
         """Try it again after a pause, or leave it alone: at once where others for the same destination were left."""
@@ -251,7 +253,9 @@ class Destinations:
         self._left_alone.setdefault(destination, set()).add(number)
         if not is_known:  # people are told once, until it is reached
             where = (
-                f" of {letter.entry.function} could not be sent to {letter.target.arn}" if letter else " is not sent"
+                f" of {letter.entry.function} could not be sent to {letter.destination.arn}"
+                if letter
+                else " is not sent"
             )
             self._host.notice(
                 "error",

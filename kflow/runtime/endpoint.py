@@ -24,6 +24,7 @@ from kflow.runtime.loop import Loop
 from kflow.runtime.node import Node
 from kflow.runtime.pages import Facts, Pages
 from kflow.runtime.services import SERVICES, Services
+from kflow.runtime.warming import Warming
 from kflow.settings import Settings
 from kflow.web.exchange import Exchange, Handler
 from kflow.web.options import Tls, WebOptions
@@ -67,7 +68,7 @@ class Endpoint:
         """Serve from now on; what connected meanwhile is answered in the loop's first rounds."""
         settings = self._settings
         services = self._services = Services(settings, node, ingest, control)
-        self._door = Door(
+        door = Door(
             services.dispatcher,
             home=services.home,
             guard=Guard(None if settings.bind in _EVERYWHERE else (settings.bind,)),
@@ -77,6 +78,7 @@ class Endpoint:
             late=services.form,
             elsewhere=services.forwarder,
         )
+        self._door = Warming(door, services.host.submit, node.folder.path / "models")
         node.endpoint = self.url
         node.before_end = self.stop
         services.send_failures()

@@ -13,12 +13,11 @@ import msgspec
 from kflow.errors import KflowError
 from kflow.lambda_.errors import ResourceNotFound, TooManyRequests
 from kflow.lambda_.fleet import Published, Replied, Reply, Request
+from kflow.limits import CONCURRENT_EXECUTIONS
 from kflow.runtime.functions import FunctionPlan
 from kflow.runtime.kinesis_host import guarded
 from kflow.runtime.node import Node
 
-ACCOUNT: Final = 1000
-"""Invocations of all functions that run or wait for a place at once. Source: documented: Lambda quotas."""
 HELD_BYTES: Final = 256 << 20
 """Payloads of them in memory (chosen): beyond, it is as if there were as many as may be."""
 RESERVED: Final = "ReservedFunctionConcurrentInvocationLimitExceeded"
@@ -95,7 +94,7 @@ class Fleet:
             replied(TooManyRequests(RESERVED))
             return
         size = len(request.payload)
-        if self._all >= ACCOUNT or (self._all and self._held + size > HELD_BYTES):
+        if self._all >= CONCURRENT_EXECUTIONS or (self._all and self._held + size > HELD_BYTES):
             self._node.function_measures.throttled(key)
             replied(TooManyRequests(UNRESERVED))
             return

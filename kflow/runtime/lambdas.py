@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from kflow.lambda_.control.mappings import Mappings
     from kflow.lambda_.control.registry import Registry
     from kflow.runtime.asyncinvokes import AsyncInvokes
-    from kflow.runtime.feeds import Feeds
+    from kflow.runtime.mappingrunner import MappingRunner
     from kflow.services.lambda_.service import Lambda
 
 _FOLDER: Final = "lambda"
@@ -29,18 +29,18 @@ class Lambdas:
         host: the node.
         fleet: runs functions.
         url: where the endpoint is.
+        invoke: calls another service, once something was made.
 
     Attributes:
-        invoke: calls another service; set before anything is made.
-        feeds: runs event source mappings; likewise.
+        runner: runs event source mappings; set before anything is made.
     """
 
-    def __init__(self, host: KinesisHost, fleet: Fleet, url: Callable[[], str]) -> None:
-        self.invoke: CallService
-        self.feeds: Feeds
+    def __init__(self, host: KinesisHost, fleet: Fleet, url: Callable[[], str], invoke: CallService) -> None:
+        self.runner: MappingRunner
         self._host = host
         self._fleet = fleet
         self._url = url
+        self._invoke = invoke
         self._functions: Registry | None = None
         self._layers: Layers | None = None
         self._service: Lambda | None = None
@@ -94,7 +94,7 @@ class Lambdas:
             from kflow.lambda_.control.mappings import Mappings
 
             self.functions  # noqa: B018  # what is read is run by one of them
-            made = Mappings(self._host, self.home, self.feeds)
+            made = Mappings(self._host, self.home, self.runner)
             made.load()
             self._mappings = made
         return self._mappings
@@ -116,7 +116,7 @@ class Lambdas:
                 self._host,
                 self._fleet,
                 Configured(self.functions, self._fleet.most),
-                Deliveries(self._host, self.invoke).send,
+                Deliveries(self._host, self._invoke).send,
                 self._fleet.retry_backoff_scale,
             )
             self._events.counted = self._host.function_measures.event
@@ -138,8 +138,8 @@ class Lambdas:
                     layers=self.layers,
                     events=self.events,
                     mappings=self.mappings,
-                    feeds=self.feeds,
-                    invoke=self.invoke,
+                    runner=self.runner,
+                    invoke=self._invoke,
                     url=self._url,
                 )
             )
@@ -152,7 +152,7 @@ class Lambdas:
         path = self.layers.packages.zip(name.removesuffix(".zip"))
         if path is None:
             return False
-        from kflow.runtime.codepage import send
+        from kflow.runtime.fileanswer import send
 
         send(exchange, path, b"application/zip", self._host, self._host.folder.files)
         return True

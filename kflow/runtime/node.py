@@ -30,12 +30,11 @@ from kflow.runtime.drain import Beside, DrainWatch
 from kflow.runtime.feed import Feed, Listener
 from kflow.runtime.functions import FunctionPlan, NodeOptions
 from kflow.runtime.hearing import Hearing
-from kflow.runtime.invocations import Invocations
+from kflow.runtime.jobs import Jobs
 from kflow.runtime.lambdameasures import LambdaMeasures
 from kflow.runtime.leases import (
     Action,
     GrantLease,
-    Job,
     Lease,
     LeaseTable,
     RefuseJob,
@@ -47,7 +46,7 @@ from kflow.runtime.leases import (
 from kflow.runtime.leaving import Leaving
 from kflow.runtime.loop import Loop, Timer
 from kflow.runtime.messages import DeathNote
-from kflow.runtime.redriving import Answer, Redrives
+from kflow.runtime.redriving import Answer
 from kflow.runtime.resuming import Resumed
 from kflow.runtime.supervisor import SILENCE_S, Supervisor, SupervisorOptions
 from kflow.runtime.traces import worker_of
@@ -110,8 +109,7 @@ class Node:
         self._plugins = plugins
         self._hearing = Hearing(loop, self.feed, self._tell)
         self.supervisor = Supervisor(loop, workers, self._hearing.out, self)
-        self._redrives = Redrives(parked)
-        self._invocations = Invocations()
+        self._jobs = Jobs(parked)
         self._children = Children(store, self.upkeep, loop, self.notice, self._add_children)
         self._damage = DamageWatch(store, self.upkeep, self.notice, self._looked_at_damage)
         self._appended: list[OnAppend] = []
@@ -418,17 +416,13 @@ class Node:
         elif isinstance(action, StopWorker):
             supervisor.stop_worker(supervisor.handles[action.worker], now)
         elif isinstance(action, RefuseJob):
-            refuse = partial(self._invocations.refuse, action.job.number, "no place was free in time: invoke it again")
+            refuse = partial(self._jobs.refuse, action.job, "no place was free in time: invoke it again")
             self.loop.call_later(0, refuse)
         elif isinstance(action, SendJob):
             handle = supervisor.handles[action.worker]
             handle.held = 1
             handle.deadline = now + SILENCE_S
-            number, trigger, *_ = action.job
-            supervisor.send(
-                handle,
-                self._invocations.message(number) if trigger is None else messages.Redrive(number, trigger),
-            )
+            supervisor.send(handle, self._jobs.message(action.job))
 
     def _arm(self, now: float) -> None:
         times = [t for t in (self.table.next_due(now), self.supervisor.next_deadline()) if t is not None]
@@ -520,14 +514,14 @@ class Node:
     def redriven(self, handle: WorkerHandle, message: messages.Redriven, now: float) -> None:
         """A parked entry was sent to its function again."""
         self.table.ran(handle.id, now, broken=message.broken)
-        self._redrives.done(message.number, message.error)
+        self._jobs.redriven(message)
         self._plans = True
 
     def invoked(self, handle: WorkerHandle, message: messages.Invoked, now: float) -> None:
         """An invocation has come to its end."""
         self.table.ran(handle.id, now, broken=message.broken)
         self._plans = True
-        self._invocations.done(message)
+        self._jobs.invoked(message)
 
     def was_parked(self, number: int) -> None:
         """Records were parked, and their failure document is to be sent."""
@@ -551,12 +545,8 @@ class Node:
         job = self.table.places[handle.id].job
         for lease in self.table.ended(handle.id, death, now, died=died):
             self.leaving.left(lease.id)
-        if job is None:
-            pass
-        elif job.trigger is None:
-            self._invocations.died(job.number, death)
-        else:
-            self._redrives.died(job.number, death)
+        if job is not None:
+            self._jobs.died(job, death)
         self.dispatch()
         self._finish_if_done()
 
@@ -564,8 +554,7 @@ class Node:
 
     def redrive(self, function: str, number: int, trigger: int, answer: Answer) -> None:
         """Have a parked entry sent to its function again, in a place of it; `answer` is called when it is done."""
-        self._redrives.begin(number, answer)
-        self.table.ask(function, Job(number, trigger, time.monotonic()))
+        self.table.ask(function, self._jobs.redrive(number, trigger, answer))
         self.dispatch()
 
     # ------------------------------------------------------------------ functions
@@ -584,7 +573,7 @@ class Node:
         caller = worker_of(request.trace)
         if caller is not None and self.table.waits(caller):
             replied = partial(self._nested_done, caller, replied)
-        self.table.ask(function, self._invocations.begin(request, replied))
+        self.table.ask(function, self._jobs.invoke(request, replied))
         self.dispatch()
 
     def _nested_done(self, caller: int, replied: Replied, reply: Reply | KflowError) -> None:
@@ -624,10 +613,7 @@ class Node:
 
     def _forget_jobs(self, function: str | None, why: str | None) -> None:
         for job in self.table.forget_jobs(function):
-            if job.trigger is None:
-                self._invocations.refuse(job.number, why)
-            else:
-                self._redrives.died(job.number, None)
+            self._jobs.refuse(job, why)
 
     def _renew(self, function: str) -> None:
         now = time.monotonic()

@@ -146,6 +146,8 @@ class Planner:
             return actions
         if self._exclusive is not None or self._alone:
             self._plan_alone(actions, now)
+            if self._asked and self._waits and self._exclusive is not None:
+                self._plan_jobs(actions, now)  # what runs by itself may wait for one of them
         else:
             if self._asked:
                 if self._hungry and self._free() > 0 and self._have_waited():

@@ -210,8 +210,8 @@ class Poller:
                 self._failed(failure or QueueDoesNotExist())
                 self._step()
                 return
-            if self._parts.timeout(self.mapping.key) is None:  # its function is gone; nothing is received meanwhile
-                self._engine.failed(time.monotonic())
+            if self._parts.timeout(self.mapping.key) is None:  # its function is gone; who brings it wakes this
+                self._engine.failed(time.monotonic(), is_gone=True)
                 self._step()
                 return
             self._is_missing = False

@@ -13,8 +13,8 @@ from kflow.declarations import QueueTrigger
 from kflow.errors import KflowError
 from kflow.lambda_.queue_mapping import QueueMapping
 from kflow.runtime.feed import HandlerInfo
-from kflow.runtime.feeds import declared_queue
 from kflow.runtime.functions import FunctionPlan
+from kflow.runtime.mappingrunner import declared_queue
 from kflow.runtime.queueinfo import describe
 from kflow.runtime.queuepolling import QueuePolling
 from kflow.sqs import limits

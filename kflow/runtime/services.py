@@ -10,7 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from kflow.aws import models
-from kflow.aws.calls import Context, Place
+from kflow.aws.calls import Context, Place, Reply
 from kflow.aws.dispatch import Before, Deferred, Dispatcher
 from kflow.aws.formats import Format
 from kflow.aws.shapes import Model
@@ -22,16 +22,16 @@ from kflow.runtime import deferred, registering
 from kflow.runtime.calling import Calling
 from kflow.runtime.control import Control
 from kflow.runtime.feed import HandlerInfo, Totals
-from kflow.runtime.feeds import Feeds
 from kflow.runtime.fleet import Fleet
 from kflow.runtime.ingest import Ingest
 from kflow.runtime.kinesis_host import KinesisHost, guarded
 from kflow.runtime.kinesismeasures import KinesisMeasures
-from kflow.runtime.mappings import StreamFeeds
+from kflow.runtime.mappingrunner import MappingRunner
 from kflow.runtime.node import Node
 from kflow.runtime.pages import StreamRow, Table
 from kflow.runtime.places import PlaceState
 from kflow.runtime.puts import Puts
+from kflow.runtime.streamrunner import StreamRunner
 from kflow.services.kinesis.parts import Parts
 from kflow.services.kinesis.service import Kinesis
 from kflow.settings import Settings
@@ -62,7 +62,7 @@ class Services:
         host: the node, as the engines see it.
         calling: answers this machine's own clients.
         fleet: runs functions.
-        feeds: runs event source mappings.
+        runner: runs event source mappings.
         smaller: the services beside Kinesis and SQS.
         forwarder: passes on calls of other services; None: the settings let none go anywhere.
     """
@@ -101,7 +101,7 @@ class Services:
             )
         )
         self.fleet = Fleet(node)
-        self.smaller = deferred.Smaller(self.host, self.models, lambda: node.endpoint or "", self.fleet)
+        self.smaller = deferred.Smaller(self.host, self.models, lambda: node.endpoint or "", self.fleet, self._call)
         self.dispatcher = Dispatcher(
             [self.kinesis],
             self.models,
@@ -109,7 +109,6 @@ class Services:
             before=_before(faults, self.models),
             deferred={"sqs": Deferred("sqs", "AmazonSQS", "1.0", self._make_sqs), **self.smaller.deferred},
         )
-        self.smaller.invoke = self.dispatcher.invoke
         self._sqs: Sqs | None = None
         self._queues: QueuePolling | None = None
         self._destinations: Destinations | None = None
@@ -118,13 +117,19 @@ class Services:
         self.calling = Calling(self.dispatcher, self.home)
         self._node = node
         self.forwarder = self._make_forwarder(settings)
-        streams = StreamFeeds(node, self.host, self.registry, self.home, node.resumed)
-        self.feeds = Feeds(node, self.home, streams, lambda: self.queues)
-        self.smaller.lambdas.feeds = self.feeds
+        streams = StreamRunner(node, self.host, self.registry, self.home, node.resumed)
+        self.runner = MappingRunner(node, self.home, streams, lambda: self.queues)
+        self.smaller.lambdas.runner = self.runner
         self.smaller.lambdas.start()
         for name, chosen in settings.functions.items():
             if chosen.reserved_concurrent_executions is not None:
                 self.fleet.reserve(name, chosen.reserved_concurrent_executions)
+
+    def _call(
+        self, context: Context, service: str, operation: str, parameters: Mapping[str, Any], reply: Reply
+    ) -> object:
+        """A service calls another one: the dispatcher, which is made after they can be."""
+        return self.dispatcher.invoke(context, service, operation, parameters, reply)
 
     def streams(self) -> Sequence[StreamRow]:
         """All streams of all places, as people are shown them."""
@@ -381,7 +386,7 @@ class Services:
             registering.register_again(self.registry, stream, self._node.functions.values(), self.host.notice)
         self.host.tell(stream)
         if is_new:
-            self.feeds.streams.stream_born(stream)
+            self.runner.streams.stream_born(stream)
 
     def _missed(self, place: Place, name: str) -> None:
         """Somebody asked for a stream that is not in this place: perhaps for one that is in another."""

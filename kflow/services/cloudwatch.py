@@ -20,9 +20,9 @@ from kflow.monitoring.errors import (
     InvalidQuery,
     MissingParameter,
 )
-from kflow.monitoring.line import Line
 from kflow.monitoring.measures import Measures, Put
 from kflow.monitoring.metricqueries import Metric, Query
+from kflow.monitoring.onethread import OneThread
 from kflow.services.answering import answering
 
 T = TypeVar("T")
@@ -52,11 +52,11 @@ class CloudWatch:
     def __init__(self, host: Host, measures: Measures) -> None:
         self._host = host
         self._measures = measures
-        self._line = Line(host)
+        self._thread = OneThread(host)
 
     def clear(self, then: Callable[[], object]) -> None:
         """Forget all metrics."""
-        self._line.do(self._measures.clear, lambda _: then())
+        self._thread.do(self._measures.clear, lambda _: then())
 
     # ------------------------------------------------------------------ writing
 
@@ -207,7 +207,7 @@ class CloudWatch:
 
     def _do(self, call: Call, work: Callable[[], T], shown: Callable[[T], Output]) -> Answer:
         """Do file work, and answer with what it came to; that is put into words in the thread too: it may be long."""
-        self._line.do(lambda: shown(work()), answering(call, lambda found: found))
+        self._thread.do(lambda: shown(work()), answering(call, lambda found: found))
         return LATER
 
 

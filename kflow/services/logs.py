@@ -15,9 +15,9 @@ from kflow.aws.calls import LATER, Answer, Call, Output, Place
 from kflow.broker.host import Host
 from kflow.monitoring import filterpatterns
 from kflow.monitoring.errors import InvalidParameter, NoResource
-from kflow.monitoring.line import Line
 from kflow.monitoring.logged import LAST_ID, Logged, first_id, is_id
 from kflow.monitoring.loggroups import DAY_MS, Group, LogGroups, Page, Rejected, Stream, tagged
+from kflow.monitoring.onethread import OneThread
 from kflow.services.answering import answering
 
 T = TypeVar("T")
@@ -47,7 +47,7 @@ class Logs:
     def __init__(self, host: Host, home: Place) -> None:
         self._host = host
         self._home = home
-        self._line = Line(host)
+        self._thread = OneThread(host)
         self._made: LogGroups | None = None
 
     def close(self, then: Callable[[], object]) -> None:
@@ -57,11 +57,11 @@ class Logs:
             if self._made is not None:
                 self._made.close()
 
-        self._line.do(close, lambda _: then())
+        self._thread.do(close, lambda _: then())
 
     def clear(self, then: Callable[[], object]) -> None:
         """Forget what is kept beside the functions' logs."""
-        self._line.do(lambda: self._groups().clear(), lambda _: then())
+        self._thread.do(lambda: self._groups().clear(), lambda _: then())
 
     # ------------------------------------------------------------------ groups
 
@@ -337,14 +337,14 @@ class Logs:
     # ------------------------------------------------------------------ inside
 
     def _groups(self) -> LogGroups:
-        """In the line's thread."""
+        """In that thread."""
         if self._made is None:
             self._made = LogGroups(self._host.folder, self._home, self._host.now_ms)
         return self._made
 
     def _do(self, call: Call, work: Callable[[LogGroups], T], shown: Callable[[T], Output] = lambda _: None) -> Answer:
         """Do file work, and answer with what it came to; that is put into words in the thread too: it may be long."""
-        self._line.do(lambda: shown(work(self._groups())), answering(call, lambda found: found))
+        self._thread.do(lambda: shown(work(self._groups())), answering(call, lambda found: found))
         return LATER
 
 

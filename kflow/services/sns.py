@@ -19,7 +19,6 @@ from kflow.broker.host import Host
 from kflow.countdown import countdown
 from kflow.errors import AwsError, Damaged, KflowError
 from kflow.messaging import attributes as rules
-from kflow.messaging import functions
 from kflow.messaging import topics as names
 from kflow.messaging.delivering import Delivering
 from kflow.messaging.errors import (
@@ -269,7 +268,7 @@ class Sns:
     def _send(self, endpoint: str, parameters: Mapping[str, Any], reply: Reply) -> None:
         _, _, _, region, account, name, *_ = endpoint.split(":")
         context = Context(place=Place(account, region), request_id="")
-        if functions.is_function(endpoint):
+        if names.is_function(endpoint):
             self._invoke(context, "lambda", "Invoke", {"FunctionName": endpoint, **parameters}, reply)
         else:
             self._invoke(context, "sqs", "SendMessage", {"QueueUrl": f"/{account}/{name}", **parameters}, reply)

@@ -9,6 +9,7 @@ from typing import Any, Final, Never, TypeVar
 
 import msgspec
 
+from kflow import limits
 from kflow.arn import queue_name
 from kflow.declarations import Declared, HandlerForm, QueueOptions, QueueTrigger
 from kflow.errors import UsageError
@@ -20,7 +21,6 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 _NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,80}|(?=.{1,80}\Z)[A-Za-z0-9_-]+\.fifo")
 _FIFO: Final = ".fifo"
-_BATCH_WITHOUT_WINDOW: Final = 10
 
 
 def on_queue(
@@ -148,12 +148,15 @@ def _queue(place: Place, queue: object) -> str:
 
 def _check_batches(place: Place, queue: str, mapping: QueueOptions) -> None:
     """Source: documented: Lambda Developer Guide, with-sqs; recorded: the rule on windows."""
+    is_large = mapping.batch_size > limits.QUEUE_BATCH
     if queue.endswith(_FIFO):
         if mapping.maximum_batching_window_in_seconds:
             raise UsageError(f"{place}: a FIFO queue has no batching window: remove maximum_batching_window_in_seconds")
-        if mapping.batch_size > _BATCH_WITHOUT_WINDOW:
-            raise UsageError(f"{place}: batch_size of a FIFO queue must be a whole number from 1 to 10")
-    elif mapping.batch_size > _BATCH_WITHOUT_WINDOW and not mapping.maximum_batching_window_in_seconds:
+        if is_large:
+            raise UsageError(
+                f"{place}: batch_size of a FIFO queue must be a whole number from 1 to {limits.QUEUE_BATCH}"
+            )
+    elif is_large and not mapping.maximum_batching_window_in_seconds:
         raise UsageError(
             f"{place}: batch_size={mapping.batch_size} needs maximum_batching_window_in_seconds of 1 at least: a queue "
             "gives 10 messages at once"

@@ -51,6 +51,9 @@ time.sleep({at_import})
 def handler(event, context):
     if "print" in event:
         print("x" * event["print"])
+    if "stray" in event:
+        import subprocess
+        return {{"pid": os.getpid(), "stray": subprocess.Popen(["sleep", "300"], start_new_session=True).pid}}
     if "leave" in event:
         threading.Timer(0.05, os._exit, [9]).start()
     return {{"pid": os.getpid(), "length": len(event.get("text", ""))}}
@@ -156,3 +159,12 @@ def test_nothing_is_left_when_the_worker_ends(hosts: Any, tmp_path: Path) -> Non
     host.close()
     assert identify(pid) is None
     assert not (tmp_path / "run" / "tmp" / "1-1").exists()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="descendants are found by /proc")
+def test_what_a_function_started_in_a_session_of_its_own_ends_with_it(hosts: Any) -> None:
+    host = hosts()
+    stray = host.invoke(stray=1)["payload"]["stray"]
+    assert identify(stray) is not None
+    host.close()
+    eventually(lambda: identify(stray) is None, what="what it had started to end")

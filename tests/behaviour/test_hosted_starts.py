@@ -16,7 +16,8 @@ import pytest
 from kflow.broker.folder import DataFolder
 from kflow.declarations import Package, sourceless
 from kflow.runtime.hosted.environment import HostedEnvironment
-from kflow.runtime.messages import Channel, Invoke, Invoked, WorkerSpec
+from kflow.runtime.messages import Channel, Invoke, Invoked
+from tests.specs import worker_spec
 
 OWN = f"python3.{sys.version_info.minor}"
 HAS_CLIENT = importlib.util.find_spec("awslambdaric") is not None
@@ -72,19 +73,8 @@ def start(tmp_path: Path) -> Iterator[Start]:
             (code / name).write_text(text)
             (code / name).chmod(stat.S_IRWXU)
         made_of = Package(function="f", version="$LATEST", runtime=runtime, entry=entry, code=str(code), **package)
-        spec = WorkerSpec(
-            worker=1,
-            handler=sourceless("f", made_of),
-            data_dir=str(data),
-            maps=(),
-            epoch=1,
-            previous_epoch_clean=True,
-            region="us-east-1",
-            account="123456789012",
-            retry_backoff_scale=0,
-            timeout_s=30,
-            memory_mb=256,
-            environment=variables or {},
+        spec = worker_spec(
+            sourceless("f", made_of), data_dir=str(data), timeout_s=30, memory_mb=256, environment=variables or {}
         )
         made.append(HostedEnvironment(spec, cast("Channel", Node())))
         return made[-1]

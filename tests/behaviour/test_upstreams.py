@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from kflow.runtime.forwarding import lanes
+from kflow.runtime.forwarding import crews
 from kflow.runtime.forwarding.asking import Failed, Patience, Request, Ticket
-from kflow.runtime.forwarding.lanes import Lane
+from kflow.runtime.forwarding.crews import Crew
 from kflow.runtime.forwarding.moto import Moto, child_environment
 from kflow.runtime.forwarding.upstream import Line
 from kflow.runtime.lifeline import identify
@@ -170,52 +170,52 @@ def test_a_lane_has_as_many_threads_as_it_has_work_and_no_more_than_it_may() -> 
         begun.release()
         gate.wait(30)
 
-    lane: Lane[object] = Lane("test", object, lambda _: None)
-    for _ in range(lanes.THREADS + 3):
-        assert lane.submit(job)
-    for _ in range(lanes.THREADS):
+    crew: Crew[object] = Crew("test", object, lambda _: None)
+    for _ in range(crews.THREADS + 3):
+        assert crew.submit(job)
+    for _ in range(crews.THREADS):
         assert begun.acquire(timeout=30)
-    assert lane.threads == lanes.THREADS
+    assert crew.threads == crews.THREADS
     gate.set()
     for _ in range(3):
         assert begun.acquire(timeout=30)
-    lane.close()
-    eventually(lambda: lane.threads == 0, what="the threads to end")
+    crew.close()
+    eventually(lambda: crew.threads == 0, what="the threads to end")
 
 
 def test_a_lane_that_is_full_takes_no_more() -> None:
     gate = threading.Event()
-    lane: Lane[object] = Lane("test", object, lambda _: None)
+    crew: Crew[object] = Crew("test", object, lambda _: None)
     taken = 0
-    while lane.submit(lambda _: gate.wait(30)):
+    while crew.submit(lambda _: gate.wait(30)):
         taken += 1
-    assert lanes.WAITING <= taken <= lanes.WAITING + lanes.THREADS
-    lane.close()
+    assert crews.WAITING <= taken <= crews.WAITING + crews.THREADS
+    crew.close()
     gate.set()
-    eventually(lambda: lane.threads == 0, what="the threads to end")
+    eventually(lambda: crew.threads == 0, what="the threads to end")
 
 
 def test_threads_with_nothing_to_do_end_and_let_go_of_what_they_kept() -> None:
     dropped: list[str] = []
-    lane: Lane[str] = Lane("test", lambda: "kept", dropped.append, idle_s=0.01)
+    crew: Crew[str] = Crew("test", lambda: "kept", dropped.append, idle_s=0.01)
     done = threading.Event()
-    lane.submit(lambda kept: done.set() if kept == "kept" else None)
+    crew.submit(lambda kept: done.set() if kept == "kept" else None)
     assert done.wait(30)
-    eventually(lambda: dropped == ["kept"] and lane.threads == 0, what="the thread to end")
+    eventually(lambda: dropped == ["kept"] and crew.threads == 0, what="the thread to end")
     done.clear()
-    lane.submit(lambda _: done.set())
+    crew.submit(lambda _: done.set())
     assert done.wait(30)
-    lane.close()
+    crew.close()
 
 
 def test_a_job_that_fails_is_the_last_of_nobody(caplog: pytest.LogCaptureFixture) -> None:
-    lane: Lane[object] = Lane("test", object, lambda _: None)
+    crew: Crew[object] = Crew("test", object, lambda _: None)
     done = threading.Event()
-    lane.submit(lambda _: 1 / 0)
-    lane.submit(lambda _: done.set())
+    crew.submit(lambda _: 1 / 0)
+    crew.submit(lambda _: done.set())
     assert done.wait(30)
-    eventually(lambda: "a job failed lane=test" in caplog.text, what="the failure to be logged")
-    lane.close()
+    eventually(lambda: "work failed crew=test" in caplog.text, what="the failure to be logged")
+    crew.close()
 
 
 # a child in moto's place

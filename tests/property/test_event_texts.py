@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 
 from kflow.lambda_.event_texts import EventTextShape
 from kflow.lambda_.shapes import EventShape
-from kflow.runtime.hosted.requests import Malformed, Parser
 from tests.blocks import Block
 
 NAMES = {"arn": "arn:stream", "region": "eu-west-1", "role": "arn:role"}
@@ -21,15 +20,3 @@ EVENTS = EventShape(1_600_000_000, 3, **NAMES)
 def test_any_key_and_any_bytes_are_written_so_that_json_reads_them_back(key, data, arrival_ms):
     block = Block([data, b""], [key, "k"], arrival_ms)
     assert json.loads(f"[{','.join(TEXTS.build(block, 0, 2))}]") == EVENTS.build(block, 0, 2)
-
-
-@given(st.lists(st.binary(max_size=60) | st.sampled_from([b"GET / HTTP/1.1\r\n", b"\r\n", b"Content-Length: 3\r\n"])))
-def test_no_bytes_at_all_break_the_reader_of_requests(pieces):
-    parser = Parser()
-    try:
-        for piece in pieces:
-            parser.feed(piece)
-            while parser.next() is not None:
-                pass
-    except Malformed:
-        pass

@@ -9,6 +9,7 @@ More examples than usual: `EXAMPLES=1000 pytest tests/property/test_services_gen
 from __future__ import annotations
 
 import functools
+import json
 import os
 import re
 import tempfile
@@ -24,12 +25,14 @@ from hypothesis import strategies as st
 
 from kflow.aws.shapes import ListOf, MapOf, Scalar, Shape, Structure
 from tests.everything import ARN, PROTOCOLS, World, judge, model, performed, signed, written
+from tests.generating import cbor_of, json_of, resolve, skewed
 from tests.lambdaing import ROLE, zipped
 
-EXAMPLES = int(os.environ.get("EXAMPLES", "15"))
+EXAMPLES = int(os.environ.get("EXAMPLES", "8"))
 QUEUE = "arn:aws:sqs:us-east-1:123456789012:jobs"
 URL = "http://localhost:4566/123456789012/"
 TOPIC = "arn:aws:sns:us-east-1:123456789012:news"
+KNOWN = ("queue", "consumer", "number", "iterator", "tip", "shards", "streams", "now", "receipt")
 GROUP = "arn:aws:logs:us-east-1:123456789012:log-group:g"
 
 NAMED: dict[str, tuple[Any, ...]] = {
@@ -258,6 +261,38 @@ def test_bodies_and_paths_spoilt_byte_by_byte_are_read_or_refused(
             body = body[:start] + piece + body[start + count :]
         answer = worlds[service].send(signed(service, exchange.method, exchange.target, exchange.headers, body))
         assert answer.status < 500, (operation, exchange.target, body, answer)
+
+    run()
+
+
+@pytest.mark.parametrize(("service", "protocol"), PROTOCOLS[:4] + PROTOCOLS[5:6], ids=lambda name: name)
+def test_values_of_other_types_are_refused_or_taken(worlds: dict[str, World], service: str, protocol: str) -> None:
+    """A time in the place of a list, a list in that of a text ..."""
+
+    def both(name: str) -> st.SearchStrategy[tuple[str, Any, Any]]:
+        operation = model(service).operation(name)
+        assert operation is not None
+        shape = operation.input
+        assert shape is not None
+        return st.tuples(st.just(name), right(shape), skewed(shape))
+
+    names = [name for name in sorted(performed(service)) if model(service).operation(name).input]  # type: ignore[union-attr]
+
+    @settings(max_examples=EXAMPLES * 4, suppress_health_check=list(HealthCheck))
+    @given(st.sampled_from(names).flatmap(both))
+    def run(made: tuple[str, Any, Any]) -> None:
+        operation, value, content = made
+        shape = model(service).operation(operation).input  # type: ignore[union-attr]
+        content = resolve(content, dict.fromkeys(KNOWN, "1"))
+        try:
+            exchange = written(service, protocol, operation, known(value, worlds[service].known))
+            body = cbor2.dumps(cbor_of(shape, content)) if "cbor" in protocol else json.dumps(json_of(shape, content))
+        except Exception:  # noqa: BLE001  # no client could send this
+            assume(False)
+            return
+        content = body if isinstance(body, bytes) else body.encode()
+        sent = signed(service, exchange.method, exchange.target, exchange.headers, content)
+        judge(service, protocol, operation, worlds[service].send(sent))
 
     run()
 

@@ -21,10 +21,10 @@ import msgspec
 from kflow import limits
 from kflow.aws.calls import Place
 from kflow.broker import keeping, tablefile
-from kflow.broker.keeping import Done
 from kflow.broker.recordqueues import Ledger, ledger_path
 from kflow.broker.streammap import StreamMap
 from kflow.errors import KflowError, LimitExceeded, ResourceInUse, ResourceNotFound, StorageError
+from kflow.interfaces import Done
 from kflow.kinesis.host import Host
 from kflow.kinesis.queues import facts as files
 from kflow.kinesis.queues.asking import Terms

@@ -4,7 +4,7 @@
     lambda/functions/<region>.<account>/<name>.json      of others
     lambda/handlers/<name>.json                          what was set on a decorated handler
 
-Each has a checksum and a twin (`kflow.lambda_.control.documents`).
+Each has a checksum and a twin (`kflow.broker.documents`).
 """
 
 from __future__ import annotations

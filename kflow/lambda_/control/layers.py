@@ -17,11 +17,11 @@ from typing import Final, NamedTuple
 import msgspec
 
 from kflow.aws.calls import Place
-from kflow.broker.files import storage_error
-from kflow.broker.keeping import Done, Kept
+from kflow.broker import documents
+from kflow.broker.keeping import Kept
 from kflow.countdown import countdown
 from kflow.errors import KflowError
-from kflow.lambda_.control import documents
+from kflow.interfaces import Done
 from kflow.lambda_.control.facts import Code, LayerUse, Policy
 from kflow.lambda_.control.host import Host
 from kflow.lambda_.control.packages import Packages
@@ -139,18 +139,13 @@ class Layers:
     def load(self) -> None:
         """At the start, before the functions; what cannot be read is told to people, and harms no other."""
         root = os.path.join(self._host.folder.path, FOLDER)
-        try:
-            paths = documents.listed(root, self._host.folder.files)
-        except OSError as error:
-            raise storage_error(error, f"list {root}") from error
-        for path in paths:
-            try:
-                facts = documents.load(path, _READER, self._host.folder.files)
-            except KflowError as error:
-                self._host.notice("error", f"a layer is not served: {error}")
+        for path, each in documents.load_all(root, _READER, self._host.folder.files):
+            if isinstance(each, KflowError):
+                self._host.notice("error", f"a layer is not served: {each}")
                 continue
+            facts = each
             if os.path.dirname(path) == root:  # of home, whatever that is called now
-                facts = msgspec.structs.replace(facts, account=self._home.account, region=self._home.region)
+                facts = msgspec.structs.replace(each, account=self._home.account, region=self._home.region)
             self.packages.hold(each.code for each in facts.versions.values())
             self._put(facts)
 

@@ -17,7 +17,7 @@ from kflow.events.queue_patterns import compile_message_filters
 from kflow.lambda_ import destinations
 from kflow.lambda_.control.mappingfacts import Mapping
 from kflow.lambda_.errors import InvalidParameterValue
-from kflow.limits import FILTERS
+from kflow.limits import FILTERS, QUEUE_BATCH
 
 _SOURCE: Final = re.compile(
     r"arn:aws[-a-z0-9]*:(?:"
@@ -50,8 +50,6 @@ _POSITION: Final = (
     "Member must not be null."
 )
 _FILTER: Final = "Invalid filter pattern definition."
-FIFO_BATCH: Final = 10
-_UNWINDOWED_BATCH: Final = 10
 
 
 def source(given: Any) -> str:
@@ -136,13 +134,13 @@ def queue_options(given: Any, before: QueueOptions | None, queue: str) -> QueueO
     if given.FilterCriteria is not None:
         options = replace(options, filters=_filters(given.FilterCriteria, compile_message_filters))
     if queue.endswith(".fifo"):
-        if options.batch_size > FIFO_BATCH:
+        if options.batch_size > QUEUE_BATCH:
             raise InvalidParameterValue(
-                f"Maximum batch size of a FIFO queue is {FIFO_BATCH}, not {options.batch_size}."  # chosen
+                f"Maximum batch size of a FIFO queue is {QUEUE_BATCH}, not {options.batch_size}."  # chosen
             )
         if options.maximum_batching_window_in_seconds:
             raise InvalidParameterValue("Batching window is not supported for FIFO queues")
-    elif options.batch_size > _UNWINDOWED_BATCH and not options.maximum_batching_window_in_seconds:
+    elif options.batch_size > QUEUE_BATCH and not options.maximum_batching_window_in_seconds:
         raise InvalidParameterValue(
             "Maximum batch window in seconds must be greater than 0 if maximum batch size is greater than 10"
         )

@@ -14,11 +14,10 @@ import msgspec
 
 from kflow import arn
 from kflow.aws.calls import Place
-from kflow.broker import checked, statefile
-from kflow.broker.files import storage_error
+from kflow.broker import documents, statefile
 from kflow.broker.folder import DataFolder
 from kflow.declarations import MappingOptions, QueueOptions
-from kflow.errors import Damaged, KflowError
+from kflow.errors import KflowError, StorageError
 from kflow.lambda_.control import names
 
 FOLDER: Final = "lambda/mappings"
@@ -92,7 +91,7 @@ class Mapping(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 # Made once, here: msgspec ends the process where two threads use a type for the first time at the same time.
-_read_mapping = msgspec.json.Decoder(Mapping).decode
+_READER: Final = msgspec.json.Decoder(Mapping)
 
 
 class Switch(msgspec.Struct, frozen=True):
@@ -119,27 +118,15 @@ def load_all(folder: DataFolder) -> tuple[list[Mapping], list[KflowError]]:
     """All that are kept, as they were made; and what is wrong with those that cannot be read."""
     found: list[Mapping] = []
     failures: list[KflowError] = []
-    root = os.path.join(folder.path, FOLDER)
     try:
-        listed = sorted(folder.files.listdir(root))
-    except FileNotFoundError:
-        return [], []
-    except OSError as error:
-        return [], [storage_error(error, f"list {root}")]
-    for name in {each.removesuffix(".twin") for each in listed if each.endswith((".json", ".json.twin"))}:
-        try:
-            found.append(_load(folder, name))
-        except KflowError as error:
-            failures.append(error)
+        for _, each in documents.load_all(os.path.join(folder.path, FOLDER), _READER, folder.files):
+            if isinstance(each, KflowError):
+                failures.append(each)
+            else:
+                found.append(each)
+    except StorageError as error:
+        failures.append(error)
     return sorted(found, key=lambda each: (each.created_ms, each.uuid)), failures
-
-
-def _load(folder: DataFolder, name: str) -> Mapping:
-    text = statefile.load(folder, f"{FOLDER}/{name}")
-    try:
-        return _read_mapping(text or b"")
-    except msgspec.MsgspecError as error:
-        raise Damaged(f"{FOLDER}/{name} is no mapping of this version of kflow: {error}") from error
 
 
 def store(folder: DataFolder, mapping: Mapping) -> None:
@@ -148,28 +135,20 @@ def store(folder: DataFolder, mapping: Mapping) -> None:
     Raises:
         StorageError: it is not written; what was there stands.
     """
-    path = os.path.join(folder.path, FOLDER, f"{mapping.uuid}.json")
-    try:
-        folder.files.make_folder(os.path.dirname(path), sync=folder.syncs)
-        checked.write_twice(path, checked.seal(msgspec.json.encode(mapping)) + b"\n", folder.files, sync=folder.syncs)
-    except OSError as error:
-        raise storage_error(error, f"write {path}") from error
+    documents.keep(_path(folder, mapping.uuid), mapping, folder)
 
 
 def remove(folder: DataFolder, uuid: str) -> None:
-    """Remove one: the twin first, for alone it would bring the mapping back.
+    """Remove one.
 
     Raises:
         StorageError: it is not removed.
     """
-    path = os.path.join(folder.path, FOLDER, f"{uuid}.json")
-    try:
-        folder.files.discard(checked.twin_path(path))
-        folder.files.discard(path)
-        if folder.syncs:
-            folder.files.sync_folder(os.path.dirname(path))
-    except OSError as error:
-        raise storage_error(error, f"remove {path}") from error
+    documents.keep(_path(folder, uuid), None, folder)
+
+
+def _path(folder: DataFolder, uuid: str) -> str:
+    return os.path.join(folder.path, FOLDER, f"{uuid}.json")
 
 
 def load_switches(folder: DataFolder) -> dict[str, Switch]:

@@ -1,4 +1,4 @@
-"""All event source mappings: made, changed and deleted here, and run by whoever has the feeds.
+"""All event source mappings: made, changed and deleted here, and run by whoever can.
 
     create   Creating ---------> Enabled, or Disabled at once
     update   Updating, Enabling, Disabling ---------> Enabled, Disabled
@@ -27,14 +27,14 @@ from kflow.broker import statefile
 from kflow.countdown import countdown
 from kflow.declarations import MappingOptions, QueueOptions, QueueTrigger, StreamTrigger
 from kflow.errors import KflowError
+from kflow.interfaces import Done
 from kflow.lambda_.control import mappingfacts
-from kflow.lambda_.control.feeds import Declared, Feeds
 from kflow.lambda_.control.host import Host
 from kflow.lambda_.control.mappingfacts import Mapping, Switch
+from kflow.lambda_.control.runner import Declared, Runner
 from kflow.lambda_.destinations import declared_mapping
 from kflow.lambda_.errors import InvalidParameterValue, ResourceConflict, ResourceInUse, ResourceNotFound
 
-Done = Callable[[KflowError | None], object]
 Listener = Callable[["Entry"], object]
 
 RETRY_S: Final = 1.0
@@ -74,13 +74,13 @@ class Mappings:
     Args:
         host: whose folder and threads it uses.
         home: account and region of the data folder.
-        feeds: runs them.
+        runner: runs them.
     """
 
-    def __init__(self, host: Host, home: Place, feeds: Feeds) -> None:
+    def __init__(self, host: Host, home: Place, runner: Runner) -> None:
         self._host = host
         self._home = home
-        self._feeds = feeds
+        self._runner = runner
         self._entries: dict[str, Entry] = {}
         self._switches: dict[str, Switch] = {}
         self._switches_file = statefile.StateFile(
@@ -93,14 +93,14 @@ class Mappings:
         self._entries = {each.uuid: Entry(each) for each in found if not each.is_deleting}
         for each in found:
             if not each.is_deleting:
-                self._feeds.resume(each)
+                self._runner.resume(each)
             elif each.is_queue:  # others went while the node was set up
                 mappingfacts.remove(self._host.folder, each.uuid)
         try:
             self._switches = mappingfacts.load_switches(self._host.folder)
-        except KflowError:
+        except KflowError:  # it was told, as all that was read while the node was set up
             self._switches = {}
-        for declared in self._feeds.declared():
+        for declared in self._runner.declared():
             entry = self._of_declared(declared)
             self._entries[entry.mapping.uuid] = entry
 
@@ -154,7 +154,7 @@ class Mappings:
             if failure is not None:
                 refuse(failure)
             else:
-                self._feeds.create(made, placed)
+                self._runner.create(made, placed)
 
         def placed(failure: KflowError | None) -> None:
             if failure is not None:
@@ -166,7 +166,7 @@ class Mappings:
                 self._begin(entry, "Creating")(None)
             told(entry)
 
-        self._feeds.check(made, checked)
+        self._runner.check(made, checked)
 
     def update(self, entry: Entry, wanted: Mapping, told: Done) -> None:
         """Change one; told when that is kept: what runs follows.
@@ -199,7 +199,7 @@ class Mappings:
                 entry.transition = ""
             else:
                 entry.mapping = after
-                self._feeds.change(before, after, changed)
+                self._runner.change(before, after, changed)
             told(failure)
 
         is_told = False
@@ -210,7 +210,7 @@ class Mappings:
                 if not is_told:
                     is_told = True
                     self._host.notice("error", f"mapping {after.uuid} of {after.function} does not run: {failure}")
-                self._host.call_later(RETRY_S, lambda: self._feeds.change(before, after, changed))
+                self._host.call_later(RETRY_S, lambda: self._runner.change(before, after, changed))
                 return
             if after.moved_from:
                 settled = entry.mapping = replace(after, moved_from="")
@@ -242,7 +242,7 @@ class Mappings:
                 entry.transition = ""
             else:
                 entry.mapping = going
-                self._feeds.remove(going, removed)
+                self._runner.remove(going, removed)
             told(failure)
 
         def removed(failure: KflowError | None) -> None:
@@ -285,14 +285,14 @@ class Mappings:
             def removed(_: object, mapping: Mapping = mapping) -> None:
                 self._host.submit(lambda: mappingfacts.remove(self._host.folder, mapping.uuid), over)
 
-            self._feeds.remove(mapping, removed)
+            self._runner.remove(mapping, removed)
         self._switches.clear()
         self._keep_switches(over)
         for entry in self._entries.values():
             declared = entry.declared
             if declared is not None and declared.enabled != entry.mapping.enabled:
                 entry.mapping = replace(entry.mapping, enabled=declared.enabled)
-                self._feeds.switch(declared.function, declared.index, enabled=declared.enabled, told=lambda _: None)
+                self._runner.switch(declared.function, declared.index, enabled=declared.enabled, told=lambda _: None)
 
     # ------------------------------------------------------------------ inside
 
@@ -374,7 +374,7 @@ class Mappings:
                     self._switches[name] = before
             else:
                 entry.mapping = after
-                self._feeds.switch(declared.function, declared.index, enabled=after.enabled, told=over)
+                self._runner.switch(declared.function, declared.index, enabled=after.enabled, told=over)
             told(failure)
 
         self._keep_switches(stored)

@@ -19,11 +19,12 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from kflow.aws.calls import Place
-from kflow.broker.files import storage_error
-from kflow.broker.keeping import Done, Kept
+from kflow.broker import documents
+from kflow.broker.keeping import Kept
 from kflow.countdown import countdown
 from kflow.errors import KflowError
-from kflow.lambda_.control import documents, names
+from kflow.interfaces import Done
+from kflow.lambda_.control import names
 from kflow.lambda_.control.declared import Sources
 from kflow.lambda_.control.facts import FUNCTIONS, HANDLERS, LATEST, Code, Facts
 from kflow.lambda_.control.function import Function, Target
@@ -102,19 +103,14 @@ class Registry:
 
     def _read(self, folder: str) -> Iterable[Facts]:
         root = os.path.join(self._folder.path, folder)
-        try:
-            paths = documents.listed(root, self._folder.files)
-        except OSError as error:
-            raise storage_error(error, f"list {root}") from error
         found = []
-        for path in paths:
-            try:
-                facts = documents.load(path, _READER, self._folder.files)
-            except KflowError as error:
-                self._host.notice("error", f"a function is not served: {error}")
+        for path, each in documents.load_all(root, _READER, self._folder.files):
+            if isinstance(each, KflowError):
+                self._host.notice("error", f"a function is not served: {each}")
                 continue
+            facts = each
             if os.path.dirname(path) == root:  # of home, whatever that is called now
-                facts = msgspec.structs.replace(facts, account=self.home.account, region=self.home.region)
+                facts = msgspec.structs.replace(each, account=self.home.account, region=self.home.region)
             found.append(facts)
         return found
 

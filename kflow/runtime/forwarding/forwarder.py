@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Final
 
 from kflow.aws.identity import Caller
 from kflow.runtime.forwarding.asking import Failed, Patience, Request
+from kflow.runtime.forwarding.crews import Crew
 from kflow.runtime.forwarding.headers import MARK, is_old_s3, onward, target_of
-from kflow.runtime.forwarding.lanes import Lane
 from kflow.runtime.forwarding.passage import Passage, Post
 from kflow.runtime.forwarding.routes import Routes, Way
 from kflow.settings import Settings
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from kflow.runtime.forwarding.resign import Profile
     from kflow.runtime.forwarding.upstream import Line
 
-LANES: Final = 64
+CREWS: Final = 64
 """So many services have threads of their own, the others share some: who invents names must not get more. chosen."""
 HELD_BYTES: Final = 256 * 1024 * 1024
 """Of the bodies of requests that wait for their answers: above it, the next is refused. chosen."""
@@ -72,7 +72,7 @@ class Forwarder:
         self._patience = patience or Patience()
         self._moto = moto
         self._profiles: dict[str, Profile] = {}
-        self._lanes: dict[tuple[str, str], Lane[Line]] = {}
+        self._crews: dict[tuple[str, str], Crew[Line]] = {}
         self._under_way: dict[Passage, int] = {}  # with the bytes of its body
         self._held = 0
         self._post_to_loop = post
@@ -114,7 +114,7 @@ class Forwarder:
                 "NotForwarded",
                 "only what a program signed goes on to AWS: a link could have been made by any page",
             )
-        elif self._held - size > HELD_BYTES or not self._lane(way).submit(
+        elif self._held - size > HELD_BYTES or not self._crew(way).submit(
             partial(self._work, exchange, way, caller, signing_name, prefix, passage)
         ):
             failed = Failed(503, "ServiceUnavailable", f"too many calls of {way.service} wait for their answers")
@@ -140,8 +140,8 @@ class Forwarder:
     def _finish(self) -> None:
         if self._then is None or self._under_way:
             return
-        for lane in self._lanes.values():
-            lane.close()
+        for crew in self._crews.values():
+            crew.close()
         if self._moto is None:
             self._over()
         else:
@@ -171,16 +171,16 @@ class Forwarder:
         with self._gate:
             self._post_to_loop(call)
 
-    def _lane(self, way: Way) -> Lane[Line]:
+    def _crew(self, way: Way) -> Crew[Line]:
         key = (way.service, f"{way.route.kind}:{way.route.value}")
-        if key not in self._lanes and len(self._lanes) >= LANES:
+        if key not in self._crews and len(self._crews) >= CREWS:
             key = ("", key[1])
-        lane = self._lanes.get(key)
-        if lane is None:
-            lane = self._lanes[key] = Lane(key[0] or "others", self._line, lambda line: line.close())
-        return lane
+        crew = self._crews.get(key)
+        if crew is None:
+            crew = self._crews[key] = Crew(key[0] or "others", self._line, lambda line: line.close())
+        return crew
 
-    # in a thread of a lane
+    # in a thread of a crew
 
     def _line(self) -> Line:
         from kflow.runtime.forwarding.upstream import Line

@@ -27,7 +27,7 @@ from kflow import arn
 from kflow.broker.parked import ParkedBatch
 from kflow.broker.reader import ShardReader
 from kflow.broker.streammap import StreamMap
-from kflow.clock import utc_text
+from kflow.events.windows import window_members
 from kflow.interfaces import FunctionError, Invocation, Outcome
 from kflow.lambda_ import payloads
 from kflow.lambda_.event_texts import EventTexts, EventTextShape
@@ -387,14 +387,7 @@ def _event_body(invocation: Invocation) -> bytes:
     window = invocation.window
     if window is None:
         return b'{"Records":[%b]}' % records
-    rest = {
-        "window": {"start": utc_text(window.start_s), "end": utc_text(window.end_s)},
-        "state": window.state,
-        "shardId": invocation.shard_id,
-        "eventSourceARN": window.source_arn,
-        "isFinalInvokeForWindow": window.is_final,
-        "isWindowTerminatedEarly": window.is_terminated_early,
-    }
+    rest = window_members(window, invocation.shard_id)
     return b'{"Records":[%b],%b' % (records, json.dumps(rest, separators=(",", ":")).encode()[1:])
 
 

@@ -141,10 +141,14 @@ class Process:
         return self._status
 
     def kill(self) -> None:
-        """Kill it and its group, and wait until it is gone, but not for ever."""
+        """Kill it and its group, and what left that group, and wait until it is gone, but not for ever."""
         if self.poll() is not None:
             return
+        family = _family(self.pid)[1:]
         kill_group(self.pid)
+        for each in family:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(each, signal.SIGKILL)
         deadline = time.monotonic() + _GONE_MS / 1000
         while self.poll() is None and (left := deadline - time.monotonic()) > 0:
             select.select([self.fd] if self.fd >= 0 else [], [], [], left if self.fd >= 0 else _LOOK_S)

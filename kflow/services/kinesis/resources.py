@@ -11,8 +11,8 @@ import msgspec
 
 from kflow import limits
 from kflow.aws.calls import LATER, Answer, Call
-from kflow.broker.keeping import Done
 from kflow.errors import InvalidArgument, ResourceNotFound
+from kflow.interfaces import Done
 from kflow.kinesis import tags
 from kflow.kinesis.queues.directory import Directory
 from kflow.kinesis.registry import Status, Stream

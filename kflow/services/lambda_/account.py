@@ -7,7 +7,8 @@ from typing import Any, Final
 from kflow.aws.calls import Answer, Call
 from kflow.lambda_.control.sources import ZIP_BYTES
 from kflow.lambda_.control.unzip import UNPACKED_BYTES
-from kflow.services.lambda_.concurrency import ACCOUNT, Concurrency
+from kflow.limits import CONCURRENT_EXECUTIONS
+from kflow.services.lambda_.concurrency import Concurrency
 
 CODE_BYTES: Final = 75 * 1024**3
 """Of all functions and layers of a region. Source: documented: Lambda quotas; not enforced."""
@@ -28,8 +29,8 @@ class Account(Concurrency):
                 "TotalCodeSize": CODE_BYTES,
                 "CodeSizeUnzipped": UNPACKED_BYTES,
                 "CodeSizeZipped": ZIP_BYTES,
-                "ConcurrentExecutions": ACCOUNT,
-                "UnreservedConcurrentExecutions": ACCOUNT - self.reserved(call),
+                "ConcurrentExecutions": CONCURRENT_EXECUTIONS,
+                "UnreservedConcurrentExecutions": CONCURRENT_EXECUTIONS - self.reserved(call),
             },
             "AccountUsage": {
                 "TotalCodeSize": size,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 
@@ -13,8 +13,6 @@ from kflow.lambda_.control.facts import LATEST, Alias
 from kflow.lambda_.control.function import Function
 from kflow.lambda_.errors import InvalidParameterValue, ResourceConflict, ResourceNotFound
 from kflow.services.lambda_.parts import Base, page
-
-PAGE: Final = 50
 
 
 class Aliases(Base):
@@ -47,8 +45,7 @@ class Aliases(Base):
         wanted = given.FunctionVersion
         aliases = function.facts.aliases
         found = [aliases[name] for name in sorted(aliases) if wanted in {None, aliases[name].version}]
-        most = min(given.MaxItems or PAGE, PAGE)
-        listed, marker = page(found, lambda each: each.name, given.Marker, most)
+        listed, marker = page(found, lambda each: each.name, given)
         return {"Aliases": [_shown(function, each) for each in listed], "NextMarker": marker}
 
     def update_alias(self, call: Call, given: Any) -> Answer:

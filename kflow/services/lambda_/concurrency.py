@@ -13,13 +13,11 @@ from kflow.lambda_.control import names, shown
 from kflow.lambda_.control.facts import LATEST, Provisioned
 from kflow.lambda_.control.function import Function
 from kflow.lambda_.errors import InvalidParameterValue, ProvisionedConcurrencyNotFound, ResourceConflict
+from kflow.limits import CONCURRENT_EXECUTIONS
 from kflow.services.lambda_.parts import Base, page
 
-ACCOUNT: Final = 1000
-"""Invocations of an account at once. Source: documented: Lambda quotas."""
 UNRESERVED: Final = 100
 """So many are left for functions that have reserved none. Source: documented: PutFunctionConcurrency."""
-PAGE: Final = 50
 
 
 class Concurrency(Base):
@@ -30,7 +28,7 @@ class Concurrency(Base):
         function = self.unqualified(call, given.FunctionName)
         wanted = given.ReservedConcurrentExecutions
         others = self.reserved(call) - (function.facts.reserved or 0)
-        if ACCOUNT - others - wanted < UNRESERVED:
+        if CONCURRENT_EXECUTIONS - others - wanted < UNRESERVED:
             raise InvalidParameterValue(
                 "Specified ReservedConcurrentExecutions for function decreases account's "
                 f"UnreservedConcurrentExecution below its minimum value of [{UNRESERVED}]."
@@ -68,10 +66,10 @@ class Concurrency(Base):
                 "Requested Provisioned Concurrency should not be greater than the reservedConcurrentExecution for "
                 "function"
             )
-        if reserved is None and wanted > ACCOUNT - self.reserved(call) - UNRESERVED:
+        if reserved is None and wanted > CONCURRENT_EXECUTIONS - self.reserved(call) - UNRESERVED:
             raise InvalidParameterValue(
                 "Specified ConcurrentExecutions for function is greater than account's unreserved concurrency "
-                f"[{ACCOUNT - self.reserved(call)}]."
+                f"[{CONCURRENT_EXECUTIONS - self.reserved(call)}]."
             )
         now_ms = self.host.now_ms()
         made = Provisioned(count=wanted, modified_ms=now_ms, ready_ms=now_ms + round(self.host.transition_s * 1000))
@@ -100,7 +98,7 @@ class Concurrency(Base):
         """Source: documented: ListProvisionedConcurrencyConfigs."""
         function = self.unqualified(call, given.FunctionName)
         rows = sorted(function.facts.provisioned.items())
-        listed, marker = page(rows, lambda row: row[0], given.Marker, min(given.MaxItems or PAGE, PAGE))
+        listed, marker = page(rows, lambda row: row[0], given)
         now_ms = self.host.now_ms()
         return {
             "ProvisionedConcurrencyConfigs": [

@@ -14,7 +14,6 @@ from kflow.lambda_.control.function import Function
 from kflow.lambda_.errors import InvalidParameterValue, ResourceNotFound
 from kflow.services.lambda_.parts import Base, page
 
-PAGE: Final = 50
 _SUCCESS: Final = ("sqs", "sns", "lambda")
 _FAILURE: Final = (*_SUCCESS, "s3")
 
@@ -50,16 +49,15 @@ class Events(Base):
         """Source: documented: ListFunctionEventInvokeConfigs."""
         function = self.unqualified(call, given.FunctionName)
         rows = sorted(function.facts.invoke_configs.items())
-        listed, marker = page(rows, lambda row: row[0], given.Marker, min(given.MaxItems or PAGE, PAGE))
+        listed, marker = page(rows, lambda row: row[0], given)
         return {
             "FunctionEventInvokeConfigs": [_shown(function, name, each) for name, each in listed],
             "NextMarker": marker,
         }
 
     def _event_qualified(self, call: Call, given: Any) -> tuple[Function, str]:
-        function, named = self.named(call, given.FunctionName, given.Qualifier)
-        function.configuration(named.qualifier)
-        return function, named.qualifier or LATEST
+        function, qualifier = self.qualified(call, given)
+        return function, qualifier or LATEST
 
     def _event_config(self, function: Function, qualifier: str) -> InvokeConfig:
         found = function.facts.invoke_configs.get(qualifier)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 
@@ -19,9 +19,6 @@ from kflow.lambda_.control.sources import source
 from kflow.lambda_.errors import InvalidParameterValue
 from kflow.services.answering import answering
 from kflow.services.lambda_.parts import Base, page, read_marker
-
-PAGE: Final = 50
-"""Functions or versions on a page. Source: documented: ListFunctions."""
 
 
 class Functions(Base):
@@ -86,9 +83,8 @@ class Functions(Base):
 
     def get_function(self, call: Call, given: Any) -> Answer:
         """Source: documented: GetFunction."""
-        function, named = self.named(call, given.FunctionName, given.Qualifier)
-        function.configuration(named.qualifier)
-        return self.described(call, lambda: self._whole_function(call, function, named.qualifier))
+        function, qualifier = self.qualified(call, given)
+        return self.described(call, lambda: self._whole_function(call, function, qualifier))
 
     def _whole_function(self, call: Call, function: Function, qualifier: str) -> dict[str, Any]:
         found = function.configuration(qualifier)
@@ -108,12 +104,11 @@ class Functions(Base):
 
     def get_function_configuration(self, call: Call, given: Any) -> Answer:
         """Source: documented: GetFunctionConfiguration."""
-        function, named = self.named(call, given.FunctionName, given.Qualifier)
-        function.configuration(named.qualifier)
+        function, qualifier = self.qualified(call, given)
 
         def output() -> dict[str, Any]:
-            found = function.configuration(named.qualifier)
-            return shown.configuration(function, found, named.qualifier, self.host.now_ms())
+            found = function.configuration(qualifier)
+            return shown.configuration(function, found, qualifier, self.host.now_ms())
 
         return self.described(call, output)
 
@@ -123,7 +118,6 @@ class Functions(Base):
             # chosen: the text
             raise InvalidParameterValue("FunctionVersion must be set to ALL if MasterRegion is specified.")
         place = call.context.place
-        most = min(given.MaxItems or PAGE, PAGE)
 
         def output() -> dict[str, Any]:
             is_all = given.FunctionVersion == "ALL"
@@ -134,7 +128,7 @@ class Functions(Base):
                 if each.name >= first
                 for found in (each.configurations if is_all else (each.latest,))
             )
-            listed, marker = page(rows, lambda row: row_name(*row), given.Marker, most)
+            listed, marker = page(rows, lambda row: row_name(*row), given)
             now_ms = self.host.now_ms()
             return {
                 "Functions": [

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 
 from kflow.aws.calls import LATER, Answer, Call
-from kflow.broker.keeping import Done
 from kflow.broker.objects import Objects
 from kflow.errors import KflowError
+from kflow.interfaces import Done
 from kflow.lambda_.control import layers, policies, shown
 from kflow.lambda_.control.facts import Code
 from kflow.lambda_.control.layers import Layer, LayerVersion
@@ -18,8 +18,6 @@ from kflow.lambda_.control.sources import source
 from kflow.lambda_.errors import ResourceNotFound
 from kflow.services.answering import answering
 from kflow.services.lambda_.parts import Base, page
-
-PAGE: Final = 50
 
 
 class LayerOperations(Base):
@@ -77,7 +75,7 @@ class LayerOperations(Base):
             suiting = [each for each in layer.newest_first if _suits(each, given)]
             if suiting:
                 found.append((layer, suiting[0]))
-        listed, marker = page(found, lambda row: row[0].facts.name, given.Marker, given.MaxItems or PAGE)
+        listed, marker = page(found, lambda row: row[0].facts.name, given)
         rows = [
             {
                 "LayerName": layer.facts.name,
@@ -93,7 +91,7 @@ class LayerOperations(Base):
         layer = self.layers.get(layers.parse(given.LayerName, call.context.place))
         found = [] if layer is None else [each for each in layer.newest_first if _suits(each, given)]
         # Marks ascend, numbers descend.
-        listed, marker = page(found, lambda each: f"{10**12 - each.number:013d}", given.Marker, given.MaxItems or PAGE)
+        listed, marker = page(found, lambda each: f"{10**12 - each.number:013d}", given)
         rows = [] if layer is None else [_shown(layer, each) for each in listed]
         return {"LayerVersions": rows, "NextMarker": marker}
 

@@ -201,7 +201,7 @@ class Mappings(Base):
             last = {entry.mapping.uuid: result for entry, result in zip(streams, results, strict=True)}
             call.answer(answer([_document(entry, last.get(entry.mapping.uuid, ""), state) for entry in entries]))
 
-        self.feeds.results([entry.mapping for entry in streams], told)
+        self.runner.results([entry.mapping for entry in streams], told)
 
 
 def _version(qualifier: str) -> str:

@@ -7,24 +7,27 @@ import binascii
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from kflow.aws.calls import LATER, Answer, Call, CallService, Output, Place
 from kflow.errors import KflowError
 from kflow.lambda_.asynchronous import Accepts
 from kflow.lambda_.control import names
-from kflow.lambda_.control.feeds import Feeds
 from kflow.lambda_.control.function import Function
 from kflow.lambda_.control.host import Host
 from kflow.lambda_.control.layers import Layers
 from kflow.lambda_.control.mappings import Mappings
 from kflow.lambda_.control.names import Named
 from kflow.lambda_.control.registry import Registry
+from kflow.lambda_.control.runner import Runner
 from kflow.lambda_.errors import InvalidParameterValue
 from kflow.lambda_.fleet import Fleet
 from kflow.services.answering import answering
 
 T = TypeVar("T")
+
+PAGE: Final = 50
+"""What a page of most lists holds. Source: documented: ListFunctions and others."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +42,7 @@ class Parts:
         layers: all layers.
         events: takes asynchronous invocations in.
         mappings: all event source mappings.
-        feeds: runs these.
+        runner: runs these.
         invoke: calls another service.
         url: where the endpoint is, for callers that did not come through it.
     """
@@ -51,7 +54,7 @@ class Parts:
     layers: Layers
     events: Accepts
     mappings: Mappings
-    feeds: Feeds
+    runner: Runner
     invoke: CallService
     url: Callable[[], str]
 
@@ -66,7 +69,7 @@ class Base:
         self.functions = parts.functions
         self.layers = parts.layers
         self.mappings = parts.mappings
-        self.feeds = parts.feeds
+        self.runner = parts.runner
 
     def named(self, call: Call, text: str, qualifier: str | None = None) -> tuple[Function, Named]:
         """The function that a caller names, and how; whether it has the qualifier is not checked.
@@ -76,6 +79,16 @@ class Base:
         """
         named = names.parse(text, call.context.place, qualifier)
         return self.functions.find(named), named
+
+    def qualified(self, call: Call, given: Any) -> tuple[Function, str]:
+        """The function that a caller names, with the qualifier as it was given: there is such a version or alias.
+
+        Raises:
+            ResourceNotFound: there is none.
+        """
+        function, named = self.named(call, given.FunctionName, given.Qualifier)
+        function.configuration(named.qualifier)
+        return function, named.qualifier
 
     def unqualified(self, call: Call, text: str, refusal: str = names.UNQUALIFIED) -> Function:
         """The function that a caller names, who may not name a version or an alias.
@@ -125,19 +138,18 @@ def _answer(call: Call, output: Callable[[], Output]) -> None:
         call.answer(found)
 
 
-def page(found: Iterable[T], name: Callable[[T], str], marker: str | None, most: int) -> tuple[list[T], str | None]:
+def page(found: Iterable[T], name: Callable[[T], str], given: Any) -> tuple[list[T], str | None]:
     """One page of what is in order, and the marker of the next.
 
     Args:
         found: all of it, ascending by name; no more is taken than is shown.
         name: of one.
-        marker: of the caller.
-        most: how many.
+        given: the call's input, with its `Marker` and `MaxItems`.
 
     Raises:
         InvalidParameterValue: the marker is none of ours.
     """
-    after = read_marker(marker)
+    after, most = read_marker(given.Marker), min(given.MaxItems or PAGE, PAGE)
     left = (each for each in found if name(each) > after) if after else iter(found)
     shown = list(islice(left, most + 1))
     if len(shown) <= most:

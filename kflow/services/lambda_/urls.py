@@ -15,7 +15,6 @@ from kflow.lambda_.control.function import Function
 from kflow.lambda_.errors import InvalidParameterValue, ResourceConflict, ResourceNotFound
 from kflow.services.lambda_.parts import Base, page
 
-PAGE: Final = 50
 _CORS: Final = ("AllowCredentials", "AllowHeaders", "AllowMethods", "AllowOrigins", "ExposeHeaders", "MaxAge")
 _LETTERS: Final = "abcdefghijklmnopqrstuvwxyz234567"
 
@@ -74,7 +73,7 @@ class Urls(Base):
         """Source: documented: ListFunctionUrlConfigs."""
         function = self.unqualified(call, given.FunctionName)
         rows = sorted(function.facts.urls.items())
-        listed, marker = page(rows, lambda row: row[0], given.Marker, min(given.MaxItems or PAGE, PAGE))
+        listed, marker = page(rows, lambda row: row[0], given)
         shown_rows = [_shown(function.qualified("" if name == LATEST else name), each) for name, each in listed]
         return {"FunctionUrlConfigs": shown_rows, "NextMarker": marker}
 

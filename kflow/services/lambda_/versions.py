@@ -8,7 +8,7 @@ from kflow.aws.calls import Answer, Call
 from kflow.lambda_.control import shown, versions
 from kflow.lambda_.control.facts import LATEST, RuntimeManagement
 from kflow.lambda_.errors import InvalidParameterValue
-from kflow.services.lambda_.functions import PAGE, row_name
+from kflow.services.lambda_.functions import row_name
 from kflow.services.lambda_.parts import Base, page
 
 
@@ -48,8 +48,7 @@ class Versions(Base):
         function = self.unqualified(call, given.FunctionName)
 
         def output() -> dict[str, Any]:
-            most = min(given.MaxItems or PAGE, PAGE)
-            listed, marker = page(function.configurations, lambda each: row_name(function, each), given.Marker, most)
+            listed, marker = page(function.configurations, lambda each: row_name(function, each), given)
             now_ms = self.host.now_ms()
             rows = [shown.configuration(function, each, each.version, now_ms, has_states=False) for each in listed]
             return {"Versions": rows, "NextMarker": marker}
@@ -63,8 +62,7 @@ class Versions(Base):
 
         Source: documented: PutRuntimeManagementConfig; chosen: the texts.
         """
-        function, named = self.named(call, given.FunctionName, given.Qualifier)
-        function.configuration(named.qualifier)
+        function, qualifier = self.qualified(call, given)
         is_manual = given.UpdateRuntimeOn == "Manual"
         if is_manual and not given.RuntimeVersionArn:
             raise InvalidParameterValue(
@@ -74,21 +72,19 @@ class Versions(Base):
             raise InvalidParameterValue(
                 "RuntimeVersionArn can only be specified if the UpdateRuntimeOn mode is set to 'Manual'"
             )
-        qualifier = named.qualifier or LATEST
         kept = RuntimeManagement(update_on=given.UpdateRuntimeOn, version_arn=given.RuntimeVersionArn or "")
-        answer = {"FunctionArn": function.qualified(named.qualifier), "UpdateRuntimeOn": kept.update_on}
+        answer = {"FunctionArn": function.qualified(qualifier), "UpdateRuntimeOn": kept.update_on}
         if kept.version_arn:
             answer["RuntimeVersionArn"] = kept.version_arn
-        management = {**function.facts.management, qualifier: kept}
+        management = {**function.facts.management, qualifier or LATEST: kept}
         return self.change(call, function, lambda: answer, management=management)
 
     def get_runtime_management_config(self, call: Call, given: Any) -> Answer:
         """`Auto` where nothing was put. Source: documented: GetRuntimeManagementConfig."""
-        function, named = self.named(call, given.FunctionName, given.Qualifier)
-        function.configuration(named.qualifier)
-        kept = function.facts.management.get(named.qualifier or LATEST, RuntimeManagement(update_on="Auto"))
+        function, qualifier = self.qualified(call, given)
+        kept = function.facts.management.get(qualifier or LATEST, RuntimeManagement(update_on="Auto"))
         return {
-            "FunctionArn": function.qualified(named.qualifier),
+            "FunctionArn": function.qualified(qualifier),
             "UpdateRuntimeOn": kept.update_on,
             "RuntimeVersionArn": kept.version_arn or None,
         }

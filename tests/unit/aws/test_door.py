@@ -361,6 +361,7 @@ def test_a_method_that_breaks_is_an_internal_failure_whose_text_stays_in_the_log
     assert (exchange.answer.status, exchange.json) == (500, {"__type": "InternalFailure"})
     assert "secret" in caplog.text
     assert "kinesis.DescribeStream" in caplog.text
+    assert ("Traceback" in caplog.text) is not isinstance(error, StorageError)  # a full disk is told in a line
 
 
 def test_an_output_that_the_model_does_not_know_is_an_internal_failure(caplog):

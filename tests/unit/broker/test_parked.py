@@ -169,10 +169,10 @@ def test_damage_is_seen_and_does_not_hide_the_others(tmp_path: Path, caplog: pyt
 
 
 class Full(Files):
-    """A disk that is full for files larger than the number's."""
+    """A disk that is full for files larger than that of the numbers."""
 
     def pwrite(self, fd: int, data: bytes, offset: int, /) -> int:  # type: ignore[override]
-        if len(data) > 16:
+        if len(data) > 100:
             raise OSError(errno.ENOSPC, "No space left on device")
         return os.pwrite(fd, data, offset)
 
@@ -198,6 +198,51 @@ def test_a_lost_count_of_numbers_is_found_again_from_the_names(tmp_path: Path) -
     parked.park(batch(2))
     (tmp_path / "parked" / "last_number").unlink()
     assert parked.park(batch(3)) == 3
+
+
+class Listing(Files):
+    """Counts how often a folder is listed."""
+
+    def __init__(self) -> None:
+        self.lists = 0
+
+    def listdir(self, path: str | os.PathLike[str], /) -> list[str]:
+        self.lists += 1
+        return super().listdir(path)
+
+
+def test_who_parks_lists_the_folder_once_and_knows_what_others_have_parked(tmp_path: Path) -> None:
+    files = Listing()
+    one, two = store(tmp_path, files), store(tmp_path, files)
+    one.park(batch(1))
+    two.park(batch(2))
+    lists = files.lists
+    for first in range(3, 103):
+        assert (one, two)[first % 2].park(batch(first)) == first
+    assert (one.park(batch(4)), two.park(batch(3))) == (4, 3)
+    assert one.show(102).first_counter == 102
+    assert files.lists == lists
+    for first in range(103, 203):  # more than are noted
+        one.park(batch(first))
+    assert (two.park(batch(110)), two.park(batch(203))) == (110, 203)
+    assert lists < files.lists < lists + 5
+
+
+def test_what_is_parked_anew_after_it_was_dropped_gets_a_number_of_its_own(tmp_path: Path) -> None:
+    one, two = store(tmp_path), store(tmp_path)
+    one.park(batch(1))
+    two.drop(1)
+    assert one.park(batch(1)) == 2
+    two.claim(2, epoch=9)
+    assert one.park(batch(1)) == 3
+
+
+@pytest.mark.parametrize("noted", [b"", b"7", b"7\n", b"7\nseven bill/x\n6\n\xff\n", b"what\n1 bill/x\n"])
+def test_whatever_is_noted_no_number_is_given_twice(tmp_path: Path, noted: bytes) -> None:
+    store(tmp_path).park(batch(1))
+    (tmp_path / "parked" / "last_number").write_bytes(noted)
+    assert store(tmp_path).park(batch(2)) == (8 if noted.startswith(b"7") else 2)
+    assert store(tmp_path).park(batch(1)) == 1
 
 
 # ---------------------------------------------------------------------- destinations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 
 import pytest
@@ -64,6 +65,34 @@ def test_a_reader_that_went_away_is_an_error_or_calls_back_once() -> None:
     terminal.line("two")
     terminal.line("three")
     assert calls == [1]
+
+
+class Full(io.StringIO):
+    """A file on a disk that is full."""
+
+    room = False
+
+    def write(self, text: str) -> int:
+        if not self.room:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return super().write(text)
+
+
+def test_a_disk_without_room_for_lines_does_not_end_what_goes_on() -> None:
+    out, err = Full(), io.StringIO()
+    terminal = Terminal(out, err, environ={})
+    with pytest.raises(OSError, match="No space left"):
+        terminal.line("zero")
+    terminal.on_broken = lambda: None
+    terminal.line("one")
+    terminal.line("two")
+    assert err.getvalue() == ""
+    out.room = True
+    terminal.line("three")
+    assert out.getvalue() == "three\n"
+    assert err.getvalue() == "2 lines of output could not be written: the disk was full\n"
+    terminal.line("four")
+    assert err.getvalue().count("\n") == 1
 
 
 @pytest.mark.parametrize(("answer", "agreed"), [("y\n", True), ("YES\n", True), ("\n", False), ("n\n", False)])

@@ -13,6 +13,7 @@ from kflow.broker.parked import Origin, ParkCondition, ParkedBatch, ParkedRecord
 from kflow.interfaces import FunctionError
 from kflow.lambda_.documents import document, object_suffix, s3_object
 from kflow.records import Position
+from tests.parking import parked
 from tests.stepping import Rig, fails_on
 
 REQUEST = "c9b8fa9f-5a7f-4abc-af9c-0c604cde93a5"
@@ -23,20 +24,15 @@ def entry(**changes: object) -> ParkedBatch:
         ParkedRecord(b"hello", f"key{number}", 49_590_338_271_490_256_608 + number, 1_573_691_884_835 + number, SHARD)
         for number in range(3)
     )
-    made = ParkedBatch(
-        function="bill",
-        stream="orders",
-        stream_id=7,
+    made = parked(
+        5,
         shard=1,
         shard_id=SHARD,
-        first_counter=5,
         last_counter=7,
-        start=Position(0, 0),
         end=Position(0, 3),
         records=records,
         error=FunctionError(type="ValueError", message="no", trace=(), request_id=REQUEST),
         attempts=2,
-        condition=ParkCondition.RETRY_ATTEMPTS_EXHAUSTED,
         parked_ms=1_573_691_886_021,
     )
     return replace(made, **changes)

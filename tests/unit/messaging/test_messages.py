@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from kflow.messaging import attributes as rules
+from kflow.messaging import functions
 from kflow.messaging.errors import SnsError
 from kflow.messaging.messages import Attribute, Message
 from kflow.messaging.topics import Subscription, Topic
@@ -85,7 +86,7 @@ def test_a_function_is_invoked_with_the_documented_event() -> None:
     message.id = "id"
     function = "arn:aws:lambda:us-east-1:123456789012:function:f"
     subscription = Subscription(arn=f"{ARN}:2", topic=ARN, owner="123456789012", endpoint=function)
-    sent = message.delivered(subscription, TOPIC, 1_764_000_000_007, "http://here")
+    sent = functions.invocation(message, subscription, TOPIC, 1_764_000_000_007, "http://here")
 
     assert sent["InvocationType"] == "Event"
     assert sent["Payload"].decode() == (

@@ -22,7 +22,7 @@ from kflow.lambda_.shapes import shape_for
 from kflow.runtime import consumers, descriptors, messages
 from kflow.runtime.consumers import Begin
 from kflow.runtime.engines import WARM_SHARDS, Engines
-from kflow.runtime.messages import WorkerSpec
+from tests.specs import worker_spec
 
 SHARDS = 40
 
@@ -52,20 +52,7 @@ def engines(path: Path, *, factor: int) -> Engines:
         triggers=(trigger,),
     )
     consumers.make_slots(folder, Begin(handler, 0, stream)).close()
-    spec = WorkerSpec(
-        worker=1,
-        handler=handler,
-        data_dir=str(path),
-        maps=(streammap.encode(stream),),
-        epoch=1,
-        previous_epoch_clean=True,
-        region="r",
-        account="1",
-        retry_backoff_scale=1.0,
-        timeout_s=3,
-        memory_mb=128,
-        environment={},
-    )
+    spec = worker_spec(handler, data_dir=str(path), maps=(streammap.encode(stream),), region="r", account="1")
     environment: Any = Environment()
     made = Engines(spec, folder, ParkedStore(folder.path, folder.files, folder.fsync), environment, lambda _: None)
     made._most = 10

@@ -13,7 +13,8 @@ from kflow.declarations import MappingOptions as Options
 from kflow.errors import KflowError
 from kflow.lambda_.errors import ResourceNotFound, TooManyRequests
 from kflow.lambda_.fleet import Interrupted, Published, Replied, Reply, Request
-from kflow.runtime.fleet import ACCOUNT, Fleet
+from kflow.limits import CONCURRENT_EXECUTIONS
+from kflow.runtime.fleet import Fleet
 from kflow.runtime.functions import FunctionPlan, absent
 
 REQUEST = Request(request_id=bytes(16), payload=b"{}", arn="arn:aws:lambda:us-east-1:123456789012:function:bill")
@@ -122,7 +123,7 @@ def test_batches_of_its_mappings_count_too_and_none_may_be_none() -> None:
 def test_an_account_has_a_limit_of_its_own() -> None:
     node = Node(plan(handler("bill")))
 
-    assert node.ask("bill", ACCOUNT) == ""
+    assert node.ask("bill", CONCURRENT_EXECUTIONS) == ""
     assert node.ask("bill") == "TooManyRequests"
     (error,) = node.told
     assert isinstance(error, TooManyRequests)

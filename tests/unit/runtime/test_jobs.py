@@ -175,3 +175,16 @@ def test_a_job_that_has_waited_too_long_is_not_run() -> None:
     made.ran(1, 5.0)
 
     assert made.plan(5.0) == [RefuseJob(Job(2, None, 0.0, until=5.0)), SendJob(1, Job(3, None, 0.0))]
+
+
+def test_a_suspect_batch_that_runs_alone_gets_what_it_waits_for() -> None:
+    made = table({"bill": 1, "ship": 0}, max_workers=1)
+    made.plan(0.0)
+    give_back(made, 1, reason="suspect", due_ms=0, now=0.5)
+    made.tick(0.5)
+    assert made.leases[1].alone
+    assert [type(action) for action in made.plan(0.5)] == [GrantLease]
+    made.ask("ship", Job(1, None, 0.6))
+    assert made.plan(0.6) == []
+    assert made.waits(1)
+    assert made.plan(0.7) == [StartWorker(2, "ship"), SendJob(2, Job(1, None, 0.6))]

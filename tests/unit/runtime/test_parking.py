@@ -15,6 +15,7 @@ from kflow.declarations import MappingOptions, Package, StreamTrigger, sourceles
 from kflow.runtime.messages import WorkerSpec
 from kflow.runtime.parking import Parking, origin_of
 from tests.parking import parked
+from tests.specs import worker_spec
 
 ORDERS = StreamMap(name="orders", id=7, created_s=1, generation=1)
 CONSUMER = "arn:aws:kinesis:us-east-1:123456789012:stream/orders/consumer/audit:1573691880"
@@ -34,19 +35,9 @@ def spec(
     source: str = "",
 ) -> WorkerSpec:
     trigger = StreamTrigger(stream="orders", options=MappingOptions(on_failure=on_failure), uuid=uuid)
-    return WorkerSpec(
-        worker=1,
-        handler=sourceless(name, package, triggers=(trigger,)),
-        data_dir="",
+    return worker_spec(
+        sourceless(name, package, triggers=(trigger,)),
         maps=(streammap.encode(ORDERS),),
-        epoch=1,
-        previous_epoch_clean=True,
-        region="us-east-1",
-        account="123456789012",
-        retry_backoff_scale=1.0,
-        timeout_s=3,
-        memory_mb=128,
-        environment={},
         sources=(source,) if source else (),
     )
 

@@ -207,6 +207,9 @@ def test_nothing_is_received_while_there_is_no_function(polled):
     polled.start()
     polled.world.send(url, "a")
     assert polled.world.counts(url) == (1, 0, 0)
+    work = polled.world.host.submitted
+    polled.world.host.advance(3_600_000)
+    assert polled.world.host.submitted <= work + 1  # the queue closes its file
     polled.timeouts["work"] = 3
     polled.polling.function_changed("work")
     polled.world.host.run()

@@ -92,8 +92,8 @@ def test_what_nobody_meant_is_not_passed_on(
 def test_who_invents_services_gets_no_threads_for_them(tmp_path: Path) -> None:
     desk = Desk(tmp_path, default="moto")
     assert isinstance(desk.made, Forwarder)
-    lanes = {id(desk.made._lane(Way(Route("moto"), f"service{number}"))) for number in range(1000)}
-    assert len(lanes) == forwarder.LANES + 1
+    crews = {id(desk.made._crew(Way(Route("moto"), f"service{number}"))) for number in range(1000)}
+    assert len(crews) == forwarder.CREWS + 1
 
 
 def test_too_much_that_waits_is_refused(tmp_path: Path) -> None:

@@ -53,7 +53,7 @@ class Desk(World):
             layers=self.layers,
             events=self,
             mappings=nothing,
-            feeds=nothing,
+            runner=nothing,
             invoke=nothing,
             url=lambda: "",
         )

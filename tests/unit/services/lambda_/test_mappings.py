@@ -64,7 +64,7 @@ def test_a_mapping_of_a_stream_is_answered_as_recorded(world: MappingWorld) -> N
         "TumblingWindowInSeconds": 0,
         "FunctionResponseTypes": [],
     }
-    assert world.feeds.told == [f"create f {STREAM} True"]
+    assert world.runner.told == [f"create f {STREAM} True"]
 
 
 def test_a_mapping_of_a_queue_has_no_member_that_only_streams_have(world: MappingWorld) -> None:
@@ -141,7 +141,7 @@ def test_what_became_of_the_last_batch_is_said(world: MappingWorld) -> None:
     uuid = world.map()["UUID"]
     shown = []
     for last in ("", "ok", "failed"):
-        world.feeds.last[uuid] = last
+        world.runner.last[uuid] = last
         shown.append(world.call("GetEventSourceMapping", UUID=uuid)["LastProcessingResult"])
     assert shown == ["No records processed", "OK", "PROBLEM: Function call failed"]
 
@@ -396,12 +396,12 @@ def test_states_in_between_are_shown_for_as_long_as_transitions_take(tmp_path: P
 def test_disabled_is_not_shown_before_nothing_runs_any_more(world: MappingWorld) -> None:
     uuid = world.map()["UUID"]
     world.host.advance(0)
-    world.feeds.waits = []
+    world.runner.waits = []
     world.call("UpdateEventSourceMapping", UUID=uuid, Enabled=False)
     world.host.advance(60_000)
     assert world.state(uuid) == "Disabling"
 
-    world.feeds.go_on()
+    world.runner.go_on()
 
     assert world.state(uuid) == "Disabled"
 
@@ -409,7 +409,7 @@ def test_disabled_is_not_shown_before_nothing_runs_any_more(world: MappingWorld)
 def test_one_that_is_created_disabled_is_so_at_once(world: MappingWorld) -> None:
     made = world.map(Enabled=False)
     assert made["State"] == "Disabled"
-    assert world.feeds.told == [f"create f {STREAM} False"]
+    assert world.runner.told == [f"create f {STREAM} False"]
     world.call("UpdateEventSourceMapping", UUID=made["UUID"], BatchSize=3)
     world.host.advance(0)
     assert world.state(made["UUID"]) == "Disabled"
@@ -444,7 +444,7 @@ def test_an_update_changes_what_it_names_and_nothing_else(world: MappingWorld) -
     assert changed["FilterCriteria"] == pattern
     world.host.advance(0)
     assert "FilterCriteria" not in world.call("UpdateEventSourceMapping", UUID=uuid, FilterCriteria={})
-    assert world.feeds.told[1:] == ["change f to f True from ''", "change f to f True from ''"]
+    assert world.runner.told[1:] == ["change f to f True from ''", "change f to f True from ''"]
 
 
 def test_a_mapping_can_be_given_to_another_function(world: MappingWorld) -> None:
@@ -455,7 +455,7 @@ def test_a_mapping_can_be_given_to_another_function(world: MappingWorld) -> None
     changed = world.call("UpdateEventSourceMapping", UUID=uuid, FunctionName="g")
 
     assert changed["FunctionArn"] == f"{ARN}:g"
-    assert world.feeds.told[-1] == "change f to g True from 'f'"
+    assert world.runner.told[-1] == "change f to g True from 'f'"
     world.host.advance(0)
     world.start()
     assert world.call("GetEventSourceMapping", UUID=uuid)["FunctionArn"] == f"{ARN}:g"
@@ -565,7 +565,7 @@ def test_it_can_be_switched_and_nothing_else_of_it_can_be_changed(tmp_path: Path
     assert world.call("UpdateEventSourceMapping", UUID=uuid, BatchSize=7, Enabled=False)["State"] == "Disabling"
     world.host.advance(0)
     assert world.state(uuid) == "Disabled"
-    assert world.feeds.told == ["switch bill 0 False"]
+    assert world.runner.told == ["switch bill 0 False"]
 
 
 def test_a_switch_outlives_the_runtime_and_ends_when_its_decorator_says_something_else(tmp_path: Path) -> None:
@@ -638,13 +638,13 @@ def test_mappings_are_there_after_a_restart_and_those_that_go_are_not(tmp_path: 
     stays, goes = world.map("f", BatchSize=4)["UUID"], world.map("g")["UUID"]
     world.host.advance(0)
     world.call("UpdateEventSourceMapping", UUID=stays, Enabled=False)
-    world.feeds.waits = []
+    world.runner.waits = []
     world.call("DeleteEventSourceMapping", UUID=goes)
 
     world.start()
 
     assert [each["UUID"] for each in world.call("ListEventSourceMappings")["EventSourceMappings"]] == [stays]
-    assert (world.state(stays), world.feeds.told) == ("Disabled", ["resume f False"])
+    assert (world.state(stays), world.runner.told) == ("Disabled", ["resume f False"])
 
 
 def test_what_cannot_be_kept_is_refused_and_changes_nothing(tmp_path: Path) -> None:
@@ -663,13 +663,13 @@ def test_what_cannot_be_kept_is_refused_and_changes_nothing(tmp_path: Path) -> N
         with pytest.raises(Exception, match="the disk is full"):
             world.call(operation, UUID=made["UUID"], **parameters)
         assert world.call("GetEventSourceMapping", UUID=made["UUID"])["State"] == "Enabled"
-    assert world.feeds.told == [f"create f {STREAM} True"]
+    assert world.runner.told == [f"create f {STREAM} True"]
 
 
 def test_one_whose_position_cannot_be_made_is_refused(world: MappingWorld) -> None:
     from kflow.errors import StorageError
 
-    world.feeds.refuse = StorageError("the disk is gone")
+    world.runner.refuse = StorageError("the disk is gone")
     with pytest.raises(StorageError, match="the disk is gone"):
         world.map()
     assert list((world.path / "lambda" / "mappings").iterdir()) == []
@@ -681,7 +681,7 @@ def test_a_change_that_cannot_be_carried_out_is_tried_until_it_can(world: Mappin
 
     uuid = world.map()["UUID"]
     world.host.advance(0)
-    world.feeds.refuse = StorageError("the disk is gone")
+    world.runner.refuse = StorageError("the disk is gone")
     world.call("UpdateEventSourceMapping", UUID=uuid, BatchSize=3)
     world.host.advance(999)
     assert world.state(uuid) == "Updating"
@@ -689,7 +689,7 @@ def test_a_change_that_cannot_be_carried_out_is_tried_until_it_can(world: Mappin
     world.host.advance(1)
 
     assert world.state(uuid) == "Enabled"
-    assert world.feeds.told[1:] == ["change f to f True from ''"] * 2
+    assert world.runner.told[1:] == ["change f to f True from ''"] * 2
     assert world.host.notices == [("error", f"mapping {uuid} of f does not run: the disk is gone")]
 
 
@@ -707,7 +707,7 @@ def test_all_are_deleted_with_everything_else(tmp_path: Path) -> None:
 
     assert over == [True]
     assert [each["State"] for each in world.call("ListEventSourceMappings")["EventSourceMappings"]] == ["Enabled"]
-    assert world.feeds.told[-2:] == ["remove f", "switch bill 0 True"]
+    assert world.runner.told[-2:] == ["remove f", "switch bill 0 True"]
 
 
 @pytest.mark.parametrize("steps", range(6))

@@ -199,6 +199,8 @@ def test_retries_and_ages_of_events_have_the_ranges_of_the_model(world, name, va
 def test_failures_may_go_to_a_bucket(world):
     given = {"OnFailure": {"Destination": "arn:aws:s3:::bucket"}}
     world.call("PutFunctionEventInvokeConfig", FunctionName="f", DestinationConfig=given)
+    kept = world.call("GetFunctionEventInvokeConfig", FunctionName="f")["DestinationConfig"]
+    assert kept == {"OnSuccess": {}, "OnFailure": {"Destination": "arn:aws:s3:::bucket"}}
 
 
 # ---------------------------------------------------------------------- permissions

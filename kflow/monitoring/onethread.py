@@ -12,7 +12,7 @@ from kflow.interfaces import Loop
 T = TypeVar("T")
 
 
-class Line:
+class OneThread:
     """Belongs to the loop's thread."""
 
     def __init__(self, host: Loop) -> None:

@@ -1,6 +1,6 @@
 """Threads for one destination: as many as there is work for, none when there is none.
 
-A slow destination fills its own lane, and nobody else's.
+A slow destination keeps its own crew busy, and nobody else's.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ IDLE_S: Final = 10.0
 """A thread with nothing to do ends after so long. chosen."""
 
 
-class Lane(Generic[T]):
-    """Works off jobs in their order. `submit` and `close` belong to one thread; what a job raises is logged.
+class Crew(Generic[T]):
+    """Does work in its order. `submit` and `close` belong to one thread; what work raises is logged.
 
     Args:
         name: of its threads.
-        make: makes what a thread keeps from job to job, and hands to each.
+        make: makes what a thread keeps from one piece of work to the next, and hands to each.
         drop: lets go of that.
     """
 
@@ -37,7 +37,7 @@ class Lane(Generic[T]):
         self._make = make
         self._drop = drop
         self._idle_s = idle_s
-        self._jobs: deque[Callable[[T], object]] = deque()
+        self._waiting: deque[Callable[[T], object]] = deque()
         self._news = threading.Condition()
         self._threads = 0
         self._idle = 0
@@ -48,13 +48,13 @@ class Lane(Generic[T]):
         """How many there are."""
         return self._threads
 
-    def submit(self, job: Callable[[T], object]) -> bool:
-        """Do a job as soon as a thread is free; False: too many wait already."""
+    def submit(self, work: Callable[[T], object]) -> bool:
+        """Do it as soon as a thread is free; False: too many wait already."""
         with self._news:
-            if self._is_closed or len(self._jobs) >= WAITING:
+            if self._is_closed or len(self._waiting) >= WAITING:
                 return False
-            self._jobs.append(job)
-            if self._idle >= len(self._jobs):
+            self._waiting.append(work)
+            if self._idle >= len(self._waiting):
                 self._news.notify()
             elif self._threads < THREADS:
                 self._threads += 1
@@ -66,24 +66,24 @@ class Lane(Generic[T]):
         """Begin nothing more."""
         with self._news:
             self._is_closed = True
-            self._jobs.clear()
+            self._waiting.clear()
             self._news.notify_all()
 
     def _work(self) -> None:
         kept = self._make()
-        while (job := self._next()) is not None:
+        while (work := self._next()) is not None:
             try:
-                job(kept)
+                work(kept)
             except Exception:
-                log.exception("a job failed lane=%s", self._name)
+                log.exception("work failed crew=%s", self._name)
         self._drop(kept)
 
     def _next(self) -> Callable[[T], object] | None:
         with self._news:
             self._idle += 1
-            is_due = self._news.wait_for(lambda: self._jobs or self._is_closed, self._idle_s)
+            is_due = self._news.wait_for(lambda: self._waiting or self._is_closed, self._idle_s)
             self._idle -= 1
-            if is_due and self._jobs:
-                return self._jobs.popleft()
+            if is_due and self._waiting:
+                return self._waiting.popleft()
             self._threads -= 1
             return None

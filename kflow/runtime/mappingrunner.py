@@ -11,17 +11,18 @@ from kflow import arn
 from kflow.aws.calls import Place
 from kflow.declarations import QueueTrigger
 from kflow.errors import KflowError
-from kflow.lambda_.control.feeds import Declared, Told
+from kflow.interfaces import Done
 from kflow.lambda_.control.mappingfacts import Mapping
+from kflow.lambda_.control.runner import Declared
 from kflow.lambda_.destinations import declared_mapping
 from kflow.lambda_.queue_mapping import QueueMapping, Queues
 from kflow.runtime.functions import TIMEOUT_S
-from kflow.runtime.mappings import StreamFeeds
 from kflow.runtime.node import Node
+from kflow.runtime.streamrunner import StreamRunner
 
 
-class Feeds:
-    """A `kflow.lambda_.control.feeds.Feeds`. Belongs to the loop's thread.
+class MappingRunner:
+    """A `kflow.lambda_.control.runner.Runner`. Belongs to the loop's thread.
 
     Args:
         node: what runs.
@@ -30,13 +31,13 @@ class Feeds:
         queues: runs those of queues; made when there is one.
     """
 
-    def __init__(self, node: Node, home: Place, streams: StreamFeeds, queues: Callable[[], Queues]) -> None:
+    def __init__(self, node: Node, home: Place, streams: StreamRunner, queues: Callable[[], Queues]) -> None:
         self.streams = streams
         self._node = node
         self._home = home
         self._queues = queues
 
-    def check(self, mapping: Mapping, told: Told) -> None:
+    def check(self, mapping: Mapping, told: Done) -> None:
         """Whether its source is there and may be read by it."""
         if mapping.is_queue:
             plan = self._node.functions.get(mapping.key(self._home))
@@ -44,7 +45,7 @@ class Feeds:
         else:
             told(self.streams.check(mapping))
 
-    def create(self, mapping: Mapping, told: Told) -> None:
+    def create(self, mapping: Mapping, told: Done) -> None:
         """Begin at its starting position."""
         if mapping.is_queue:
             self.resume(mapping)
@@ -57,7 +58,7 @@ class Feeds:
         if mapping.is_queue and mapping.enabled:
             self._queues().start(self._queue(mapping))
 
-    def change(self, before: Mapping, after: Mapping, told: Told) -> None:
+    def change(self, before: Mapping, after: Mapping, told: Done) -> None:
         """Go on as it is to be."""
         if not after.is_queue:
             self.streams.change(before, after, told)
@@ -69,7 +70,7 @@ class Feeds:
 
         self._queues().stop(before.uuid, stopped)
 
-    def remove(self, mapping: Mapping, told: Told) -> None:
+    def remove(self, mapping: Mapping, told: Done) -> None:
         """End it, and forget where it stood."""
         if mapping.is_queue:
             self._queues().stop(mapping.uuid, lambda: told(None))
@@ -85,7 +86,7 @@ class Feeds:
         own = self._node.resumed.queues.items()
         return [*self.streams.declared(), *(self._declared_queue(*each, enabled=enabled) for each, enabled in own)]
 
-    def switch(self, function: str, index: int, *, enabled: bool, told: Told) -> None:
+    def switch(self, function: str, index: int, *, enabled: bool, told: Done) -> None:
         """Have a decorated handler's trigger run or not."""
         if index >= 0:
             self.streams.switch(function, index, enabled=enabled, told=told)

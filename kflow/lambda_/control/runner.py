@@ -8,10 +8,8 @@ from typing import Protocol
 
 from kflow.declarations import QueueTrigger, StreamTrigger
 from kflow.errors import KflowError
+from kflow.interfaces import Done
 from kflow.lambda_.control.mappingfacts import Mapping
-
-Told = Callable[[KflowError | None], object]
-"""Called once, on the loop: None when it is done, else why it is not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,14 +31,14 @@ class Declared:
     enabled: bool
 
 
-class Feeds(Protocol):
+class Runner(Protocol):
     """Runs mappings. Everything here belongs to the loop's thread."""
 
-    def check(self, mapping: Mapping, told: Told) -> None:
+    def check(self, mapping: Mapping, told: Done) -> None:
         """Whether its source is there and may be read by it; the error is in AWS's words."""
         ...
 
-    def create(self, mapping: Mapping, told: Told) -> None:
+    def create(self, mapping: Mapping, told: Done) -> None:
         """Have its position from now on, durably; and run it, where it is enabled."""
         ...
 
@@ -48,14 +46,14 @@ class Feeds(Protocol):
         """At the start, for one that is kept: run it, unless that was done while the node was set up."""
         ...
 
-    def change(self, before: Mapping, after: Mapping, told: Told) -> None:
+    def change(self, before: Mapping, after: Mapping, told: Done) -> None:
         """Go on after the last settled record with other options, or another function; or pause, or go on.
 
         Told when nothing runs any more that is as it was before.
         """
         ...
 
-    def remove(self, mapping: Mapping, told: Told) -> None:
+    def remove(self, mapping: Mapping, told: Done) -> None:
         """End it, after the running attempt, and forget where it stood."""
         ...
 
@@ -67,6 +65,6 @@ class Feeds(Protocol):
         """The triggers of all decorated handlers."""
         ...
 
-    def switch(self, function: str, index: int, *, enabled: bool, told: Told) -> None:
+    def switch(self, function: str, index: int, *, enabled: bool, told: Done) -> None:
         """Have a decorated handler's trigger run or not."""
         ...

@@ -38,10 +38,10 @@ from kflow.runtime import messages, starting
 from kflow.runtime.functions import FunctionPlan
 from kflow.runtime.leases import LeaseState
 from kflow.runtime.loop import Loop
-from kflow.runtime.mappings import StreamFeeds
 from kflow.runtime.messages import Grant, Retire, Returned
 from kflow.runtime.node import Node
 from kflow.runtime.resuming import Resumed
+from kflow.runtime.streamrunner import StreamRunner
 from kflow.settings import load
 from tests.looping import SteppedLoop
 from tests.nodes import Heard, node_of
@@ -75,7 +75,7 @@ class Workers:
 
 
 class World:
-    """A folder with streams, a node, and the feeds of this run."""
+    """A folder with streams, a node, and what runs mappings in this run."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -89,7 +89,7 @@ class World:
         self.consumers = {CONSUMER}
         self.told: list[KflowError | None] = []
 
-    # what feeds ask of the node's services
+    # what a runner asks of the node's services
 
     def submit(self, work: Any, then: Any) -> None:
         self.threads.submit(work, then)
@@ -129,7 +129,7 @@ class World:
         self.node.add(started.leases, started.ends, started.closed)
         self.resumed: Resumed = started.resumed
         anything: Any = self
-        self.feeds = StreamFeeds(self.node, anything, anything, HOME, started.resumed)
+        self.runner = StreamRunner(self.node, anything, anything, HOME, started.resumed)
         for name in functions:
             self.publish(name)
         self.node.dispatch()
@@ -268,7 +268,7 @@ def handler(*, enabled: bool = True) -> Handler:
 
 def test_latest_is_the_tip_when_the_mapping_is_made(world: World) -> None:
     world.put(b"1", b"2")
-    assert world.do(world.feeds.create, mapping(starting_position=StartingPosition.LATEST)) is None
+    assert world.do(world.runner.create, mapping(starting_position=StartingPosition.LATEST)) is None
     assert world.slot().checkpoint_counter == BEGIN_COUNTER + 2
     assert world.grants() == []
 
@@ -280,23 +280,23 @@ def test_latest_is_the_tip_when_the_mapping_is_made(world: World) -> None:
 
 def test_what_is_left_of_an_earlier_mapping_means_nothing(world: World) -> None:
     world.put(b"1", b"2")
-    world.do(world.feeds.create, mapping())
+    world.do(world.runner.create, mapping())
     world.settle(BEGIN_COUNTER + 2)
-    del world.feeds
+    del world.runner
     world.start()
 
-    world.do(world.feeds.create, mapping())
+    world.do(world.runner.create, mapping())
 
     assert world.slot().checkpoint_counter == BEGIN_COUNTER
 
 
 def test_environments_of_a_function_learn_when_it_reads_something_more(world: World) -> None:
     world.log.create_stream("others", 1)
-    world.do(world.feeds.create, mapping())
+    world.do(world.runner.create, mapping())
     world.put(b"1")
     other = msgspec.structs.replace(mapping(source=SOURCE.replace("orders", "others")), uuid="uuid-2")
 
-    world.do(world.feeds.create, other)
+    world.do(world.runner.create, other)
 
     worker, learnt = world.workers.sent[-1]
     assert (worker, learnt.index, learnt.trigger.uuid) == (1, 1, "uuid-2")
@@ -309,7 +309,7 @@ def test_environments_of_a_function_learn_when_it_reads_something_more(world: Wo
 
 def test_a_stream_that_is_resharded_while_its_position_is_made_is_read_in_all_its_shards(world: World) -> None:
     told: list[object] = []
-    world.feeds.create(mapping(), told.append)
+    world.runner.create(mapping(), told.append)
     world.threads.step()  # what was left of others is forgotten
     work, then = world.threads.errands.popleft()
     result = work()
@@ -334,12 +334,12 @@ def test_a_stream_that_is_resharded_while_its_position_is_made_is_read_in_all_it
     ],
 )
 def test_a_source_that_is_not_there_is_refused(world: World, source: str, text: str) -> None:
-    assert str(world.feeds.check(mapping(source=source))) == text
-    assert world.feeds.check(mapping(source=CONSUMER)) is None
+    assert str(world.runner.check(mapping(source=source))) == text
+    assert world.runner.check(mapping(source=CONSUMER)) is None
 
 
 def test_events_name_the_consumer_that_the_stream_is_read_as(world: World) -> None:
-    world.do(world.feeds.create, mapping(source=CONSUMER))
+    world.do(world.runner.create, mapping(source=CONSUMER))
     world.put(b"1")
     assert world.workers.handles[1].spec.sources == (CONSUMER,)
 
@@ -348,11 +348,11 @@ def test_events_name_the_consumer_that_the_stream_is_read_as(world: World) -> No
 
 
 def test_a_pause_is_over_when_the_running_attempt_is(world: World) -> None:
-    world.do(world.feeds.create, mapping())
+    world.do(world.runner.create, mapping())
     world.put(b"1")
     told: list[object] = []
 
-    world.feeds.change(mapping(), mapping(enabled=False), told.append)
+    world.runner.change(mapping(), mapping(enabled=False), told.append)
     world.threads.run()
 
     assert (told, world.workers.sent[-1]) == ([], (1, Retire(1, 1)))
@@ -364,10 +364,10 @@ def test_a_pause_is_over_when_the_running_attempt_is(world: World) -> None:
 
 
 def test_a_pause_is_over_when_the_worker_is_gone(world: World) -> None:
-    world.do(world.feeds.create, mapping())
+    world.do(world.runner.create, mapping())
     world.put(b"1")
     told: list[object] = []
-    world.feeds.change(mapping(), mapping(enabled=False), told.append)
+    world.runner.change(mapping(), mapping(enabled=False), told.append)
     handle = world.workers.handles.pop(1)
 
     world.node.ended(handle, None, time.monotonic(), died=True)
@@ -376,38 +376,38 @@ def test_a_pause_is_over_when_the_worker_is_gone(world: World) -> None:
 
 
 def test_it_goes_on_after_the_last_settled_record(world: World) -> None:
-    world.do(world.feeds.create, mapping())
+    world.do(world.runner.create, mapping())
     world.put(b"1", b"2", b"3")
     told: list[object] = []
-    world.feeds.change(mapping(), mapping(enabled=False), told.append)
+    world.runner.change(mapping(), mapping(enabled=False), told.append)
     world.settle(BEGIN_COUNTER + 2)
     world.give_back(1, reason="retired")
 
-    world.do(world.feeds.change, mapping(enabled=False), mapping())
+    world.do(world.runner.change, mapping(enabled=False), mapping())
 
     assert world.slot().checkpoint_counter == BEGIN_COUNTER + 2
     assert world.states() == [LeaseState.GRANTED]
 
 
 def test_shards_that_came_during_a_pause_are_read_from_their_beginning_after_their_parent(world: World) -> None:
-    world.do(world.feeds.create, mapping(starting_position=StartingPosition.LATEST))
-    world.do(world.feeds.change, mapping(), mapping(enabled=False))
+    world.do(world.runner.create, mapping(starting_position=StartingPosition.LATEST))
+    world.do(world.runner.change, mapping(), mapping(enabled=False))
     world.put(b"1")
     world.reshard()
     world.put(b"2")
     assert world.states() == []
 
-    world.do(world.feeds.change, mapping(enabled=False), mapping())
+    world.do(world.runner.change, mapping(enabled=False), mapping())
 
     assert world.states() == [LeaseState.GRANTED, LeaseState.PARENTS, LeaseState.PARENTS]
     assert world.slot(shard=1).checkpoint_counter == BEGIN_COUNTER
 
 
 def test_other_options_mean_other_lanes(world: World) -> None:
-    world.do(world.feeds.create, mapping())
+    world.do(world.runner.create, mapping())
     world.put(b"1", b"2")
     told: list[object] = []
-    world.feeds.change(mapping(), mapping(parallelization_factor=2, batch_size=5), told.append)
+    world.runner.change(mapping(), mapping(parallelization_factor=2, batch_size=5), told.append)
     world.settle(BEGIN_COUNTER + 1)
     world.give_back(1, reason="retired")
     world.threads.run()
@@ -420,22 +420,22 @@ def test_other_options_mean_other_lanes(world: World) -> None:
 
 
 def test_an_update_that_changes_nothing_that_runs_disturbs_nobody(world: World) -> None:
-    world.do(world.feeds.create, mapping())
+    world.do(world.runner.create, mapping())
     world.put(b"1")
     before = len(world.workers.sent)
 
-    world.do(world.feeds.change, mapping(), msgspec.structs.replace(mapping(), tags={"a": "b"}))
+    world.do(world.runner.change, mapping(), msgspec.structs.replace(mapping(), tags={"a": "b"}))
 
     assert len(world.workers.sent) == before
 
 
 def test_another_function_goes_on_where_the_first_one_stood(world: World) -> None:
     world.publish("g")
-    world.do(world.feeds.create, mapping())
+    world.do(world.runner.create, mapping())
     world.put(b"1", b"2")
     moved = msgspec.structs.replace(mapping("g"), uuid="uuid-f", moved_from="f")
     told: list[object] = []
-    world.feeds.change(mapping(), moved, told.append)
+    world.runner.change(mapping(), moved, told.append)
     world.settle(BEGIN_COUNTER + 1)
     world.give_back(1, reason="retired")
     world.threads.run()
@@ -451,18 +451,18 @@ def test_another_function_goes_on_where_the_first_one_stood(world: World) -> Non
 
 def test_one_that_goes_leaves_no_position_and_its_place_to_the_next(world: World) -> None:
     world.log.create_stream("others", 1)
-    world.do(world.feeds.create, mapping())
-    world.do(world.feeds.remove, mapping())
+    world.do(world.runner.create, mapping())
+    world.do(world.runner.remove, mapping())
 
     assert not world.has_slots()
     other = msgspec.structs.replace(mapping(source=SOURCE.replace("orders", "others")), uuid="uuid-2")
-    world.do(world.feeds.create, other)
+    world.do(world.runner.create, other)
     (trigger,) = world.node.functions["f"].handler.triggers
     assert trigger.stream == SOURCE.replace("orders", "others")
 
 
 def test_a_function_that_is_gone_is_waited_for(world: World) -> None:
-    world.do(world.feeds.create, mapping())
+    world.do(world.runner.create, mapping())
     world.node.withdraw("f")
     world.put(b"1")
 
@@ -474,7 +474,7 @@ def test_a_function_that_is_gone_is_waited_for(world: World) -> None:
 
 
 def test_records_are_given_up_by_their_age_while_the_function_is_gone(world: World) -> None:
-    world.do(world.feeds.create, mapping(maximum_record_age_in_seconds=60))
+    world.do(world.runner.create, mapping(maximum_record_age_in_seconds=60))
     world.node.withdraw("f")
     world.put(b"1")
 
@@ -484,16 +484,16 @@ def test_records_are_given_up_by_their_age_while_the_function_is_gone(world: Wor
 
 
 def test_of_a_function_that_is_gone_nothing_is_left_when_its_last_mapping_goes(world: World) -> None:
-    world.do(world.feeds.create, mapping())
+    world.do(world.runner.create, mapping())
     world.node.withdraw("f")
 
-    world.do(world.feeds.remove, mapping())
+    world.do(world.runner.remove, mapping())
 
     assert "f" not in world.node.functions
 
 
 def test_a_stream_that_is_made_anew_is_read_from_its_beginning(world: World) -> None:
-    world.do(world.feeds.create, mapping(starting_position=StartingPosition.LATEST))
+    world.do(world.runner.create, mapping(starting_position=StartingPosition.LATEST))
     old = world.folder.map("orders")
     world.node.stream_gone(old)
     world.log.delete_stream("orders")
@@ -506,13 +506,13 @@ def test_a_stream_that_is_made_anew_is_read_from_its_beginning(world: World) -> 
 def test_what_became_of_the_last_batch_is_known_while_it_runs_and_from_its_position_later(world: World) -> None:
     def last() -> list[str]:
         found: list[Any] = []
-        world.feeds.results([mapping()], found.append)
+        world.runner.results([mapping()], found.append)
         world.threads.run()
         (results,) = found
         assert isinstance(results, list)
         return results
 
-    world.do(world.feeds.create, mapping())
+    world.do(world.runner.create, mapping())
     assert last() == [""]
     world.put(b"1")
     world.settle(BEGIN_COUNTER + 1, succeeded=1)
@@ -527,7 +527,7 @@ def test_what_became_of_the_last_batch_is_known_while_it_runs_and_from_its_posit
 
 
 def test_mappings_go_on_with_the_next_node_where_they_stood(world: World) -> None:
-    world.do(world.feeds.create, mapping())
+    world.do(world.runner.create, mapping())
     mappingfacts.store(world.folder, mapping())
     world.put(b"1", b"2")
     world.settle(BEGIN_COUNTER + 1)
@@ -541,8 +541,8 @@ def test_mappings_go_on_with_the_next_node_where_they_stood(world: World) -> Non
 
 
 def test_one_that_was_paused_stays_so_and_one_that_was_going_is_gone(world: World) -> None:
-    world.do(world.feeds.create, mapping("f"))
-    world.do(world.feeds.create, mapping("g"))
+    world.do(world.runner.create, mapping("f"))
+    world.do(world.runner.create, mapping("g"))
     mappingfacts.store(world.folder, mapping("f", enabled=False))
     mappingfacts.store(world.folder, msgspec.structs.replace(mapping("g"), is_deleting=True))
 
@@ -551,12 +551,12 @@ def test_one_that_was_paused_stays_so_and_one_that_was_going_is_gone(world: Worl
     assert (world.states("f"), world.states("g")) == ([], [])
     assert (world.has_slots("f"), world.has_slots("g")) == (True, False)
     assert [each.function for each in mappingfacts.load_all(world.folder)[0]] == ["f"]
-    world.do(world.feeds.change, mapping(enabled=False), mapping())
+    world.do(world.runner.change, mapping(enabled=False), mapping())
     assert world.states("f") == [LeaseState.NEWS]
 
 
 def test_a_move_that_was_cut_off_is_finished(world: World) -> None:
-    world.do(world.feeds.create, mapping("f"))
+    world.do(world.runner.create, mapping("f"))
     world.put(b"1", b"2")
     world.settle(BEGIN_COUNTER + 1)
     mappingfacts.store(world.folder, msgspec.structs.replace(mapping("g"), moved_from="f"))
@@ -576,7 +576,7 @@ def test_one_whose_stream_is_not_there_waits_for_it_and_harms_no_other(world: Wo
     (trouble,) = world.resumed.troubles
     assert trouble.startswith("an event source mapping is not served: ")
     made = world.log.create_stream("later", 1)
-    world.feeds.stream_born(made)
+    world.runner.stream_born(made)
     world.threads.run()
     assert world.states("g") == [LeaseState.NEWS]
 
@@ -586,19 +586,19 @@ def test_one_whose_stream_is_not_there_waits_for_it_and_harms_no_other(world: Wo
 
 def switch(world: World, *, enabled: bool) -> None:
     told: list[object] = []
-    world.feeds.switch("bill", 0, enabled=enabled, told=told.append)
+    world.runner.switch("bill", 0, enabled=enabled, told=told.append)
     world.threads.run()
     assert told == [None]
 
 
 def test_a_decorators_trigger_can_be_switched_off_and_on(world: World) -> None:
     world.start(handler(), functions=())
-    (found,) = world.feeds.declared()
+    (found,) = world.runner.declared()
     assert (found.function, found.source, found.enabled, found.trigger.enabled) == ("bill", SOURCE, True, True)
 
     switch(world, enabled=False)
     assert world.states("bill") == []
-    assert not world.feeds.declared()[0].trigger.enabled
+    assert not world.runner.declared()[0].trigger.enabled
     world.put(b"1")
     switch(world, enabled=True)
     assert world.states("bill") == [LeaseState.GRANTED]
@@ -624,7 +624,7 @@ def test_the_next_node_has_it_as_it_was_switched(world: World) -> None:
 
     world.start(handler(), functions=())
     assert world.states("bill") == []
-    assert world.feeds.declared()[0].enabled
+    assert world.runner.declared()[0].enabled
     world.start(handler(enabled=False), functions=())
     assert world.states("bill") == []
 
@@ -632,9 +632,9 @@ def test_the_next_node_has_it_as_it_was_switched(world: World) -> None:
 def test_an_api_mapping_of_a_decorated_handler_stands_beside_its_own(world: World) -> None:
     world.log.create_stream("others", 1)
     world.start(handler(), functions=())
-    world.do(world.feeds.create, mapping("bill", source=SOURCE.replace("orders", "others")))
+    world.do(world.runner.create, mapping("bill", source=SOURCE.replace("orders", "others")))
 
     world.put(b"1", stream="others")
 
     assert world.grants() == [(1, 1, 0)]
-    assert [each.index for each in world.feeds.declared()] == [0]
+    assert [each.index for each in world.runner.declared()] == [0]

@@ -20,9 +20,10 @@ from kflow.aws.calls import Place
 from kflow.broker.streammap import StreamMap
 from kflow.declarations import StartingPosition
 from kflow.errors import KflowError
+from kflow.interfaces import Done
 from kflow.kinesis.registry import Registry
-from kflow.lambda_.control.feeds import Declared, Told
 from kflow.lambda_.control.mappingfacts import Mapping
+from kflow.lambda_.control.runner import Declared
 from kflow.lambda_.errors import InvalidParameterValue
 from kflow.runtime import positions
 from kflow.runtime.kinesis_host import KinesisHost
@@ -31,7 +32,7 @@ from kflow.runtime.positions import Opened
 from kflow.runtime.resuming import Reading, Resumed, source_of
 
 
-class StreamFeeds:
+class StreamRunner:
     """Belongs to the loop's thread.
 
     Args:
@@ -59,7 +60,7 @@ class StreamFeeds:
             return InvalidParameterValue(f"{what} not found: {mapping.source}")  # recorded; of a consumer chosen
         return None
 
-    def create(self, mapping: Mapping, told: Told) -> None:
+    def create(self, mapping: Mapping, told: Done) -> None:
         """Begin at its starting position: what is left of an earlier mapping of the same function is forgotten."""
         stream = self._find(mapping.source)
         if stream is None:
@@ -76,7 +77,7 @@ class StreamFeeds:
 
         self._host.submit(lambda: positions.forget(folder, key, stream.id), forgotten)
 
-    def change(self, before: Mapping, after: Mapping, told: Told) -> None:
+    def change(self, before: Mapping, after: Mapping, told: Done) -> None:
         """Pause it, and go on as it is to be."""
         reading = self._readings.get(before.uuid)
         if reading is None:  # its stream is not there: nothing runs
@@ -99,7 +100,7 @@ class StreamFeeds:
 
         self._pause(reading, paused)
 
-    def remove(self, mapping: Mapping, told: Told) -> None:
+    def remove(self, mapping: Mapping, told: Done) -> None:
         """End it, and forget where it stood."""
         self._waiting.pop(mapping.uuid, None)
         reading = self._readings.get(mapping.uuid)
@@ -150,7 +151,7 @@ class StreamFeeds:
             found.append(Declared(function, index, trigger, source, enabled))
         return found
 
-    def switch(self, function: str, index: int, *, enabled: bool, told: Told) -> None:
+    def switch(self, function: str, index: int, *, enabled: bool, told: Done) -> None:
         """Have a decorated handler's trigger run or not."""
         plan = self._node.functions[function]
         if plan.handler.triggers[index].enabled == enabled:
@@ -188,14 +189,14 @@ class StreamFeeds:
 
     # ------------------------------------------------------------------ inside
 
-    def _said(self, mapping: Mapping) -> Told:
+    def _said(self, mapping: Mapping) -> Done:
         def told(failure: KflowError | None) -> None:
             if failure is not None:
                 self._host.notice("error", f"mapping {mapping.uuid} of {mapping.function} does not run: {failure}")
 
         return told
 
-    def _open(self, mapping: Mapping, told: Told) -> None:
+    def _open(self, mapping: Mapping, told: Done) -> None:
         """Make its position, or take it up where it is, and run it if it is enabled."""
         stream = self._find(mapping.source)
         if stream is None:

@@ -10,7 +10,7 @@ import pytest
 
 from kflow.broker.files import Files
 from kflow.clock import ManualClock
-from kflow.runtime.codepage import send
+from kflow.runtime.fileanswer import send
 from kflow.web.exchange import LOW_BYTES
 from tests.looping import SteppedLoop
 
