@@ -456,7 +456,7 @@ def test_topics_that_are_damaged_are_not_served_and_not_written_over_until_a_res
         sns = place.client(service="sns")
         assert refusal(sns.create_topic, Name="new")[2] == 500
         assert (place.data_dir / "topics.json").read_bytes() == b"garbage"
-        assert any("no topic is served" in text for text in place.notices())
+        eventually(lambda: any("no topic is served" in text for text in place.notices()), what="people to be told")
         assert place.get("/_kflow/reset", method="POST")[0] == 200
         assert sns.list_topics()["Topics"] == []
 
