@@ -22,6 +22,10 @@ class Asked(NamedTuple):
     peer: int
 
 
+class _Server(ThreadingHTTPServer):
+    request_queue_size = 128  # Python's own 5 are fewer than connect at once here, and the rest would be reset
+
+
 class Upstream:
     """Listens at a port of its own.
 
@@ -34,7 +38,7 @@ class Upstream:
     def __init__(self, answer: Answer) -> None:
         self.asked: list[Asked] = []
         self.answer = answer
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
+        self._server = _Server(("127.0.0.1", 0), self._handler())
         self._server.daemon_threads = True
         self.url = f"http://127.0.0.1:{self._server.server_port}"
         threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()

@@ -352,7 +352,8 @@ def test_a_slow_upstream_hurts_nobody_else(it: Behind) -> None:
             gate.set()
         for each in waiting:
             each.settimeout(60)
-            assert each.recv(1000).startswith(b"HTTP/1.1 200 OK\r\n")
+            answer = each.recv(1000)
+            assert answer.startswith(b"HTTP/1.1 200 OK\r\n"), answer
     assert len(it.tables.asked) == before + callers
 
 
