@@ -33,6 +33,8 @@ HANDLERS = """\
 """
 ACCOUNT = "123456789012"
 
+FUNCTION = "work"
+
 
 @pytest.fixture
 def place(tmp_path: Path) -> Iterator[Served]:
@@ -52,7 +54,7 @@ def seen(place: Served) -> list[tuple[int, str]]:
 def send(place: Served, **event: Any) -> str:
     """Send one by the old form, which is a plain request; returns its id."""
     request = urllib.request.Request(
-        f"{place.url}/2014-11-13/functions/work/invoke-async", data=json.dumps(event).encode(), method="POST"
+        f"{place.url}/2014-11-13/functions/{FUNCTION}/invoke-async", data=json.dumps(event).encode(), method="POST"
     )
     with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=30) as answer:
         assert answer.status == 202
