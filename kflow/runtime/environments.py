@@ -6,7 +6,6 @@ Handler.package            hosted.HostedEnvironment     a runtime process, over 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from typing import Final, Protocol
 
@@ -18,6 +17,7 @@ from kflow.broker.reader import ShardReader
 from kflow.broker.streammap import StreamMap
 from kflow.declarations import Handler
 from kflow.interfaces import Invocation, Outcome
+from kflow.lambda_.requests import new_request_id
 from kflow.lambda_.responses import judge
 from kflow.lambda_.shapes import Shape
 from kflow.lambda_.tumbling import redriven
@@ -91,7 +91,7 @@ def redrive(environment: ExecutionEnvironment, handler: Handler, entry: ParkedBa
     options = next(each.options for each in handler.triggers if arn.stream_name(each.stream) == entry.stream)
     outcome = environment.invoke(
         Invocation(
-            request_id=os.urandom(16),
+            request_id=new_request_id(),
             records=shape.rebuild(entry.records),
             stream=entry.stream,
             shard_id=entry.shard_id,

@@ -29,7 +29,8 @@ _SHOWN: Final = 200
 """Rows of a table on the page: more than anybody reads, and few enough to write at once."""
 _STYLE: Final = (
     "body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:60rem;padding:0 1rem;color-scheme:light dark}"
-    "table{border-collapse:collapse}td,th{text-align:left;padding:.15rem 1rem .15rem 0}code{font-size:.95em}"
+    "table{border-collapse:collapse;margin:1.2rem 0}td,th{text-align:left;padding:.15rem 1rem .15rem 0}"
+    "code{font-size:.95em}"
 )
 
 

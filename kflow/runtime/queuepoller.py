@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import functools
 import logging
-import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -24,6 +23,7 @@ from kflow.lambda_.fleet import Fleet, Reply, Request
 from kflow.lambda_.queue_mapping import QueueMapping
 from kflow.lambda_.queue_polling import CancelReceive, Delete, GiveBack, Invoke, Item, Polling
 from kflow.lambda_.queue_responses import Verdict, judge
+from kflow.lambda_.requests import new_request_id
 from kflow.runtime.feed import Totals
 from kflow.runtime.queuebatches import Held, compiled, delivery_of, written
 from kflow.sqs import asking
@@ -302,7 +302,7 @@ class Poller:
             told(payload)
             return
         arn = self.mapping.function_arn
-        request = Request(request_id=os.urandom(16), payload=payload, arn=arn, until=action.until)
+        request = Request(request_id=new_request_id(), payload=payload, arn=arn, until=action.until)
         self._parts.fleet.invoke(self.mapping.key, request, told)
 
     def _replied(self, number: int, items: Sequence[Item], reply: Reply | KflowError) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 import urllib.request
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from kflow import Message, Messages, on_queue
 
 @on_queue("events")
 def events(event, context):
-    note(form="event", event=event, arn=context.invoked_function_arn)
+    note(form="event", event=event, arn=context.invoked_function_arn, id=context.aws_request_id)
 
 class Job(msgspec.Struct):
     id: int
@@ -101,6 +102,7 @@ def test_a_message_reaches_an_event_handler_as_aws_has_it_and_is_deleted(place, 
     (seen,) = place.wait_for(lambda: place.seen(form="event"))
     (record,) = seen["event"]["Records"]
     assert seen["arn"] == "arn:aws:lambda:us-east-1:123456789012:function:events"
+    assert uuid.UUID(seen["id"]).version == 4
     attributes = record.pop("attributes")
     assert list(attributes) == [
         "ApproximateReceiveCount", "SentTimestamp", "SenderId", "ApproximateFirstReceiveTimestamp"
