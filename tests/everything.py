@@ -67,6 +67,7 @@ REQUEST_LEVEL: Final = frozenset(
         "ValidationException",
         # of the query protocols of SQS, SNS and STS
         "InvalidAddress",
+        "InvalidAttributeName",
         "InvalidParameterCombination",
         "InvalidParameterValue",
         "MissingParameter",

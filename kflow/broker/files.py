@@ -195,7 +195,12 @@ class Files:
         try:
             self.mkdir(path)
         except FileExistsError:
-            if not stat.S_ISDIR(self.stat(path).st_mode):
+            try:
+                is_folder = stat.S_ISDIR(self.stat(path).st_mode)
+            except FileNotFoundError:  # somebody has removed it in between
+                self.make_folder(path, sync=sync)
+                return
+            if not is_folder:
                 raise
         except FileNotFoundError:
             parent = os.path.dirname(os.fspath(path))

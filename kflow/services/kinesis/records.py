@@ -117,9 +117,8 @@ class Records(Control):
         tally.puts_bytes += size
 
         def then(outcome: Outcome) -> None:
-            errors = outcome.errors
-            gone = errors.get(0)
-            if isinstance(gone, ResourceNotFound) and len(errors) == len(outcome.numbers):
+            gone = next((each for each in outcome.errors.values() if isinstance(each, ResourceNotFound)), None)
+            if gone is not None:  # and with the stream those of its records that had been stored
                 call.refuse(gone)
             else:
                 call.answer(self._put(stream, outcome, sealed))
