@@ -89,6 +89,8 @@ class Log(RuleBasedStateMachine):
     def start_a_node(self) -> None:
         self.store.reopen()
         self.store.log.recover_all()
+        # A scan finds the records that are there: of those that had expired in a file that was kept, too.
+        self.expired = min(self.expired, self._reopened_position(self.reader.horizon))
 
     @rule()
     def a_new_reader(self) -> None:
