@@ -313,6 +313,17 @@ class TestPutRecords:
         desk.host.run()
         assert isinstance(answers[0], ResourceNotFound)
 
+    def test_a_call_whose_stream_goes_between_its_slices_is_refused_as_a_whole(self, desk):
+        stream = desk.create()
+        before = desk.host.puts
+        records = [{"Data": bytes(100_000), "PartitionKey": "k"} for _ in range(50)]
+        answers = desk.start("PutRecords", StreamName="orders", Records=records)
+        assert (desk.host.puts - before, answers) == (1, [])  # its first slice is stored
+        desk.delete(stream)
+        desk.host.run()
+        assert isinstance(answers[0], ResourceNotFound)
+        assert desk.host.notices == []
+
 
 class TestDistribution:
     def make(self, desk, shards=4):
