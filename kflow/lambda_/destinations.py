@@ -96,7 +96,10 @@ def parse(text: str) -> Destination:
             raise UsageError(f'{text!r} is no destination: "sqs:NAME", "sns:NAME", "s3:BUCKET", or an ARN')
         found = Destination(_kind(service, text), name)
     if name.endswith(".fifo") and found.kind is not Kind.S3:
-        raise UsageError(f"{text}: a FIFO {_NOUNS[found.kind]} cannot be the destination of a stream's mapping")
+        noun = _NOUNS[found.kind]
+        raise UsageError(
+            f"{text}: a FIFO {noun} cannot be the destination of a stream's mapping: name a standard {noun}"
+        )
     if not _is_name(found):
         raise UsageError(f"{text}: {_RULES[found.kind]}")
     return found

@@ -43,7 +43,7 @@ def test_an_arn_has_its_place(text: str) -> None:
         ("s3:ab", "s3:ab: a bucket's name is 3 to 63 small letters"),
         ("s3:..", "s3:..: a bucket's name is 3 to 63 small letters"),
         ("lambda:other", "lambda:other: failure documents of a stream's mapping go to a queue"),
-        ("sqs:dead.fifo", "a FIFO queue cannot be the destination of a stream's mapping"),
+        ("sqs:dead.fifo", "a FIFO queue cannot be the destination of a stream's mapping: name a standard queue"),
         ("arn:aws:sqs:us-east-1:123456789012:dead.fifo", "a FIFO queue cannot be"),
         ("sns:alerts.fifo", "a FIFO topic cannot be"),
         ("arn:aws:events:us-east-1:123456789012:event-bus/x", "go to a queue (sqs), a topic (sns) or a bucket (s3)"),

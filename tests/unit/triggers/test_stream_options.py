@@ -210,13 +210,16 @@ def test_the_decorated_function_is_the_same_function():
         ),
         (
             "on_failure='sqs:dead.fifo'",
-            "on_failure: sqs:dead.fifo: a FIFO queue cannot be the destination of a stream's mapping",
+            (
+                "on_failure: sqs:dead.fifo: a FIFO queue cannot be the destination of a stream's mapping: "
+                "name a standard queue"
+            ),
         ),
         (
             "on_failure='arn:aws:sns:us-east-1:123456789012:alerts.fifo'",
             (
                 "on_failure: arn:aws:sns:us-east-1:123456789012:alerts.fifo: a FIFO topic cannot be the destination of "
-                "a stream's mapping"
+                "a stream's mapping: name a standard topic"
             ),
         ),
         (

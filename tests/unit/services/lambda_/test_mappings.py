@@ -220,7 +220,7 @@ def test_what_became_of_the_last_batch_is_said(world: MappingWorld) -> None:
             {"DestinationConfig": {"OnFailure": {"Destination": "arn:aws:sqs:us-east-1:123456789012:q.fifo"}}},
             (
                 "The destination is not valid: arn:aws:sqs:us-east-1:123456789012:q.fifo: a FIFO queue cannot be the "
-                "destination of a stream's mapping"
+                "destination of a stream's mapping: name a standard queue"
             ),
         ),
         (
