@@ -74,6 +74,7 @@ class StreamTrigger(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         consumer: name of the registered consumer that it reads as; None for none.
         uuid: of a mapping that the API made; empty: it is declared, and follows from its names.
+        counts: whether its events are counted, for the metrics of its mapping.
     """
 
     stream: str
@@ -83,6 +84,7 @@ class StreamTrigger(msgspec.Struct, frozen=True, kw_only=True):
     line: int = 0
     consumer: str | None = None
     uuid: str = ""
+    counts: bool = False
 
 
 class QueueOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -138,7 +140,7 @@ class Package(msgspec.Struct, frozen=True, kw_only=True):
     """The code of a function that no file of the project declares: it runs in a runtime process of its own.
 
     Attributes:
-        function: its name, without a qualifier: names its log group.
+        function: its name, without a qualifier.
         version: `$LATEST`, or a number as text.
         runtime: AWS's identifier, for example `python3.12`, `nodejs22.x`, `provided.al2023`.
         entry: what Lambda calls the handler, for example `app.handler`.
@@ -148,6 +150,8 @@ class Package(msgspec.Struct, frozen=True, kw_only=True):
         region: for example `us-east-1`.
         log_format: `Text` or `JSON`.
         log_level: of the application; empty: the runtime's own choice.
+        system_log_level: of Lambda's own lines, in a JSON log: `DEBUG`, `INFO` or `WARN`; empty: `INFO`.
+        log_group: that it logs to; empty: the one that is named after it.
         role: ARN of its execution role; empty: one of its own name.
     """
 
@@ -161,6 +165,8 @@ class Package(msgspec.Struct, frozen=True, kw_only=True):
     region: str = ""
     log_format: str = "Text"
     log_level: str = ""
+    system_log_level: str = ""
+    log_group: str = ""
     role: str = ""
 
 

@@ -25,8 +25,8 @@ from kflow.clock import ManualClock
 from kflow.lambda_.errors import ResourceNotFound
 from kflow.lambda_.fleet import Replied, Reply, Request
 from kflow.monitoring.measures import Measures
-from kflow.runtime.deferred import Smaller
-from kflow.runtime.lambdameasures import LambdaMeasures
+from kflow.runtime.endpoint.deferred import Smaller
+from kflow.runtime.measures.lambda_ import LambdaMeasures
 from kflow.services.cloudwatch import CloudWatch
 from kflow.services.lambda_.service import Lambda
 from kflow.services.lambda_.wire import as_recorded

@@ -132,7 +132,10 @@ TESTS: Final = {
     "ListTags": ("tags_are_put_and_removed",),
     "ListVersionsByFunction": ("versions_are_listed_from_the_oldest_in_pages",),
     "PublishLayerVersion": ("everything_is_there_after_a_restart_and_nothing_after_a_reset",),
-    "PublishVersion": ("who_publishes_other_code_than_they_think_is_refused",),
+    "PublishVersion": (
+        "who_publishes_other_code_than_they_think_is_refused",
+        "numbers_are_never_used_again_by_a_function_of_the_same_name",
+    ),
     "PutFunctionConcurrency": (
         "reserved_concurrency_holds_over_all_shards_and_0_stops_everything",
         "a_function_runs_no_more_often_at_once_than_is_reserved_for_it",

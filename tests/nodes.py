@@ -6,8 +6,8 @@ from kflow.broker.log import Log
 from kflow.broker.parked import ParkedStore
 from kflow.plugins.manager import PluginManager
 from kflow.runtime.loop import Loop
-from kflow.runtime.node import Node, NodeOptions
-from kflow.runtime.supervisor import SupervisorOptions
+from kflow.runtime.node.node import Node, NodeOptions
+from kflow.runtime.node.supervisor import SupervisorOptions
 
 
 class Heard:

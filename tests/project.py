@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from tests import commanding
 from tests.clients import client
 from tests.deadline import eventually
 
@@ -66,15 +67,7 @@ class Project:
 
     def run(self, *arguments: str, check: int | None = 0, seconds: float = 60) -> subprocess.CompletedProcess[str]:
         """Run a command to its end."""
-        done = subprocess.run(
-            [*KFLOW, *arguments],
-            cwd=self.folder,
-            env=self.environment,
-            capture_output=True,
-            text=True,
-            timeout=seconds,
-            check=False,
-        )
+        done = commanding.run(arguments, cwd=self.folder, env=self.environment, seconds=seconds)
         if check is not None:
             assert done.returncode == check, f"{arguments} ended with {done.returncode}:\n{done.stdout}{done.stderr}"
         return done

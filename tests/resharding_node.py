@@ -28,7 +28,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from kflow.broker import wire
+from kflow.broker import handshake
 from kflow.broker.files import Files
 from kflow.broker.folder import DataFolder
 from kflow.broker.log import Log
@@ -37,10 +37,10 @@ from kflow.broker.streammap import StreamMap
 from kflow.broker.writing import writing
 from kflow.errors import KflowError
 from kflow.runtime.errands import Errands
-from kflow.runtime.ingest import Connection, Ingest
+from kflow.runtime.intake.ingest import Connection, Ingest
 from kflow.runtime.lifeline import die_with_parent
 from kflow.runtime.loop import Loop
-from kflow.runtime.resharding import Resharding
+from kflow.runtime.streams.resharding import Resharding
 from tests.tiny_node import die
 
 MOST = 9
@@ -149,7 +149,7 @@ def serve(data_dir: Path, end: str, chance: random.Random) -> None:
     def change() -> None:
         resharding.change(folder.map("orders"), lambda stream: some_plan(stream, chance), told)
 
-    ingest = Ingest(store, loop=loop, on_append=lambda *_: None, on_control=asked, hello=wire.own_hello(folder.id))
+    ingest = Ingest(store, loop=loop, on_append=lambda *_: None, on_control=asked, hello=handshake.own_hello(folder.id))
     resharding = Resharding(store, ingest.appender, threads, Errands(), changed)
     ingest.listen(folder.make_socket_path())
     lock = folder.writer_lock()

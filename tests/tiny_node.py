@@ -27,11 +27,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from kflow.broker import wire
+from kflow.broker import handshake
 from kflow.broker.files import Files
 from kflow.broker.folder import DataFolder
 from kflow.broker.log import Log
-from kflow.runtime.ingest import Connection, Ingest
+from kflow.runtime.intake.ingest import Connection, Ingest
 from kflow.runtime.lifeline import die_with_parent
 from kflow.runtime.loop import Loop
 
@@ -107,7 +107,7 @@ def serve(data_dir: Path, end: str, left: int, slow: str, gate: str, marker: Pat
             loop.stop()
         return {"pid": os.getpid()}
 
-    ingest = Ingest(store, loop=loop, on_append=appended, on_control=asked, hello=wire.own_hello(folder.id))
+    ingest = Ingest(store, loop=loop, on_append=appended, on_control=asked, hello=handshake.own_hello(folder.id))
     ingest.listen(folder.make_socket_path())
     lock = folder.writer_lock()
     lock.acquire(30, announce=True)

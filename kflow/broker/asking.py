@@ -3,7 +3,7 @@
     Damaged(offset) --a node runs--> it looks, and lists what it cannot read either as lost
                     --none runs----> the same here, under `writer.lock`
 
-Workers have their own way, through the lease (`kflow.runtime.damaged`).
+Workers have their own way, through the lease (`kflow.runtime.node.damaged`).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import logging
 from collections.abc import Callable
 from typing import Final, TypeVar
 
-from kflow.broker import wire
+from kflow.broker import linking
 from kflow.broker.folder import DataFolder
 from kflow.broker.quarantine import quarantine
 from kflow.broker.streammap import StreamMap
@@ -58,7 +58,7 @@ def around_damage(folder: DataFolder, stream: StreamMap, shard: int, read: Calla
 
 def _put_to_writer(folder: DataFolder, stream: StreamMap, shard: int, offset: int) -> None:
     try:
-        wire.call(folder.path, "quarantine", _CALL_S, stream_id=stream.id, shard=shard, offset=offset)
+        linking.call(folder.path, "quarantine", _CALL_S, stream_id=stream.id, shard=shard, offset=offset)
     except NoNode:
         with writing(folder, _LOCK_S) as store:
             quarantine(store, stream, shard, offset)

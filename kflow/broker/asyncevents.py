@@ -143,7 +143,8 @@ class EventFile(TableFile):
 
     def lanes(self) -> list[str]:
         """Those in which something is."""
-        return [lane for (lane,) in self._sql.execute("SELECT DISTINCT lane FROM events")]
+        with self._said("read"):
+            return [lane for (lane,) in self._sql.execute("SELECT DISTINCT lane FROM events")]
 
     def take(self, changes: Sequence[Change], wanted: Mapping[str, Wanted], now_ms: int) -> dict[str, Found]:
         """Keep changes, all or none of them, and look what is due in some lanes.
@@ -151,11 +152,10 @@ class EventFile(TableFile):
         Raises:
             StorageError: nothing was changed.
         """
-        if changes:
-            with self.turn():
-                for change in changes:
-                    self._change(change, now_ms)
-        with self._said("read"):
+        # Looked at within the turn: where that fails, the changes must not be kept, for their caller is refused.
+        with self.turn() if changes else self._said("read"):
+            for change in changes:
+                self._change(change, now_ms)
             return {lane: self._find(lane, each, now_ms) for lane, each in wanted.items()}
 
     def _change(self, change: Change, now_ms: int) -> None:

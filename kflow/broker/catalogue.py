@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from kflow.broker.files import Files
@@ -58,7 +59,7 @@ def difference(path: str | os.PathLike[str], maps: Sequence[StreamMap]) -> str:
 
     target = os.path.join(path, FILE_NAME)
     try:
-        with contextlib.closing(sqlite3.connect(f"file:{target}?mode=ro", uri=True)) as connection:
+        with contextlib.closing(sqlite3.connect(_read_only(target), uri=True)) as connection:
             (found,) = connection.execute("PRAGMA integrity_check").fetchone()
             if found != "ok":
                 return "it is damaged"
@@ -78,7 +79,7 @@ def recall(path: str | os.PathLike[str], stream_id: int) -> StreamMap | None:
 
     target = os.path.join(path, FILE_NAME)
     try:
-        with contextlib.closing(sqlite3.connect(f"file:{target}?mode=ro", uri=True)) as connection:
+        with contextlib.closing(sqlite3.connect(_read_only(target), uri=True)) as connection:
             row = connection.execute("SELECT * FROM streams WHERE id = ?", (f"{stream_id:016x}",)).fetchone()
             if row is None:
                 return None
@@ -103,6 +104,11 @@ def recall(path: str | os.PathLike[str], stream_id: int) -> StreamMap | None:
     except (sqlite3.Error, ValueError, TypeError):
         return None
     return made if made.is_whole and len(made.open_shards) == row[9] else None
+
+
+def _read_only(path: str) -> str:
+    """The address of a file, in whose path characters may be that mean something in one."""
+    return f"{Path(path).absolute().as_uri()}?mode=ro"
 
 
 def _shard(row: Sequence[object]) -> ShardInfo:

@@ -152,7 +152,11 @@ class SlotFile:
 
     @classmethod
     def _of(cls, path: str, fd: int, seed: int, files: Files) -> SlotFile:
-        slots = cls(path, fd, seed, files=files)
+        try:
+            slots = cls(path, fd, seed, files=files)
+        except OSError:
+            files.close(fd)
+            raise
         try:
             slots.factor = _read_header(path, files.pread(fd, _HEADER_BYTES, 0)).factor
             slots._scan()

@@ -130,6 +130,13 @@ class Files:
         except OSError:
             return False
 
+    def is_link(self, path: Path) -> bool:
+        """Whether there is a symbolic link at `path`, wherever it leads."""
+        try:
+            return stat.S_ISLNK(self.lstat(path).st_mode)
+        except OSError:
+            return False
+
     def read_bytes(self, path: Path) -> bytes:
         """The whole content of a file."""
         fd = self.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -151,11 +158,15 @@ class Files:
         """
         fd = self.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
         try:
-            self.write_all(fd, content, 0)
-            if sync:
-                self.fsync(fd)
-        finally:
-            self.close(fd)
+            try:
+                self.write_all(fd, content, 0)
+                if sync:
+                    self.fsync(fd)
+            finally:
+                self.close(fd)
+        except OSError:
+            self.discard(path)
+            raise
 
     def write_all(self, fd: int, content: bytes, offset: int) -> None:
         """`pwrite` that counts a short write as what it is: a full disk.
@@ -197,8 +208,10 @@ class Files:
         except FileExistsError:
             try:
                 is_folder = stat.S_ISDIR(self.stat(path).st_mode)
-            except FileNotFoundError:  # somebody has removed it in between
-                self.make_folder(path, sync=sync)
+            except FileNotFoundError:
+                if self.is_link(path):  # it leads nowhere: that disk is not there, and nothing is to be made instead
+                    raise
+                self.make_folder(path, sync=sync)  # somebody has removed it in between
                 return
             if not is_folder:
                 raise

@@ -5,6 +5,9 @@
                           0 1790000000000 5f1c09aa
                           4711 1790000000060 5f1c09aa
                           5000 1790000000070 5f1c09aa 812
+    logs/groups/bill.log  /app/all    log groups, other than its own, that anything of the log was ever written for
+
+A writer's line ends with the name of its log group, where that is not the function's own.
 
 A line of numbers says: from this offset on, the text was written at this time (milliseconds since the epoch) by this
 writer; with a length, so many bytes are one event, of however many lines. Lines are appended with one write each, so
@@ -27,11 +30,12 @@ from typing import Final, NamedTuple
 
 FILES: Final = 5
 """How many files there are of a function's log, the one that is written included."""
+_GROUPS: Final = "groups"
 _STEP_S: Final = 0.05
 """So precise are the times."""
 _seek = os.lseek
 _CURRENT: Final = os.SEEK_CUR
-_STORAGE: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO})
+_STORAGE: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS})
 _MARK: Final = 4
 """Bytes of chance that tell a writer from others."""
 _NOTE: Final = 4
@@ -69,16 +73,39 @@ def index_path(log: Path) -> Path:
     return log.with_name(f"{log.name}.idx")
 
 
-def stream_name(version: str, *, seconds: float | None = None) -> str:
+def groups_path(data_dir: Path, function: str) -> Path:
+    """The names of the log groups, other than its own, that a function has written for."""
+    return _groups_path(log_path(data_dir, function))
+
+
+def shared_groups(data_dir: Path) -> dict[str, list[str]]:
+    """Functions that have written for other log groups than their own, and these."""
+    found = {}
+    for path in sorted((data_dir / "logs" / _GROUPS).glob("*.log")):
+        try:
+            text = path.read_text("utf-8", "replace")
+        except FileNotFoundError:  # its log was removed just now
+            continue
+        found[path.name.removesuffix(".log")] = text.splitlines()
+    return found
+
+
+def _groups_path(log: Path) -> Path:
+    return log.parent / _GROUPS / log.name
+
+
+def stream_name(version: str, *, function: str = "", seconds: float | None = None) -> str:
     """A new name for the log stream of an environment.
 
     Args:
         version: `$LATEST`, or a number.
+        function: its name, where the log group is not its own.
         seconds: since the epoch; None: now.
 
-    Source: recorded: `YYYY/MM/DD/[$LATEST]` and 32 hexadecimal digits.
+    Source: recorded: `YYYY/MM/DD/[$LATEST]` and 32 hexadecimal digits; documented:
+    monitoring-cloudwatchlogs-loggroups: in a group of another name the function's stands before the version.
     """
-    return f"{time.strftime('%Y/%m/%d', time.gmtime(seconds))}/[{version}]{os.urandom(16).hex()}"
+    return f"{time.strftime('%Y/%m/%d', time.gmtime(seconds))}/{function}[{version}]{os.urandom(16).hex()}"
 
 
 class Index:
@@ -89,15 +116,21 @@ class Index:
         fd: the file's descriptor; opened for appending, for its offset is where it ends.
         stream: name of the writer's log stream.
         now_s: the clock.
+        group: of the stream; empty: the function's own.
     """
 
-    def __init__(self, log: Path, fd: int, stream: str, now_s: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, log: Path, fd: int, stream: str, now_s: Callable[[], float] = time.time, *, group: str = ""
+    ) -> None:
         self._log = log
         self._log_fd = fd
         self._mark = os.urandom(_MARK).hex()
         self._stream = stream
+        self._group = group
         self._now_s = now_s
         self._fd = -1
+        self._is_known = False  # the index says whose our mark is
+        self._is_torn = False  # it may not end with a line's end
         self._identity: Identity = (0, 0)
         self._end = -1
         self._stamp = 0.0
@@ -108,15 +141,35 @@ class Index:
         self.close()
         self._end = -1
         try:
-            self._fd = os.open(index_path(self._log), os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+            self._fd = os.open(index_path(self._log), os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+            size = os.fstat(self._fd).st_size
+            self._is_torn = size > 0 and os.pread(self._fd, 1, size - 1) != b"\n"
+            if self._group:
+                self._note_group()
         except OSError as error:
             if error.errno not in _STORAGE:
                 raise
-            return  # its times are those of the file, then
+            if self._fd < 0:
+                return  # its times are those of the file, then
         self._identity = _identity(self._fd)
+        self._say_who()
+
+    def _say_who(self) -> None:
         now_ms = int(self._now_s() * 1000)
         device, inode = _identity(self._log_fd)
-        self._write(f"@ {self._mark} {now_ms} {device} {inode} {self._stream}\n")
+        group = f" {self._group}" if self._group else ""
+        self._is_known = self._write(f"@ {self._mark} {now_ms} {device} {inode} {self._stream}{group}\n")
+
+    def _note_group(self) -> None:
+        """Once for each group: readers look there for who writes for one."""
+        path = _groups_path(self._log)
+        path.parent.mkdir(exist_ok=True)
+        with path.open("a+", encoding="utf-8") as file:
+            file.seek(0)
+            text = file.read()
+            if f"{self._group}\n" not in text.splitlines(keepends=True):
+                torn = "\n" if text and not text.endswith("\n") else ""
+                file.write(f"{torn}{self._group}\n")
 
     def wrote(self, length: int) -> None:
         """So many bytes were just written to the log, by this process or one that has the descriptor from it.
@@ -135,6 +188,8 @@ class Index:
         self._end = end
 
     def _note(self, start: int, length: str) -> None:
+        if not self._is_known and self._fd >= 0:  # the disk was full
+            self._say_who()
         self._stamp = now = self._now_s()
         self._write(f"{start} {int(now * 1000)} {self._mark}{length}\n")
 
@@ -151,18 +206,25 @@ class Index:
         except OSError:
             return False
 
-    def _write(self, text: str) -> None:
+    def _write(self, text: str) -> bool:
+        """Add a line; whether all of it was written. Half a line must not become a wrong one with the next."""
         if self._fd < 0:
-            return
+            return False
         if not self._is_ours():
             self.follow()
-            return  # what was to be said is said with the next write
+            return False  # what was to be said is said with the next write
+        line = text.encode("utf-8", "backslashreplace")
+        if self._is_torn:
+            line = b"\n" + line
         try:
-            os.write(self._fd, text.encode("utf-8", "backslashreplace"))
+            self._is_torn = os.write(self._fd, line) != len(line)
         except OSError as error:
             if error.errno not in _STORAGE:
                 raise
+            self._is_torn = True  # where there was no room, others may have written halves
+        if self._is_torn:
             self._stamp = 0.0  # noted with the next write that succeeds
+        return not self._is_torn
 
 
 def _identity(fd: int) -> Identity:
@@ -176,10 +238,12 @@ class Writer(NamedTuple):
     Attributes:
         stream: name of the log stream.
         since_ms: since when, milliseconds since the epoch.
+        group: of the stream; empty: the function's own.
     """
 
     stream: str
     since_ms: int
+    group: str = ""
 
 
 class Stretches:
@@ -240,6 +304,11 @@ class Notes:
         self._marks: dict[str, tuple[Stretches, int]] = {}
         self._logs: dict[Identity, Stretches] = {}
 
+    @property
+    def count(self) -> int:
+        """How many notes are in memory."""
+        return sum(len(each.offsets) for each in self._logs.values())
+
     def knows(self, log: Identity) -> bool:
         """Whether it speaks of a log file."""
         return log in self._logs
@@ -286,7 +355,7 @@ class Notes:
             if words[0] == "@":
                 log = self._logs.setdefault((int(words[3]), int(words[4])), Stretches())
                 self._marks[words[1]] = (log, len(log.writers))
-                log.writers.append(Writer(" ".join(words[5:]), int(words[2])))
+                log.writers.append(Writer(words[5], int(words[2]), *words[6:7]))
                 log.begun_ms = log.begun_ms or int(words[2])
             else:
                 log, whose = self._marks[words[2]]

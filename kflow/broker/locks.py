@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import logging
 import os
 import random
 import threading
@@ -18,6 +19,8 @@ import weakref
 
 from kflow.broker.files import Files, storage_error
 from kflow.errors import DataFolderBusy
+
+log = logging.getLogger(__name__)
 
 _FIRST_PAUSE_S = 0.0002
 _LONGEST_PAUSE_S = 0.01
@@ -57,8 +60,8 @@ class FileLock:
                 self._lock(timeout_s)
             self.held = True
             if announce:
-                self._write_holder(b"%d %d:%d\n" % (os.getpid(), *self._identity))
                 self._announced = True
+                self._write_holder(b"%d %d:%d\n" % (os.getpid(), *self._identity))
         except BaseException:
             self._unlock()
             raise
@@ -77,12 +80,7 @@ class FileLock:
             return
         if self._announced:
             self._announced = False
-            try:
-                self._write_holder(b"")
-            except OSError as error:
-                # A descriptor that user code closed has given the lock back already.
-                if error.errno != errno.EBADF:
-                    raise
+            self._write_holder(b"")
         self._unlock()
 
     def holder(self) -> int | None:
@@ -124,7 +122,11 @@ class FileLock:
             fd = files.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         except OSError as error:
             raise storage_error(error, f"open the lock file {self.path}") from error
-        opened = files.fstat(fd)
+        try:
+            opened = files.fstat(fd)
+        except OSError as error:
+            files.close(fd)
+            raise storage_error(error, f"look at the lock file {self.path}") from error
         self._fd = fd
         self._identity = (opened.st_dev, opened.st_ino)
 
@@ -171,13 +173,16 @@ class FileLock:
             if self.held:
                 self._files.flock(self._fd, fcntl.LOCK_UN)
         except OSError as error:
-            # Closed by user code in another thread: that gave the lock back.
-            if error.errno != errno.EBADF:
-                raise
-            self._fd = -1
+            if error.errno == errno.EBADF:  # closed by user code in another thread: that gave the lock back
+                self._fd = -1
+            else:  # closing gives it back too
+                self._drop()
         finally:
             self.held = False
             self._mutex.release()
+
+    def __del__(self) -> None:
+        self._drop()
 
     def _drop(self) -> None:
         fd, self._fd = self._fd, -1
@@ -185,9 +190,14 @@ class FileLock:
             self._files.close_if(fd, *self._identity)
 
     def _write_holder(self, content: bytes) -> None:
-        self._files.ftruncate(self._fd, 0)
-        if content:
-            self._files.write_all(self._fd, content, 0)
+        """Where that cannot be done (the disk is full), others cannot name the holder, and nothing more."""
+        try:
+            self._files.ftruncate(self._fd, 0)
+            if content:
+                self._files.write_all(self._fd, content, 0)
+        except OSError as error:
+            if error.errno != errno.EBADF:  # a descriptor that user code closed has given the lock back already
+                log.warning("holder of the lock not noted file=%s error=%s", self.path, error)
 
     def _holder_by_content(self) -> int | None:
         try:

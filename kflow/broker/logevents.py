@@ -11,6 +11,7 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
+from kflow.broker.files import storage_error
 from kflow.broker.folder import DataFolder
 from kflow.broker.tablefile import TableFile
 
@@ -33,6 +34,8 @@ CREATE INDEX events_by_time ON events (grouped, ms, number);
 CREATE INDEX events_by_stream ON events (stream, ms, number);
 """
 _PAGE: Final = 1000
+_LAST_MS: Final = (1 << 63) - 1
+"""The greatest number that the file can tell from others."""
 _COLUMNS: Final = (
     "SELECT e.number, s.name, e.ms, e.taken_ms, e.text FROM events e JOIN streams s ON s.number = e.stream WHERE "
 )
@@ -55,6 +58,7 @@ class GroupFacts(msgspec.Struct, frozen=True, kw_only=True):
         is_made: whether somebody made it; else it is a function's, of which something is kept.
         key: ARN of the key that is shown; empty: none.
         is_protected: whether it may not be deleted.
+        emptied_ms: it was deleted then, and functions' logs have lines of it still: what is older is hidden.
     """
 
     created_ms: int
@@ -64,6 +68,7 @@ class GroupFacts(msgspec.Struct, frozen=True, kw_only=True):
     is_made: bool = True
     key: str = ""
     is_protected: bool = False
+    emptied_ms: int = 0
 
 
 # Made once, here: msgspec ends the process where two threads use a type for the first time at the same time.
@@ -113,10 +118,13 @@ class LogEvents(TableFile):
     _DAMAGED = "remove it to begin anew: the functions' own logs are not in it"
 
     def __init__(self, folder: DataFolder) -> None:
-        logs = folder.path / "logs"
-        logs.mkdir(parents=True, exist_ok=True)
+        logs = os.fspath(folder.path / "logs")
+        try:
+            folder.files.make_folder(logs, sync=folder.syncs)
+        except OSError as error:
+            raise storage_error(error, f"make {logs}") from error
         super().__init__(
-            os.fspath(logs / FILE_NAME),
+            os.path.join(logs, FILE_NAME),
             fsync=folder.fsync,
             make=lambda: self._create(_SCHEMA),
             may_begin=True,
@@ -133,22 +141,17 @@ class LogEvents(TableFile):
 
     def groups(self, account: str, region: str) -> dict[str, GroupFacts]:
         """All of a place, by name."""
-        rows = self._sql.execute("SELECT name, facts FROM groups WHERE account = ? AND region = ?", (account, region))
+        rows = self._rows("SELECT name, facts FROM groups WHERE account = ? AND region = ?", account, region)
         return {name: _facts(facts) for name, facts in rows}
 
     def put_group(self, account: str, region: str, name: str, facts: GroupFacts) -> int:
         """Make it, or keep other facts of it; returns its number."""
-        row = self._one(
+        ((number,),) = self._sql.execute(
             "INSERT INTO groups (account, region, name, facts) VALUES (?, ?, ?, ?) "
             "ON CONFLICT (account, region, name) DO UPDATE SET facts = excluded.facts RETURNING number",
-            account,
-            region,
-            name,
-            msgspec.json.encode(facts),
-        )
-        assert row is not None
-        number: int = row[0]
-        return number
+            (account, region, name, msgspec.json.encode(facts)),
+        ).fetchall()
+        return int(number)
 
     def drop_group(self, group: int) -> None:
         """Remove it with all it holds."""
@@ -172,22 +175,17 @@ class LogEvents(TableFile):
 
     def _streams(self, where: str, *values: object) -> Iterator[StreamRow]:
         columns = "number, name, created_ms, is_hidden, first_ms, last_ms, taken_ms, bytes"
-        for row in self._sql.execute(f"SELECT {columns} FROM streams WHERE {where}", values).fetchall():  # noqa: S608  # constants
+        for row in self._rows(f"SELECT {columns} FROM streams WHERE {where}", *values):  # noqa: S608  # constants
             yield StreamRow(row[0], row[1], row[2], bool(row[3]), *row[4:])
 
     def make_stream(self, group: int, name: str, now_ms: int, *, is_hidden: bool = False) -> int:
         """Make one, or hide a function's; returns its number."""
-        row = self._one(
+        ((number,),) = self._sql.execute(
             "INSERT INTO streams (grouped, name, created_ms, is_hidden) VALUES (?, ?, ?, ?) "
             "ON CONFLICT (grouped, name) DO UPDATE SET is_hidden = excluded.is_hidden RETURNING number",
-            group,
-            name,
-            now_ms,
-            is_hidden,
-        )
-        assert row is not None
-        number: int = row[0]
-        return number
+            (group, name, now_ms, is_hidden),
+        ).fetchall()
+        return int(number)
 
     def drop_stream(self, stream: int) -> None:
         """Remove one with its events."""
@@ -226,14 +224,15 @@ class LogEvents(TableFile):
             stream: of this stream only.
         """
         sql, value = (_OF_GROUP, group) if stream is None else (_OF_STREAM, stream)
-        while rows := self._sql.execute(sql, (value, *after, until_ms)).fetchall():
+        until_ms = min(until_ms, _LAST_MS)
+        while rows := self._rows(sql, value, *after, until_ms):
             for row in rows:
                 yield EventRow(*row)
             after = (rows[-1][2], rows[-1][0])
 
     def last(self, stream: int, *, before: tuple[int, int], since_ms: int, count: int) -> list[EventRow]:
         """The last events of a stream before a time and number, not before `since_ms`; in order."""
-        rows = self._sql.execute(_LAST, (stream, *before, since_ms, count)).fetchall()
+        rows = self._rows(_LAST, stream, *before, since_ms, count)
         return [EventRow(*row) for row in reversed(rows)]
 
     def expire(self, group: int, before_ms: int) -> None:
@@ -246,8 +245,12 @@ class LogEvents(TableFile):
             self._sql.execute(f"DELETE FROM {table}")  # noqa: S608  # constants
 
     def _one(self, sql: str, *values: object) -> tuple[Any, ...] | None:
-        rows = self._sql.execute(sql, values).fetchall()
+        rows = self._rows(sql, *values)
         return rows[0] if rows else None
+
+    def _rows(self, sql: str, *values: object) -> list[tuple[Any, ...]]:
+        with self._said("read"):
+            return self._sql.execute(sql, values).fetchall()
 
 
 def _facts(text: bytes) -> GroupFacts:

@@ -108,9 +108,9 @@ class ObjectFiles:
 
     def remove(self, root: str, key: str) -> bool:
         """Remove an object; whether there was one. The caller holds the key's lock."""
-        is_gone = self._unlink(_data(root, key))
+        is_gone = self._remove_content(_data(root, key))
         if not is_gone and self._is_plain(key) and self._is_reached(root, key):
-            is_gone = self._unlink(os.path.join(root, key))
+            is_gone = self._remove_content(os.path.join(root, key))
             self._remove_empty(root, key)
         self._unlink(_about(root, key))
         return is_gone
@@ -173,9 +173,11 @@ class ObjectFiles:
         return True
 
     def _tidy(self, folder: str) -> None:
-        """Once for each bucket: remove what an earlier process did not finish."""
+        """Once for each bucket: see that its name lasts, and remove what an earlier process did not finish."""
         if folder in self._tidied:
             return
+        if self._sync:  # who made it may have died before
+            self._files.sync_folder(self._path)
         self._tidied.add(folder)
         ours = f".{os.getpid():x}-"
         for name in self._files.listdir(folder):
@@ -231,10 +233,13 @@ class ObjectFiles:
             if error.errno in _CLASHES or error.errno == errno.ENXIO:
                 return None
             raise
-        if stat.S_ISREG(self._files.fstat(fd).st_mode):
-            return fd
-        self._files.close(fd)
-        return None
+        is_file = False
+        try:
+            is_file = stat.S_ISREG(self._files.fstat(fd).st_mode)
+        finally:
+            if not is_file:
+                self._files.close(fd)
+        return fd if is_file else None
 
     def _described(self, root: str, key: str, fd: int) -> Object:
         found = self._files.fstat(fd)
@@ -255,7 +260,10 @@ class ObjectFiles:
         """Whether the file system takes `A` for `a`, or one way to write `é` for another."""
         if self._folds is None:
             probe = temporary_name(os.path.join(self._path, ".Probe-\u00e9"))
-            self._files.write_new(probe, b"", sync=False)
+            try:
+                self._files.write_new(probe, b"", sync=False)
+            except OSError:  # full, or read-only: objects can be read nevertheless
+                return self._seems_to_fold()
             try:
                 head, _, name = probe.rpartition("/")
                 others = (name.lower(), name.replace("\u00e9", "e\u0301"))
@@ -263,6 +271,23 @@ class ObjectFiles:
             finally:
                 self._files.discard(probe)
         return self._folds
+
+    def _seems_to_fold(self) -> bool:
+        """The same, by the folder of the buckets itself."""
+        head, name = os.path.split(self._path)
+        try:
+            return name != name.upper() and os.path.samestat(
+                self._files.stat(self._path), self._files.stat(os.path.join(head, name.upper()))
+            )
+        except OSError:
+            return False
+
+    def _remove_content(self, path: str) -> bool:
+        """Remove a file of an object for good; whether there was one."""
+        is_gone = self._unlink(path)
+        if is_gone and self._sync:
+            self._files.sync_folder(os.path.dirname(path))
+        return is_gone
 
     def _unlink(self, path: str) -> bool:
         """Remove a file; whether there was one."""

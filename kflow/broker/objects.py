@@ -9,7 +9,9 @@ One process writes; others may read. Any thread. An object appears whole or not 
 
 from __future__ import annotations
 
+import logging
 import os
+import re
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -32,6 +34,8 @@ from kflow.broker.objectnames import OURS, check_bucket, check_key, is_bucket
 
 __all__ = ["About", "Bucket", "Object", "Objects", "Opened", "Page"]
 
+log = logging.getLogger(__name__)
+
 FOLDER: Final = "s3"
 """Name of the folder in a data folder."""
 
@@ -39,6 +43,10 @@ _CREATED: Final = "created"
 """A file in `.objects/` whose time is when the bucket was made."""
 
 _PIECE: Final = 1 << 20
+_TEMPORARY: Final = r"\.[0-9a-f]+-[0-9a-f]+\.tmp"
+"""How `temporary_name` ends."""
+_tidied: set[str] = set()
+_tidying = threading.Lock()
 _locks = tuple(threading.Lock() for _ in range(64))
 """Held while an object is put in place or removed, by its key: its content and its description change together."""
 
@@ -113,15 +121,21 @@ class Objects:
         check_bucket(bucket)
         with _said(f"make the bucket {bucket}"):
             self._files.make_folder(self._path, sync=self._sync)
+            self._tidy()
+            root = os.path.join(self._path, bucket)
             try:
-                self._files.mkdir(os.path.join(self._path, bucket))
+                self._files.mkdir(root)
             except FileExistsError:
                 raise BucketAlreadyOwnedByYou from None
-            ours = os.path.join(self._path, bucket, OURS)
-            self._files.make_folder(ours)
-            self._files.write_new(os.path.join(ours, _CREATED), b"", sync=False)
-            if self._sync:
-                self._files.sync_folder(self._path)
+            try:
+                ours = os.path.join(root, OURS)
+                self._files.make_folder(ours)
+                self._files.write_new(os.path.join(ours, _CREATED), b"", sync=False)
+                if self._sync:
+                    self._files.sync_folder(self._path)
+            except OSError:
+                self._files.remove_tree(root)
+                raise
 
     def ensure_bucket(self, bucket: str) -> bool:
         """Make a bucket that may be there; whether it was made.
@@ -163,6 +177,7 @@ class Objects:
         if self.list(bucket, limit=1).keys:
             raise BucketNotEmpty
         with _said(f"remove the bucket {bucket}"):
+            self._tidy()
             gone = temporary_name(os.path.join(self._path, f".{bucket}"))
             self._files.rename(root, gone)
             self._files.remove_tree(gone)
@@ -170,6 +185,11 @@ class Objects:
     def clear(self) -> None:
         """Remove all buckets with all that is in them."""
         with _said(f"empty {self._path}"):
+            self._tidy()
+            if self._files.is_link(self._path):  # to another disk, perhaps: that it leads there stays
+                for name in self._files.listdir(self._path):
+                    self._files.remove_tree(os.path.join(self._path, name))
+                return
             gone = temporary_name(self._path)
             try:
                 self._files.rename(self._path, gone)
@@ -191,7 +211,8 @@ class Objects:
         Raises:
             NoSuchBucket: there is none of that name.
             InvalidKey, KeyTooLong: the key cannot be one.
-            StorageError: it could not be written; what was there before stands.
+            StorageError: it could not be written; what was there before stands, unless the new one is in place and its
+                folder could not be synced.
         """
         check_key(key)
         root = self._root(bucket)
@@ -257,7 +278,7 @@ class Objects:
             return opened.object
 
     def delete(self, bucket: str, key: str) -> bool:
-        """Remove an object; whether there was one.
+        """Remove an object; whether there was one. On return it is gone for good.
 
         Raises:
             NoSuchBucket: there is none of that name.
@@ -285,6 +306,25 @@ class Objects:
             return objectlist.page(self._files, root, prefix=prefix, after=after, limit=limit, delimiter=delimiter)
 
     # ------------------------------------------------------------------ inside
+
+    def _tidy(self) -> None:
+        """Once in a process: remove what an earlier one was removing when it died."""
+        with _tidying:
+            if self._path in _tidied:
+                return
+            _tidied.add(self._path)
+            above, own = os.path.split(self._path)
+            self._remove_leftovers(above, rf"{re.escape(own)}{_TEMPORARY}")
+            self._remove_leftovers(self._path, rf"\.[a-z0-9.-]+{_TEMPORARY}")
+
+    def _remove_leftovers(self, folder: str, pattern: str) -> None:
+        """Remove what has such a name. It takes room, and nothing else depends on it."""
+        try:
+            for name in self._files.listdir(folder) if self._files.exists(folder) else ():
+                if re.fullmatch(pattern, name):
+                    self._files.remove_tree(os.path.join(folder, name))
+        except OSError as error:
+            log.warning("half-removed buckets not removed folder=%s error=%s", folder, error)
 
     def _root(self, bucket: str) -> str:
         if not self.has_bucket(bucket):

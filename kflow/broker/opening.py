@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from typing import NamedTuple
 
 from kflow.broker import damage, poisoned, soundness, streams
 from kflow.broker import segment as segments
@@ -84,6 +85,33 @@ def open_shard(
     except OSError as error:
         raise storage_error(error, f"open {name}") from error
     return shard
+
+
+class End(NamedTuple):
+    """Where a shard ends.
+
+    Attributes:
+        tail: logical offset past the last committed block.
+        readable: logical offset up to which readers may read.
+    """
+
+    tail: int
+    readable: int
+
+
+def end_by_page(folder: DataFolder, stream: StreamMap, index: int) -> End | None:
+    """Where a shard that is not open ends; None where its page cannot be believed: opening says why, or mends it."""
+    if not 0 <= index < len(stream.shards):
+        return None
+    path = os.fspath(folder.shard_dir(stream, index))
+    try:
+        ctl = Ctl.open(path, folder.files, owner=(stream.id, index), write=False)
+    except (OSError, StorageError):
+        return None
+    if not ctl.is_current:
+        return None
+    words = ctl.words
+    return End(words[TAIL], words[DURABLE if folder.fsync == "always" else TAIL])
 
 
 def is_sound(folder: DataFolder, stream: StreamMap, index: int) -> bool:

@@ -219,10 +219,7 @@ class ParkedStore:
             UsageError: there is none of that number.
             Damaged: its file is not valid.
         """
-        try:
-            return self._read(self._numbered(number))
-        except FileNotFoundError:  # it was claimed, given back or dropped meanwhile: look once more
-            return self._read(self._numbered(number))
+        return self._found(number)[1]
 
     def drop(self, number: int) -> None:
         """Remove a batch for good: it was redriven, or nobody wants it.
@@ -237,6 +234,22 @@ class ParkedStore:
             except OSError as error:
                 raise storage_error(error, f"drop parked batch {number}") from error
 
+    def drop_all(self, stream_id: int) -> None:
+        """Remove the batches of a stream that is no more, damaged ones too.
+
+        Raises:
+            StorageError: one cannot be removed.
+        """
+        if not self._functions():
+            return
+        with _held(self._lock):
+            for name in self._all_names():
+                if name.stream_id == stream_id:
+                    try:
+                        self._files.discard(self._file(name))
+                    except OSError as error:
+                        raise storage_error(error, f"drop parked batch {name.number}") from error
+
     def claim(self, number: int, epoch: int) -> ParkedBatch:
         """Take a batch for a redrive: nobody else can, until `unclaim`, `failed_again` or `drop`.
 
@@ -248,10 +261,9 @@ class ParkedStore:
             UsageError: there is none of that number, or it is being redriven.
         """
         with _held(self._lock):
-            name = self._numbered(number)
+            name, entry = self._found(number)
             if name.claimed_by:
                 raise UsageError(f"parked batch {number} is being redriven already")
-            entry = self._read(name)
             self._move(name, name._replace(claimed_by=epoch))
         return replace(entry, claimed_by=epoch)
 
@@ -279,8 +291,7 @@ class ParkedStore:
             StorageError: it could not be written; the claim stays until the next start.
         """
         with _held(self._lock):
-            name = self._numbered(number)
-            entry = self._read(name)
+            name, entry = self._found(number)
             try:
                 self._write(name, replace(entry, error=error, attempts=entry.attempts + attempts))
             except OSError as failure:
@@ -315,9 +326,9 @@ class ParkedStore:
             StorageError: it could not be noted.
         """
         with _held(self._lock):
-            name = self._numbered(number)
+            name, entry = self._found(number)
             try:
-                self._write(name, replace(self._read(name), trouble=trouble))
+                self._write(name, replace(entry, trouble=trouble))
             except OSError as error:
                 raise storage_error(error, f"write parked batch {number}") from error
 
@@ -338,8 +349,15 @@ class ParkedStore:
             for function in self._functions():
                 for text in self._texts(function):
                     if text.endswith(".tmp"):
-                        self._files.discard(os.path.join(self._path, function, text))
+                        self._clear_away(os.path.join(self._path, function, text))
         return given_back
+
+    def _clear_away(self, path: str) -> None:
+        """Remove a file of which nothing depends but room on the disk."""
+        try:
+            self._files.discard(path)
+        except OSError as error:
+            log.warning("half-written file not removed file=%s error=%s", path, error)
 
     def _file(self, name: _Name) -> str:
         return os.path.join(self._path, name.function, name.text)
@@ -384,7 +402,19 @@ class ParkedStore:
                     name = _parsed(function, text)
                     if name is not None and name.number == number:
                         return name
-        raise UsageError(f"there is no parked batch {number}; `kflow parked list` shows what there is")
+        raise _no_batch(number)
+
+    def _found(self, number: int) -> tuple[_Name, ParkedBatch]:
+        """A batch and its name."""
+        name = self._numbered(number)
+        try:
+            return name, self._read(name)
+        except FileNotFoundError:  # it was claimed, given back or dropped meanwhile: look once more
+            name = self._numbered(number)
+        try:
+            return name, self._read(name)
+        except FileNotFoundError as error:
+            raise _no_batch(number) from error
 
     def _unclaimed(self, name: _Name) -> _Name | None:
         """The name that a batch has now, where it is there and nobody redrives it."""
@@ -408,9 +438,9 @@ class ParkedStore:
                 self._listed.clear()
             self._seen = noted.last
         if entry.function not in self._listed:
-            self._listed.add(entry.function)
             for each in self._names(entry.function):
                 self._ranges[each.key] = max(each.number, self._ranges.get(each.key, 0))
+            self._listed.add(entry.function)  # not where it could not be read
         name = _name_of(entry, 0)
         number = self._ranges.get(name.key)
         return None if number is None else self._unclaimed(name._replace(number=number))
@@ -455,6 +485,10 @@ class _held:  # noqa: N801  # reads as the verb it is: `with _held(lock)`
 
     def __exit__(self, *exception: object) -> None:
         self._lock.release()
+
+
+def _no_batch(number: int) -> UsageError:
+    return UsageError(f"there is no parked batch {number}; `kflow parked list` shows what there is")
 
 
 def _parsed(function: str, text: str) -> _Name | None:

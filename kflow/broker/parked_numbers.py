@@ -65,8 +65,12 @@ class Numbers:
         self._files.write_replace(self._path, f"{number}\n{lines}".encode(), sync=False)
 
     def recent(self, number: int, made: Callable[[str, int], T]) -> T | None:
-        """What one of the latest numbers holds, of its key; None: it is none of these."""
-        return next((made(key, number) for each, key in self._read().recent if each == number), None)
+        """What one of the latest numbers holds, of its key; None: it is none of these, or that cannot be read."""
+        try:
+            noted = self._read()
+        except OSError:  # the names of the files tell the same, later
+            return None
+        return next((made(key, number) for each, key in noted.recent if each == number), None)
 
     def _read(self) -> Noted:
         """Lines that cannot be read say nothing."""

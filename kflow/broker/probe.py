@@ -81,7 +81,8 @@ def file_system(path: str | os.PathLike[str]) -> str:
     best, kind = "", ""
     for line in lines:
         _, mounted, found, *_ = line.split(" ")
-        mounted = mounted.encode("utf-8", "surrogateescape").decode("unicode_escape")  # a blank is \\040
+        # A blank is \\040; what is no ASCII stands as it is.
+        mounted = os.fsdecode(mounted.encode("utf-8", "surrogateescape").decode("unicode_escape").encode("latin-1"))
         inside = real == mounted or real.startswith(mounted.rstrip("/") + "/")
         if inside and len(mounted) >= len(best):
             best, kind = mounted, found

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from kflow.broker.tablefile import TableFile
+from kflow.errors import Damaged
 from kflow.records import Position
 
 _SCHEMA: Final = """
@@ -73,11 +74,18 @@ class Ledger(TableFile):
     def __init__(self, path: str, *, fsync: str, create: bool = False) -> None:
         # With `none` a loss of power might tear the ledger: that would cost the queue, not some turns.
         at_least = "interval" if fsync == "none" else fsync
-        super().__init__(path, fsync=at_least, make=lambda: self._create(_SCHEMA), may_begin=create)
+
+        def make() -> None:
+            if not create:  # without its positions all of the stream would be delivered again, silently
+                raise Damaged(f"the {self._WHAT} {path} is empty; {self._DAMAGED}")
+            self._create(_SCHEMA)
+
+        super().__init__(path, fsync=at_least, make=make, may_begin=create)
 
     def cursors(self) -> dict[int, Position]:
         """Where the next record that is new lies, by shard; a shard without one begins at its beginning."""
-        return {shard: Position(at, record) for shard, at, record in self._sql.execute("SELECT * FROM cursors")}
+        with self._said("read"):
+            return {shard: Position(at, record) for shard, at, record in self._sql.execute("SELECT * FROM cursors")}
 
     def move(self, shard: int, position: Position) -> None:
         """Set where the next record of a shard lies that is new."""

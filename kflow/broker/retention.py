@@ -11,14 +11,16 @@ from __future__ import annotations
 
 import itertools
 import logging
+import os
 from typing import Final
 
 from kflow.broker import segment as segments
 from kflow.broker.ctl import ARRIVAL, DURABLE, HORIZON, POISONED, TAIL, Ctl, sync_page
-from kflow.broker.files import Files
+from kflow.broker.files import Files, storage_error
+from kflow.broker.folder import DataFolder
 from kflow.broker.streammap import StreamMap
 from kflow.clock import Now
-from kflow.errors import Damaged
+from kflow.errors import Damaged, StorageError
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +58,40 @@ class Retention:
             )
             self._looks.clear()
         self._drift_ms = drift_ms
+
+    def look_at_all(self, folder: DataFolder, now: Now) -> int:
+        """Look at every shard of a data folder.
+
+        Returns:
+            How many bytes of the log expired.
+
+        Raises:
+            StorageError: a shard could not be read or written; the others were looked at.
+        """
+        self.begin(now)
+        files = folder.files
+        expired = 0
+        failure: StorageError | None = None
+        there: set[_Key] = set()
+        for stream in folder.live_maps():
+            for shard in stream.shards:
+                there.add((stream.id, shard.index))
+                path = os.fspath(folder.shard_dir(stream, shard.index))
+                try:
+                    ctl = Ctl.open(path, files, owner=(stream.id, shard.index), write=True)
+                    if ctl.is_current:
+                        expired += self.look(path, files, ctl, stream, shard.index, now)
+                except OSError as error:
+                    # Where the folder is gone, the stream was deleted meanwhile.
+                    if not isinstance(error, FileNotFoundError) or files.exists(path):
+                        failure = storage_error(error, f"expire records of shard {shard.index} of stream {stream.name}")
+                except StorageError as error:
+                    failure = error
+        for key in self._looks.keys() - there:  # their streams were deleted
+            del self._looks[key]
+        if failure is not None:
+            raise failure
+        return expired
 
     def look(self, folder: str, files: Files, ctl: Ctl, stream: StreamMap, index: int, now: Now) -> int:
         """Look at one shard; move its horizon and remove files where that is due.

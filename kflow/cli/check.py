@@ -14,7 +14,8 @@ from kflow.cli.terminal import Terminal, count
 def check(arguments: Arguments, terminal: Terminal) -> int:
     """Load settings, plugins and handlers; list the handlers."""
     from kflow.plugins.manager import PluginManager
-    from kflow.runtime import loader, queueinfo
+    from kflow.runtime import loader
+    from kflow.runtime.mappings import queueinfo
     from kflow.runtime.starting import describe
 
     settings = settings_of(arguments)

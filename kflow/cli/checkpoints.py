@@ -13,12 +13,12 @@ from kflow.errors import UsageError
 from kflow.settings import nearest
 
 if TYPE_CHECKING:
-    from kflow.runtime.survey import ConsumerSurvey
+    from kflow.runtime.status.survey import ConsumerSurvey
 
 
 def list_checkpoints(arguments: Arguments, terminal: Terminal) -> int:
     """One line a handler and shard."""
-    from kflow.runtime import survey
+    from kflow.runtime.status import survey
 
     found = _chosen(survey.consumers(open_folder(arguments)), arguments)
     if arguments.json:
@@ -59,7 +59,8 @@ def list_checkpoints(arguments: Arguments, terminal: Terminal) -> int:
 
 def set_checkpoint(arguments: Arguments, terminal: Terminal) -> int:
     """Move a handler's position, in one shard or all."""
-    from kflow.runtime import admin, survey
+    from kflow.runtime.status import survey
+    from kflow.runtime.tools import admin
 
     start = parse_start(arguments.to)
     folder = open_folder(arguments)
@@ -84,7 +85,8 @@ def set_checkpoint(arguments: Arguments, terminal: Terminal) -> int:
 
 def reset(arguments: Arguments, terminal: Terminal) -> int:
     """Forget a handler's positions: it begins at its starting position."""
-    from kflow.runtime import admin, survey
+    from kflow.runtime.status import survey
+    from kflow.runtime.tools import admin
 
     folder = open_folder(arguments)
     chosen = _chosen(survey.consumers(folder), arguments)

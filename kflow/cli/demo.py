@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from kflow.broker.folder import DataFolder
     from kflow.broker.parked import ParkedBatch
     from kflow.broker.streammap import StreamMap
-    from kflow.runtime.survey import ConsumerSurvey
+    from kflow.runtime.status.survey import ConsumerSurvey
 
 STREAM = "flights"
 SHARDS = 4
@@ -85,7 +85,7 @@ def _finish(
     terminal: Terminal,
 ) -> int:
     from kflow.broker.parked import ParkedStore
-    from kflow.runtime import survey
+    from kflow.runtime.status import survey
 
     if producer.failure:
         raise KflowError(f"the producer failed: {producer.failure}; `kflow demo` goes on where it stopped")
@@ -106,7 +106,7 @@ def _finish(
 
 def _handled(data_dir: Path) -> dict[str, int]:
     """How many records each handler has settled in earlier runs."""
-    from kflow.runtime import survey
+    from kflow.runtime.status import survey
 
     consumers = survey.consumers(_open(data_dir))
     return {each.function: each.processed for each in consumers if each.stream == STREAM}
@@ -192,7 +192,7 @@ def prepare(data_dir: Path) -> tuple[StreamMap, bool]:
         UsageError: a runtime runs on the folder, or the folder has a stream of that name which is not the demo's.
     """
     from kflow.broker.parked import ParkedStore
-    from kflow.runtime import admin
+    from kflow.runtime.tools import admin
 
     pid = admin.lock_holder(data_dir)
     if pid is not None:

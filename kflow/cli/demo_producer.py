@@ -26,7 +26,7 @@ from kflow.broker.streammap import StreamMap
 from kflow.cli import packaged
 from kflow.cli.flights import RECORDS, records
 from kflow.errors import KflowError
-from kflow.runtime import survey
+from kflow.runtime.status import survey
 
 _BATCH = 500
 _BATCHES_PER_SECOND = 20

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kflow.broker import wire
+from kflow.broker import linking
 from kflow.cli.flights import RECORDS
 from kflow.cli.live import LiveLines
 from kflow.cli.progress import bar
@@ -92,7 +92,7 @@ class Producer:
 
     def _stop_runtime(self) -> None:
         try:
-            wire.call(self._data_dir, "stop" if self.failure else "drain")
+            linking.call(self._data_dir, "stop" if self.failure else "drain")
         except NoNode:
             return  # it was stopped meanwhile
         except KflowError as error:

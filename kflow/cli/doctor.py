@@ -118,7 +118,8 @@ def _plugins(settings: Settings) -> Finding:
 
 
 def _endpoint(settings: Settings) -> Finding:
-    from kflow.runtime import admin, ports
+    from kflow.runtime.endpoint import ports
+    from kflow.runtime.tools import admin
 
     url = ports.kept(settings.data_dir)
     if url is not None and admin.lock_holder(settings.data_dir) is not None:
@@ -134,8 +135,8 @@ def _endpoint(settings: Settings) -> Finding:
 
 
 def _services(settings: Settings) -> Finding:
+    from kflow.runtime.endpoint.services import SERVICES
     from kflow.runtime.forwarding.checking import problems
-    from kflow.runtime.services import SERVICES
 
     found = list(problems(settings.services, SERVICES))
     if found:
@@ -193,7 +194,7 @@ def _space(path: Path) -> Finding:
 
 
 def _runtime(path: Path) -> Finding:
-    from kflow.runtime import admin
+    from kflow.runtime.tools import admin
 
     pid = admin.lock_holder(path)
     if pid is None:
@@ -241,7 +242,7 @@ def _damage(path: Path) -> Iterator[Finding]:
 def _contents(path: Path) -> Iterator[Finding]:
     """Streams that can be read, arrivals that are ahead of the clock, consumers that are stuck."""
     from kflow.broker.folder import DataFolder
-    from kflow.runtime import survey
+    from kflow.runtime.status import survey
 
     try:
         folder = DataFolder.open(path)

@@ -31,7 +31,8 @@ def env(arguments: Arguments, terminal: Terminal) -> int:
 
 
 def _url(settings: Settings, terminal: Terminal) -> str:
-    from kflow.runtime import admin, ports
+    from kflow.runtime.endpoint import ports
+    from kflow.runtime.tools import admin
 
     running = admin.lock_holder(settings.data_dir) is not None and ports.kept(settings.data_dir)
     if running:

@@ -96,10 +96,10 @@ class _Node:
     """A connection to the node of a data folder, for calls of Lambda."""
 
     def __init__(self, folder: DataFolder) -> None:
-        from kflow.broker import wire
+        from kflow.broker import handshake, linking
 
         try:
-            self._link = wire.connect(folder.socket_path, wire.own_hello(folder.id), timeout_s=_SECONDS)
+            self._link = linking.connect(folder.socket_path, handshake.own_hello(folder.id), timeout_s=_SECONDS)
         except (NoNode, OSError) as error:
             raise UsageError(
                 f"nothing runs on {folder.path}: start the runtime with `kflow run` (or `kflow serve`, for functions "
@@ -115,10 +115,10 @@ class _Node:
 
     def call(self, operation: str, parameters: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
         """The output as boto3 gives it, and the request's id."""
-        from kflow.broker import wire
+        from kflow.broker import wirecalls
 
         self._calls += 1
-        call = wire.Call(service="lambda", operation=operation, parameters=dict(parameters))
+        call = wirecalls.Call(service="lambda", operation=operation, parameters=dict(parameters))
         try:
             answer = self._link.call(self._calls, call)
         except OSError as error:

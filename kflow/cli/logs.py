@@ -18,7 +18,7 @@ _LOOK_SECONDS = 0.2
 
 def logs(arguments: Arguments, terminal: Terminal) -> int:
     """Write the end of the logs, and with `--follow` what comes."""
-    from kflow.runtime.logfiles import Follower, log_path
+    from kflow.runtime.worker.logfiles import Follower, log_path
 
     if arguments.lines < 0:
         raise UsageError(f"--lines must be 0 or more, not {arguments.lines}")
@@ -45,7 +45,7 @@ def logs(arguments: Arguments, terminal: Terminal) -> int:
 
 def _names(data_dir: Path, wanted: Sequence[str]) -> list[str]:
     """The handlers that are meant: those named, else all that have a log."""
-    from kflow.runtime.logfiles import functions
+    from kflow.runtime.worker.logfiles import functions
 
     names = functions(data_dir)
     known = f"; handlers with a log: {', '.join(names)}" if names else "; no handler has run yet"
@@ -77,7 +77,7 @@ class _Writer:
                 self._write_text(text)
 
     def _write_json(self, text: str) -> None:
-        from kflow.runtime.output import parse
+        from kflow.runtime.worker.output import parse
 
         self._terminal.json({"function": self._name, **parse(text), "text": text})
 

@@ -81,7 +81,7 @@ def show(arguments: Arguments, terminal: Terminal) -> int:
 
 def redrive(arguments: Arguments, terminal: Terminal) -> int:
     """Send entries to their handlers again; those that succeed are parked no more."""
-    from kflow.runtime import admin
+    from kflow.runtime.tools import admin
 
     folder = open_folder(arguments)
     failed = 0
@@ -99,7 +99,7 @@ def redrive(arguments: Arguments, terminal: Terminal) -> int:
 
 def drop(arguments: Arguments, terminal: Terminal) -> int:
     """Remove entries for good."""
-    from kflow.runtime import admin
+    from kflow.runtime.tools import admin
 
     folder = open_folder(arguments)
     numbers = _numbers(arguments)

@@ -20,7 +20,7 @@ _BATCH = 500
 def pull(arguments: Arguments, terminal: Terminal) -> int:
     """Copy records, and say how many."""
     from kflow import producing
-    from kflow.runtime import admin
+    from kflow.runtime.tools import admin
 
     most = most_of(arguments)
     settings = settings_of(arguments)

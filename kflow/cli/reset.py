@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 def reset(arguments: Arguments, terminal: Terminal) -> int:
     """Empty one stream or all, with the positions of their handlers and their parked records."""
-    from kflow.runtime import admin
+    from kflow.runtime.tools import admin
 
     folder = open_folder(arguments)
     names = [folder.map(arguments.stream).name] if arguments.stream else [*map(_said, folder.live_maps())]

@@ -15,7 +15,7 @@ from kflow.cli.paths import open_folder
 from kflow.cli.terminal import Terminal, count, moment, size, span
 
 if TYPE_CHECKING:
-    from kflow.runtime.survey import ConsumerSurvey, LaneSurvey, StreamSurvey
+    from kflow.runtime.status.survey import ConsumerSurvey, LaneSurvey, StreamSurvey
 
 MOST_TROUBLES = 20
 """So many lines of trouble are shown; a thousand blocked shards are one trouble."""
@@ -38,9 +38,10 @@ _WORST = (
 
 
 _QUEUE_STATES = {
+    "functionless": "waits for its function",
     "gone": "waits for its queue",
     "idle": "all is settled",
-    "paused": "waits for its function, or after a trouble",
+    "paused": "waits after a trouble",
     "throttled": "may not run now",
     "window": "a batching window is open",
 }
@@ -85,7 +86,8 @@ class Leases:
 def status(arguments: Arguments, terminal: Terminal) -> int:
     """Show all of it, from the files; what only the runtime knows is asked of it."""
     from kflow.broker.parked import ParkedStore
-    from kflow.runtime import admin, survey
+    from kflow.runtime.status import survey
+    from kflow.runtime.tools import admin
 
     folder = open_folder(arguments)
     node = admin.node_status(folder.path)
@@ -139,7 +141,7 @@ def _write_queues(terminal: Terminal, queues: Sequence[dict[str, Any]]) -> None:
     rows: list[tuple[Any, ...]] = [("handler", "queue", "state", "processed", "redelivered", "last error")]
     for each in sorted(queues, key=lambda each: (each["function"], each["queue"])):
         error = each["error"]
-        text = "" if error is None else f"{error['type']}: {error['message']}"[:MOST_TEXT]
+        text = "" if error is None else " ".join(f"{error['type']}: {error['message']}".split())[:MOST_TEXT]
         totals = (f"{each['processed']:,}", f"{each['redelivered']:,}")
         rows.append((each["function"], each["queue"], _QUEUE_STATES.get(each["state"], each["state"]), *totals, text))
     terminal.table(rows, right=(3, 4))

@@ -9,7 +9,7 @@ from kflow.errors import UsageError
 
 def stop(arguments: Arguments, terminal: Terminal) -> int:
     """Ask the runtime to stop, and wait until it is gone."""
-    from kflow.runtime import admin
+    from kflow.runtime.tools import admin
 
     settings = settings_of(arguments)
     if not (settings.data_dir / "FORMAT").is_file():

@@ -15,14 +15,14 @@ from kflow.cli.terminal import Terminal, count, size
 
 if TYPE_CHECKING:
     from kflow.broker.streammap import ShardInfo
-    from kflow.runtime.survey import ShardSurvey, StreamSurvey
+    from kflow.runtime.status.survey import ShardSurvey, StreamSurvey
 
 Run = Callable[[Arguments, Terminal], int]
 
 
 def list_streams(arguments: Arguments, terminal: Terminal) -> int:
     """One line a stream."""
-    from kflow.runtime import survey
+    from kflow.runtime.status import survey
 
     streams = survey.streams(open_folder(arguments))
     if arguments.json:
@@ -47,7 +47,7 @@ def list_streams(arguments: Arguments, terminal: Terminal) -> int:
 
 def create(arguments: Arguments, terminal: Terminal) -> int:
     """Create one."""
-    from kflow.runtime import admin
+    from kflow.runtime.tools import admin
 
     settings = settings_of(arguments, streams=None)
     defaults = settings.stream(arguments.name)
@@ -63,7 +63,7 @@ def create(arguments: Arguments, terminal: Terminal) -> int:
 
 def describe(arguments: Arguments, terminal: Terminal) -> int:
     """Everything about one."""
-    from kflow.runtime import survey
+    from kflow.runtime.status import survey
 
     folder = open_folder(arguments)
     found = folder.map(arguments.name)
@@ -94,7 +94,7 @@ def describe(arguments: Arguments, terminal: Terminal) -> int:
 
 def split(arguments: Arguments, terminal: Terminal) -> int:
     """Split a shard."""
-    from kflow.runtime import sharding
+    from kflow.runtime.tools import sharding
 
     done = sharding.split(open_folder(arguments), arguments.name, arguments.shard, arguments.at)
     return resharded.show(arguments, terminal, **msgspec.structs.asdict(done))
@@ -102,7 +102,7 @@ def split(arguments: Arguments, terminal: Terminal) -> int:
 
 def merge(arguments: Arguments, terminal: Terminal) -> int:
     """Merge two shards."""
-    from kflow.runtime import sharding
+    from kflow.runtime.tools import sharding
 
     done = sharding.merge(open_folder(arguments), arguments.name, arguments.shard, arguments.adjacent)
     return resharded.show(arguments, terminal, **msgspec.structs.asdict(done))
@@ -110,7 +110,7 @@ def merge(arguments: Arguments, terminal: Terminal) -> int:
 
 def scale(arguments: Arguments, terminal: Terminal) -> int:
     """Have another number of open shards."""
-    from kflow.runtime import sharding
+    from kflow.runtime.tools import sharding
 
     done = sharding.scale(open_folder(arguments), arguments.name, arguments.shards)
     return resharded.show(arguments, terminal, **msgspec.structs.asdict(done))
@@ -118,7 +118,7 @@ def scale(arguments: Arguments, terminal: Terminal) -> int:
 
 def delete(arguments: Arguments, terminal: Terminal) -> int:
     """Delete one, with its records, positions and parked records."""
-    from kflow.runtime import admin
+    from kflow.runtime.tools import admin
 
     folder = open_folder(arguments)
     stream = folder.map(arguments.name)

@@ -89,7 +89,7 @@ def _records(
 ) -> Iterator[Seen]:
     """Records of the shards in turn, each shard in order; ends where the stream ends or goes away."""
     from kflow.broker.asking import around_damage
-    from kflow.runtime import survey
+    from kflow.runtime.status import survey
 
     with ExitStack() as stack:
         readers = {shard.index: stack.enter_context(survey.opened(folder, stream, shard.index)) for shard in shards}
@@ -148,11 +148,11 @@ def _of_block(stream: StreamMap, shard: ShardInfo, block: Block, skip: int) -> I
 
 def _wait(folder: DataFolder, stream: StreamMap, readers: dict[int, ShardReader], offsets: dict[int, int]) -> None:
     """Until some shard has more, or it is time to look whether the stream is still there."""
-    from kflow.broker import wire
+    from kflow.broker import handshake, linking
 
     wanted = {str(index): offset for index, offset in offsets.items()}
     try:
-        link = wire.connect(folder.socket_path, wire.own_hello(""), timeout_s=_WAIT_SECONDS)
+        link = linking.connect(folder.socket_path, handshake.own_hello(""), timeout_s=_WAIT_SECONDS)
         try:
             link.ask(1, "wait", {"stream_id": stream.id, "generation": stream.generation, "offsets": wanted})
         finally:

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from kflow.aws.local import LocalOutput
 from kflow.aws.shapes import Operation
+from kflow.broker.linking import Link
 from kflow.broker.reader import ShardReader
-from kflow.broker.wire import CallError, Link
+from kflow.broker.wirecalls import CallError
 from kflow.client.faults import raise_event_error
 from kflow.errors import AwsError, KflowError, ResourceNotFound, StorageError
 

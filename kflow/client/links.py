@@ -7,9 +7,9 @@ import weakref
 from collections import deque
 from pathlib import Path
 
-from kflow.broker import wire
+from kflow.broker import handshake, linking, wirecalls
 from kflow.broker.folder import DataFolder
-from kflow.broker.wire import Link
+from kflow.broker.linking import Link
 from kflow.errors import NoNode
 
 PATIENCE_S = 60.0
@@ -28,7 +28,7 @@ class Links:
         self._folder: DataFolder | None = None
         _ALL.add(self)
 
-    def call(self, folder: DataFolder, call: wire.Call) -> wire.CallAnswer:
+    def call(self, folder: DataFolder, call: wirecalls.Call) -> wirecalls.CallAnswer:
         """Have the node perform a call.
 
         Raises:
@@ -54,7 +54,7 @@ class Links:
             UsageError: it is of another version.
             OSError: the connection was lost.
         """
-        return wire.connect(folder.socket_path, wire.own_hello(folder.id), timeout_s=PATIENCE_S)
+        return linking.connect(folder.socket_path, handshake.own_hello(folder.id), timeout_s=PATIENCE_S)
 
     def is_guarded(self, folder: DataFolder) -> bool:
         """Whether a node runs that limits, delays or refuses calls on purpose. Costs one look at its socket."""

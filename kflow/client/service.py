@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeVar
 
 from kflow.aws.shapes import Model, Operation
-from kflow.broker import wire
+from kflow.broker import wirecalls
 from kflow.broker.folder import DataFolder
 from kflow.broker.writing import writing
 from kflow.client.alone import Alone, model
@@ -43,7 +43,7 @@ class Refused(AwsError):
         http_status: as HTTP has it.
     """
 
-    def __init__(self, error: wire.CallError) -> None:
+    def __init__(self, error: wirecalls.CallError) -> None:
         super().__init__(error.message)
         self.code = error.code
         self.http_status = error.status
@@ -100,7 +100,7 @@ class Service:
         if operation.name == "CreateStream":
             DataFolder.open(Path(self.path), create=True)
         if _size(parameters) > CALL_BYTES:
-            raise Refused(wire.CallError(code="413", message="Request Entity Too Large", status=413))
+            raise Refused(wirecalls.CallError(code="413", message="Request Entity Too Large", status=413))
         deadline = time.monotonic() + float(parameters.get("WaitTimeSeconds", _WAIT_S))
         while True:
             answer, is_alone = self._by_either(
@@ -180,8 +180,8 @@ def _alone(folder: DataFolder, operation: Operation, parameters: Mapping[str, An
     return Answer(result)
 
 
-def _packed(operation: Operation, parameters: Mapping[str, Any]) -> wire.Call:
-    return wire.Call(service="kinesis", operation=operation.name, parameters=dict(parameters))
+def _packed(operation: Operation, parameters: Mapping[str, Any]) -> wirecalls.Call:
+    return wirecalls.Call(service="kinesis", operation=operation.name, parameters=dict(parameters))
 
 
 def _size(value: Any) -> int:

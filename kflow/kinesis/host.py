@@ -72,7 +72,7 @@ class Host(Loop, Protocol):
         ...
 
     def administrate(self, told: Told, operation: str, **arguments: Any) -> None:
-        """Have a stream made, deleted or changed: the operations of `kflow.runtime.streamadmin`."""
+        """Have a stream made, deleted or changed: the operations of `kflow.runtime.streams.admin`."""
         ...
 
     def notice(self, level: str, text: str) -> None:

@@ -63,6 +63,8 @@ class Gatherer:
         read_offset: logical offset up to which the shard has been read.
         caught_up: whether the last read reached the tail of its moment, or a gap that is to be reported first.
         counter: counter of the record after the last one read; where nothing has been read, of the next to settle.
+        polled: records of the lane that were read, since this was set to 0.
+        filtered: how many of them did not pass the filters.
     """
 
     def __init__(self, source: Source, shape: Shape, *, record_bytes: int, selection: Selection | None = None) -> None:
@@ -85,6 +87,8 @@ class Gatherer:
         self.read_offset = 0
         self.caught_up = False
         self.counter = 0
+        self.polled = 0
+        self.filtered = 0
 
     def restart(self, position: Position, counter: int) -> None:
         """Forget what has been read and begin at `position`, whose record has `counter`."""
@@ -151,7 +155,13 @@ class Gatherer:
             return None if self.held else self._gap(Position(first.offset, 0), first.first_counter)
         selection, skip = self._selection, self._skip
         for block in blocks:
-            part: Part | None = block if selection is None else selection.of(block)
+            part: Part | None = block
+            if selection is None:
+                self.polled += block.count - skip
+            else:
+                part = selection.of(block)
+                self.polled += selection.members
+                self.filtered += selection.members - (0 if part is None else part.count)
             if part is not None:
                 self._add(part, skip)
             skip = 0

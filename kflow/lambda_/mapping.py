@@ -412,6 +412,13 @@ class EventSourceMapping:
         number = self._parking.park(entry)
         return work.commit(work.parked(slot, piece, count, replace(entry, number=number)), now)
 
+    def take_polled(self) -> tuple[int, int]:
+        """How many records of the lane were read since this was asked last, and how many of them were filtered out."""
+        gatherer = self._gatherer
+        found = gatherer.polled, gatherer.filtered
+        gatherer.polled = gatherer.filtered = 0
+        return found
+
     @property
     def last_error(self) -> FunctionError | None:
         """What the batch at the checkpoint failed with last, in full; None where it did not fail."""

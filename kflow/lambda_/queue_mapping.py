@@ -20,6 +20,7 @@ class QueueMapping(msgspec.Struct, frozen=True, kw_only=True):
         function_arn: its ARN, with that qualifier, if any.
         queue_arn: ARN of the queue.
         options: see there.
+        counts: whether its events are counted, for its metrics.
     """
 
     uuid: str
@@ -27,6 +28,7 @@ class QueueMapping(msgspec.Struct, frozen=True, kw_only=True):
     function_arn: str
     queue_arn: str
     options: QueueOptions
+    counts: bool = False
 
     @property
     def queue(self) -> str:

@@ -140,6 +140,7 @@ class Polling:
         self._last = 0
         self._is_receiving = False
         self._pause_end = 0.0
+        self._is_functionless = False
         self._troubles = 0
         self._ceiling_end = 0.0
         self._ceiling = 0
@@ -158,11 +159,11 @@ class Polling:
 
     @property
     def state(self) -> str:
-        """For people: `stopping`, `gone`, `running`, `throttled`, `paused`, `window` or `idle`."""
+        """For people: `stopping`, `gone`, `functionless`, `running`, `throttled`, `paused`, `window` or `idle`."""
         if self.is_stopping:
             return "stopping"
         if self._pause_end == math.inf:
-            return "gone"
+            return "functionless" if self._is_functionless else "gone"
         if self._batches:
             return "running" if any(batch.is_running for batch in self._batches.values()) else "throttled"
         if self._gathered:
@@ -213,6 +214,12 @@ class Polling:
         else:
             self._pause(now)
 
+    def functionless(self) -> None:
+        """There is no function to receive for, until `wake` says that there is."""
+        self._is_receiving = False
+        self._is_functionless = True
+        self._pause_end = math.inf
+
     def done(self, number: int, left: frozenset[int]) -> None:
         """A batch has run.
 
@@ -247,6 +254,7 @@ class Polling:
 
     def wake(self) -> None:
         """What it waits for may be there: the function, or the queue."""
+        self._is_functionless = False
         self._troubles = 0
         self._pause_end = 0.0
         for batch in self._batches.values():

@@ -21,7 +21,11 @@ if TYPE_CHECKING:
 
 
 class Selection:
-    """Takes of each block what belongs to a lane and passes the filters."""
+    """Takes of each block what belongs to a lane and passes the filters.
+
+    Attributes:
+        members: how many records of the last block are of the lane, whether they pass the filters or not.
+    """
 
     def __init__(self, shape: Shape, *, factor: int = 1, lane: int = 0, filters: tuple[str, ...] = ()) -> None:
         """Make it.
@@ -36,18 +40,23 @@ class Selection:
         self._factor = factor
         self._lane = lane
         self._filter = _compiled(filters) if filters else None
+        self.members = 0
 
     def of(self, block: Block) -> Part | None:
         """What is taken of a block; None for nothing."""
         if self._factor > 1:
             if self._filter is None and (ready := built(block, self._shape, self._factor, self._lane)) is not None:
+                self.members = len(ready[0])
                 return Picked(block, ready[0], None, None, ready[1]) if ready[0] else None
             places, datas, keys = taken(block, self._factor, self._lane)
+            self.members = len(places)
             if not places:
                 return None
         elif self._filter is None:
+            self.members = block.count
             return block
         else:
+            self.members = block.count
             places, (datas, keys) = range(block.count), block.columns()
         if self._filter is None:
             return block if len(places) == block.count else Picked(block, places, datas, keys)

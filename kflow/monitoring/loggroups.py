@@ -1,7 +1,8 @@
 """Log groups: functions' own, and those that somebody made. Everything here runs in a thread, one call at a time.
 
-A function's group is there as soon as its log is: nobody makes it. What is put to it by `PutLogEvents` stands beside
-what the function wrote. Retention hides what is older at once, and removes it with the next call.
+The group that a function writes to is there as soon as its log is: nobody makes it; several functions may share one.
+What is put to it by `PutLogEvents` stands beside what functions wrote. Retention hides what is older at once, and
+removes it with the next call.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from kflow.aws.calls import Place
 from kflow.broker.folder import DataFolder
 from kflow.broker.logevents import EventRow, GroupFacts, LogEvents
 from kflow.monitoring.errors import AlreadyExists, InvalidParameter, NoGroup, NoStream
-from kflow.monitoring.functionevents import FunctionEvents
+from kflow.monitoring.functionevents import FunctionEvents, Part, StreamFacts
 from kflow.monitoring.logged import DIGITS, LAST_ID, NO_ID, Bounds, Logged, event_id, first_id, merged, time_of
 from kflow.monitoring.logpages import PAGE_BYTES, Last, first
 
@@ -80,12 +81,12 @@ class _Open(NamedTuple):
     Attributes:
         number: of what is kept of it; 0: nothing is.
         facts: as above.
-        function: whose log it is; None: nobody's.
+        parts: of functions' logs that are in it.
     """
 
     number: int
     facts: GroupFacts
-    function: str | None
+    parts: tuple[Part, ...]
 
 
 class LogGroups:
@@ -119,10 +120,11 @@ class LogGroups:
         functions = self._logs.groups(place)
         found = []
         for name in sorted({*functions, *(name for name, facts in kept.items() if facts.is_made)}):
-            group = self._open(place, name)
+            group = self._found(place, name, functions.get(name, ()))
+            if group is None:
+                continue
             stored = self._store.stored_bytes(group.number) if group.number else 0
-            if group.function is not None:
-                stored += self._logs.stored_bytes(group.function)
+            stored += sum(map(self._logs.stored_bytes, group.parts))
             found.append(Group(name, group.facts, stored))
         return found
 
@@ -134,7 +136,15 @@ class LogGroups:
         """Make a group. `AlreadyExists`: there is one."""
         if self._found(place, name) is not None:
             raise AlreadyExists("log group")
-        facts = GroupFacts(created_ms=self._now_ms(), kind=kind, tags=tags, key=key, is_protected=is_protected)
+        kept = self._store.group(*place, name)
+        facts = GroupFacts(
+            created_ms=self._now_ms(),
+            kind=kind,
+            tags=tags,
+            key=key,
+            is_protected=is_protected,
+            emptied_ms=0 if kept is None else kept[1].emptied_ms,
+        )
         with self._store.turn():
             self._store.put_group(*place, name, facts)
 
@@ -146,15 +156,21 @@ class LogGroups:
         self._expire(self._open(place, name))
 
     def delete(self, place: Place, name: str) -> None:
-        """Delete a group with all it holds. A function that writes again has one again."""
+        """Delete a group with all it holds. A function that writes again has one again.
+
+        What a file has beside lines of other groups stays in it, and is hidden.
+        """
         group = self._open(place, name)
         if group.facts.is_protected:
             raise InvalidParameter("The specified log group is protected from deletion.")  # chosen
-        if group.function is not None:
-            self._logs.remove(group.function)
-        if group.number:
-            with self._store.turn():
+        are_gone = [self._logs.remove(part) for part in group.parts]
+        emptied_ms = self._now_ms() + 1
+        with self._store.turn():
+            if group.number:
                 self._store.drop_group(group.number)
+            if not all(are_gone):
+                left = GroupFacts(created_ms=emptied_ms, is_made=False, emptied_ms=emptied_ms)
+                self._store.put_group(*place, name, left)
 
     # ------------------------------------------------------------------ streams
 
@@ -162,8 +178,8 @@ class LogGroups:
         """All of a group, by name."""
         group = self._open(place, name)
         found: dict[str, Stream] = {}
-        if group.function is not None:
-            for each in self._logs.streams(group.function).values():
+        for part in group.parts:
+            for each in self._written(group, part).values():
                 found[each.name] = Stream(each.name, each.created_ms, each.first_ms, each.last_ms, each.last_ms)
         for row in self._store.streams(group.number) if group.number else ():
             if row.is_hidden:
@@ -190,7 +206,7 @@ class LogGroups:
         group = self._open(place, name)
         if not self._has_stream(group, stream):
             raise NoStream
-        is_functions = group.function is not None and stream in self._logs.streams(group.function)
+        is_functions = any(stream in self._written(group, part) for part in group.parts)
         with self._store.turn():
             number = self._number(place, name, group)
             known = self._store.stream(number, stream)
@@ -346,15 +362,30 @@ class LogGroups:
 
     # ------------------------------------------------------------------ inside
 
-    def _found(self, place: Place, name: str) -> _Open | None:
+    def _found(self, place: Place, name: str, parts: tuple[Part, ...] | None = None) -> _Open | None:
+        """A group; with the parts that it has at most, where these are known."""
         kept = self._store.group(*place, name)
-        function = self._logs.function(place, name)
-        if kept is not None and (kept[1].is_made or function is not None):
-            return _Open(*kept, function)
-        if function is None:
+        emptied_ms = 0 if kept is None else kept[1].emptied_ms
+        if parts is None or emptied_ms:
+            parts = self._logs.parts(place, name, since_ms=emptied_ms)
+        if kept is not None and (kept[1].is_made or parts):
+            return _Open(*kept, parts)
+        if not parts:
             return None
-        facts = GroupFacts(created_ms=self._logs.created_ms(function), is_made=False)
-        return _Open(0, facts, function)
+        facts = GroupFacts(created_ms=min(map(self._logs.created_ms, parts)), is_made=False)
+        return _Open(0, facts, parts)
+
+    def _written(self, group: _Open, part: Part) -> dict[str, StreamFacts]:
+        """The streams of functions that were written since the group was deleted last."""
+        since_ms = group.facts.emptied_ms
+        found = self._logs.streams(part)
+        if not since_ms:
+            return found
+        return {
+            name: each
+            for name, each in found.items()
+            if (each.created_ms if each.last_ms is None else each.last_ms) >= since_ms
+        }
 
     def _open(self, place: Place, name: str) -> _Open:
         found = self._found(place, name)
@@ -370,7 +401,7 @@ class LogGroups:
         kept = self._store.stream(group.number, stream) if group.number else None
         if kept is not None:
             return not kept.is_hidden
-        return group.function is not None and stream in self._logs.streams(group.function)
+        return any(stream in self._written(group, part) for part in group.parts)
 
     def _events(self, group: _Open, bounds: Bounds, streams: Collection[str] | None) -> Iterator[Logged]:
         hidden: set[str] = set()
@@ -380,8 +411,10 @@ class LogGroups:
             hidden = {row.name for row in rows if row.is_hidden}
             one = next((row.number for row in rows if streams is not None and list(streams) == [row.name]), None)
             sources.append(self._put(group.number, bounds, one, streams))
-        if group.function is not None:
-            own = self._logs.events(group.function, bounds, streams)
+        since_ms = group.facts.emptied_ms
+        written = Bounds(max(bounds.after, first_id(since_ms)), max(bounds.since_ms, since_ms), bounds.until_ms)
+        for part in group.parts:
+            own = self._logs.events(part, written if since_ms else bounds, streams)
             sources.append((each for each in own if each.stream not in hidden) if hidden else own)
         return merged(sources)
 
@@ -404,8 +437,8 @@ class LogGroups:
         """Remove what retention has hidden."""
         before_ms = self._kept_since(group)
         if before_ms:
-            if group.function is not None:
-                self._logs.expire(group.function, before_ms)
+            for part in group.parts:
+                self._logs.expire(part, before_ms)
             with self._store.turn():
                 self._store.expire(group.number, before_ms)
 

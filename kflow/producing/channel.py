@@ -23,11 +23,11 @@ from collections import deque
 
 import msgspec
 
-from kflow.broker import wire
+from kflow.broker import handshake, linking, wire, wirecalls
 from kflow.broker.encode import Encoder, Part
 from kflow.broker.folder import DataFolder
+from kflow.broker.linking import Link
 from kflow.broker.streammap import StreamMap
-from kflow.broker.wire import Link
 from kflow.broker.writing import writing
 from kflow.errors import DataFolderBusy, KflowError, NoNode, NotDurable, ResourceNotFound, StaleMap, StorageError
 from kflow.producing.direct import append_here
@@ -253,7 +253,7 @@ class Channel:
                 if status == wire.STALE:
                     frame.fail(place, Failure("stale", StaleMap("the stream's shards have changed")))
                 else:
-                    error = wire.error_from_json(next(errors))
+                    error = wirecalls.error_from_json(next(errors))
                     frame.fail(place, Failure("unknown" if isinstance(error, NotDurable) else "refused", error))
         frame.answers = answers
         self._seen = frame.number
@@ -291,8 +291,8 @@ class Channel:
         """Connect and send everything unanswered, in order."""
         patience_s = max(0.1, deadline - time.monotonic()) if deadline else self._patience_s
         try:
-            hello = wire.own_hello(self._folder.id, producer=self._producer)
-            link = wire.connect(self._socket_path, hello, timeout_s=patience_s)
+            hello = handshake.own_hello(self._folder.id, producer=self._producer)
+            link = linking.connect(self._socket_path, hello, timeout_s=patience_s)
         except (NoNode, OSError):
             return False
         self._link = link

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from typing import Any, Self
 
-from kflow.broker import wire
+from kflow.broker import handshake
 from kflow.broker.folder import DataFolder
 from kflow.broker.locks import FileLock
 from kflow.broker.log import Log
@@ -19,19 +19,20 @@ from kflow.clock import SystemClock
 from kflow.errors import DataFolderBusy, UsageError
 from kflow.interfaces import RuntimeInfo
 from kflow.plugins.manager import PluginManager
-from kflow.runtime import descriptors, environment, lifeline, loader, starting, survey
-from kflow.runtime.connection import Connection
-from kflow.runtime.control import Control
-from kflow.runtime.drain import listed
-from kflow.runtime.endpoint import Endpoint
+from kflow.runtime import descriptors, environment, lifeline, loader, starting
+from kflow.runtime.endpoint.server import Endpoint
 from kflow.runtime.feed import HandlerInfo, HandlerSummary, Listener, ReadyInfo, Summary, Totals
-from kflow.runtime.ingest import Ingest
+from kflow.runtime.intake.connection import Connection
+from kflow.runtime.intake.ingest import Ingest
 from kflow.runtime.loop import Loop
-from kflow.runtime.metrics import Measured, Metrics
-from kflow.runtime.node import Node, NodeOptions
-from kflow.runtime.queueinfo import merged
+from kflow.runtime.mappings.queueinfo import merged
+from kflow.runtime.node.drain import listed
+from kflow.runtime.node.node import Node, NodeOptions
+from kflow.runtime.node.supervisor import SupervisorOptions
 from kflow.runtime.signals import Signals
-from kflow.runtime.supervisor import SupervisorOptions
+from kflow.runtime.status import survey
+from kflow.runtime.status.metrics import Measured, Metrics
+from kflow.runtime.tools.control import Control
 from kflow.settings import Settings
 
 PRELOAD = ("asyncio", "base64", "dataclasses", "datetime", "decimal", "gzip", "json", "logging", "uuid")
@@ -170,7 +171,7 @@ class _Running:
             on_append=self.node.on_append,
             on_control=self._control,
             on_call=self.endpoint.call,
-            hello=wire.own_hello(folder.id, is_guarded=self.settings.enforce_limits or bool(self.settings.faults)),
+            hello=handshake.own_hello(folder.id, is_guarded=self.settings.enforce_limits or bool(self.settings.faults)),
             failed=lambda text: self.node.notice("error", text),
         )
         self.control = Control(self.node, self.ingest)
@@ -192,7 +193,7 @@ class _Running:
         node.resumed = started.resumed
         for plan in started.functions.values():
             node.publish(plan)
-        node.add(started.leases, started.ends, started.closed)
+        node.reads.add(started.leases, started.ends, started.closed)
         self.endpoint.start(node, self.ingest, self.control)
         ends = {lease.id: node.readable_end(lease)[0] for lease in started.leases}
         self.signals.install(node)

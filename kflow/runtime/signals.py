@@ -7,7 +7,7 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
-from kflow.runtime.node import Node
+from kflow.runtime.node.node import Node
 
 INTERRUPTED = 130
 """Exit code where Ctrl-C ended the work."""

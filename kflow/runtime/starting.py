@@ -23,12 +23,12 @@ from kflow.clock import utc_text_ms
 from kflow.declarations import Handler, StartingPosition, StreamTrigger
 from kflow.errors import ResourceNotFound
 from kflow.lambda_.control.mappingfacts import Mapping
-from kflow.runtime import consumers, registering, resuming
+from kflow.runtime.consumers import beginning, registering, resuming
+from kflow.runtime.consumers.positions import Opened, trigger_of
+from kflow.runtime.consumers.resuming import Resumed
 from kflow.runtime.feed import HandlerInfo
-from kflow.runtime.functions import MEMORY_MB, TIMEOUT_S, FunctionPlan
-from kflow.runtime.lease import Lease
-from kflow.runtime.positions import Opened, trigger_of
-from kflow.runtime.resuming import Resumed
+from kflow.runtime.plan.functions import MEMORY_MB, TIMEOUT_S, FunctionPlan
+from kflow.runtime.plan.lease import Lease
 from kflow.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -125,10 +125,10 @@ def set_up(store: Log, handlers: Sequence[Handler], settings: Settings, now_s: f
             if not trigger.enabled:
                 continue
             _look(store, stream, started)
-            begin = consumers.Begin(handler, index, stream)
-            slots = consumers.make_slots(store.folder, begin)
+            begin = beginning.Begin(handler, index, stream)
+            slots = beginning.make_slots(store.folder, begin)
             try:
-                started.leases.extend(consumers.leases_of(begin, stream.shards, started.ends, now_s, slots))
+                started.leases.extend(beginning.leases_of(begin, stream.shards, started.ends, now_s, slots))
             finally:
                 slots.close()
         chosen = settings.function(handler.name)

@@ -6,7 +6,7 @@ from random import Random
 from typing import TYPE_CHECKING, Final
 
 from kflow.broker.parked import ParkedStore
-from kflow.runtime.lease import LeaseState
+from kflow.runtime.plan.lease import LeaseState
 from kflow.testing.disk import CAPACITY_BYTES
 from kflow.testing.truth import Violation
 

@@ -1,6 +1,6 @@
 """A simulated node: the real lease table and the real log, and of the rest of a node what brings them together.
 
-It does what `kflow.runtime.node` and the supervisor do with the same calls, but for sockets, threads and processes.
+It does what `kflow.runtime.node` and its supervisor do with the same calls, but for sockets, threads and processes.
 """
 
 from __future__ import annotations
@@ -16,8 +16,11 @@ from kflow.broker.parked import ParkedStore
 from kflow.broker.streammap import StreamMap
 from kflow.errors import KflowError
 from kflow.interfaces import FunctionError
-from kflow.runtime import consumers, messages
-from kflow.runtime.leases import (
+from kflow.runtime import messages
+from kflow.runtime.consumers import beginning
+from kflow.runtime.messages import DeathNote
+from kflow.runtime.node.supervisor import SILENCE_S
+from kflow.runtime.plan.leases import (
     Action,
     GrantLease,
     LeaseTable,
@@ -26,9 +29,7 @@ from kflow.runtime.leases import (
     StartWorker,
     StopWorker,
 )
-from kflow.runtime.messages import DeathNote
 from kflow.runtime.starting import set_up
-from kflow.runtime.supervisor import SILENCE_S
 from kflow.testing.process import ProcessFiles
 from kflow.testing.simworker import SimWorker
 from kflow.testing.truth import Violation
@@ -200,9 +201,9 @@ class SimNode:
                 self.table.close_shard(new.id, shard.index, now)
         born = [shard for shard in new.shards if shard.index not in known]
         for plan_ in self.functions.values():
-            consumers.add_children(self.folder, plan_.handler, 0, new, born)
-            begin = consumers.Begin(plan_.handler, 0, new)
-            for lease in consumers.leases_of(begin, born, self.table.ends, now):
+            beginning.add_children(self.folder, plan_.handler, 0, new, born)
+            begin = beginning.Begin(plan_.handler, 0, new)
+            for lease in beginning.leases_of(begin, born, self.table.ends, now):
                 self._last_lease += 1
                 lease.id = self._last_lease
                 self.table.add(lease, now)

@@ -19,7 +19,7 @@ from tests.deadline import eventually
 HOST = """\
 import json, os, sys, uuid
 from kflow.declarations import Handler, HandlerForm, Package
-from kflow.runtime.hosted import environment
+from kflow.runtime.worker.hosted import environment
 from kflow.runtime.messages import Invoke, WorkerSpec
 
 class Channel:

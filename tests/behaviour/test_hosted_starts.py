@@ -15,8 +15,8 @@ import pytest
 
 from kflow.broker.folder import DataFolder
 from kflow.declarations import Package, sourceless
-from kflow.runtime.hosted.environment import HostedEnvironment
 from kflow.runtime.messages import Channel, Invoke, Invoked
+from kflow.runtime.worker.hosted.environment import HostedEnvironment
 from tests.specs import worker_spec
 
 OWN = f"python3.{sys.version_info.minor}"

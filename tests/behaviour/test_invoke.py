@@ -354,16 +354,7 @@ def test_an_alias_with_weights_runs_both_versions_and_each_says_which_it_was(pla
 
 def run(place: Place, *arguments: str, code: int = 0, given: str = "") -> tuple[str, str]:
     """What a command writes."""
-    done = subprocess.run(
-        [*KFLOW, *arguments],
-        cwd=place.endpoint.folder,
-        env=place.endpoint.environment,
-        input=given,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    done = commanding.run(arguments, cwd=place.endpoint.folder, env=place.endpoint.environment, given=given)
     assert done.returncode == code, f"{done.stdout}{done.stderr}"
     return done.stdout, done.stderr
 

@@ -138,14 +138,8 @@ class Shop:
             raise AssertionError(f"{error}\n{self.node.output}") from None
 
     def status(self) -> Any:
-        done = subprocess.run(
-            [*KFLOW, "status", "--json"],
-            cwd=self.node.folder,
-            env=self.node.environment,
-            capture_output=True,
-            text=True,
-            check=True,
-        )
+        done = commanding.run(["status", "--json"], cwd=self.node.folder, env=self.node.environment)
+        assert done.returncode == 0, done.stderr
         return json.loads(done.stdout)
 
 
@@ -452,14 +446,8 @@ def test_a_drain_works_off_mappings_that_clients_made(shop: Shop) -> None:
     found = [f"drained-{n}" for n in range(5)]
     (shop.node.folder / "drained.txt").write_text("\n".join(found))
     for command in ("put drained --file drained.txt --format text --key k", "run --drain"):
-        subprocess.run(
-            [*KFLOW, *command.split()],
-            cwd=shop.node.folder,
-            env=shop.node.environment,
-            check=True,
-            capture_output=True,
-            timeout=120,
-        )
+        done = commanding.run(command.split(), cwd=shop.node.folder, env=shop.node.environment, seconds=120)
+        assert done.returncode == 0, done.stderr
 
     assert shop.datas("drained-zip", "drained-") == found
     assert shop.datas("bill", "drained-") == found

@@ -89,15 +89,7 @@ def put_locally(data_dir: Path, data: bytes) -> bool:
 
 def run(endpoint: Served, *arguments: str, code: int = 0) -> subprocess.CompletedProcess[str]:
     """A command line in the endpoint's folder."""
-    done = subprocess.run(
-        [*KFLOW, *arguments],
-        cwd=endpoint.folder,
-        env=endpoint.environment,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    done = commanding.run(arguments, cwd=endpoint.folder, env=endpoint.environment)
     assert done.returncode == code, f"{arguments} ended with {done.returncode}:\n{done.stdout}{done.stderr}"
     return done
 
@@ -456,13 +448,13 @@ def refuses(host: str, port: int) -> bool:
 
 
 def test_this_machines_own_clients_call_operations_without_http(endpoint: Served) -> None:
-    from kflow.broker import folder, wire
+    from kflow.broker import folder, handshake, linking, wirecalls
 
-    link = wire.connect(folder.socket_path(endpoint.data_dir), wire.own_hello(""))
+    link = linking.connect(folder.socket_path(endpoint.data_dir), handshake.own_hello(""))
     try:
 
-        def call(operation: str, **parameters: Any) -> wire.CallAnswer:
-            return link.call(1, wire.Call(service="kinesis", operation=operation, parameters=parameters))
+        def call(operation: str, **parameters: Any) -> wirecalls.CallAnswer:
+            return link.call(1, wirecalls.Call(service="kinesis", operation=operation, parameters=parameters))
 
         assert call("CreateStream", StreamName="orders", ShardCount=1).error is None
         eventually(lambda: call("ListStreams").output["StreamNames"] == ["orders"], what="the stream")
@@ -478,14 +470,14 @@ def test_this_machines_own_clients_call_operations_without_http(endpoint: Served
         assert (record["Data"], record["PartitionKey"]) == (b"\x00\xff", "k")
 
         missing = call("PutRecord", StreamName="none", Data=b"", PartitionKey="k")
-        assert missing.error == wire.CallError(
+        assert missing.error == wirecalls.CallError(
             code="ResourceNotFoundException", message=f"Stream none under account {ACCOUNT} not found.", status=400
         )
         unknown = call("PutRecrod")
         assert unknown.error is not None
         assert unknown.error.code == "UnknownOperationException"
         with pytest.raises(kflow.UsageError, match="serves no s4"):
-            link.call(2, wire.Call(service="s4", operation="PutObject", parameters={}))
+            link.call(2, wirecalls.Call(service="s4", operation="PutObject", parameters={}))
     finally:
         link.close()
 

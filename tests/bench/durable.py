@@ -10,11 +10,11 @@ from contextlib import contextmanager
 from typing import Any
 
 from kflow import put
-from kflow.broker import wire
+from kflow.broker import handshake, linking
 from kflow.broker.files import Files
 from kflow.broker.folder import DataFolder
 from kflow.broker.log import Log
-from kflow.runtime.ingest import Ingest
+from kflow.runtime.intake.ingest import Ingest
 from kflow.runtime.lifeline import die_with_parent
 from kflow.runtime.loop import Loop
 from tests.bench.figures import Figure, Pair, interleave, median, median_pair
@@ -96,7 +96,7 @@ def _node(folder: DataFolder) -> Iterator[memoryview]:
     try:
         yield count
     finally:
-        wire.call(folder.path, "stop")
+        linking.call(folder.path, "stop")
         os.waitpid(pid, 0)
 
 
@@ -110,7 +110,9 @@ def _serve(folder: DataFolder) -> None:
 
     lock = folder.writer_lock()
     lock.acquire(10, announce=True)
-    ingest = Ingest(store, loop=loop, on_append=lambda *_: None, on_control=control, hello=wire.own_hello(folder.id))
+    ingest = Ingest(
+        store, loop=loop, on_append=lambda *_: None, on_control=control, hello=handshake.own_hello(folder.id)
+    )
     ingest.listen(folder.make_socket_path())
     loop.run()
     ingest.close()

@@ -14,7 +14,7 @@ import socket
 import sys
 from collections.abc import Sequence
 
-from kflow.runtime import zygote
+from kflow.runtime.node import zygote
 
 HOLDS = zygote
 """What the zygote imports, by importing it."""

@@ -26,10 +26,10 @@ from kflow.declarations import Handler, HandlerForm
 from kflow.lambda_.mapping import EventSourceMapping
 from kflow.lambda_.shapes import Shape, shape_for
 from kflow.runtime import messages, starting
-from kflow.runtime.engines import ShardEngines
 from kflow.runtime.feed import live_pair
 from kflow.runtime.messages import Channel, WorkerSpec
-from kflow.runtime.worker import Worker
+from kflow.runtime.worker.engines import ShardEngines
+from kflow.runtime.worker.process import Worker
 from tests.bench.reading import all_blocks
 
 

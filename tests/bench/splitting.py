@@ -10,7 +10,7 @@ from itertools import count
 from pathlib import Path
 
 from kflow import put
-from kflow.broker import wire
+from kflow.broker import linking
 from kflow.broker.folder import DataFolder
 from kflow.broker.hashkeys import even_ranges
 from kflow.broker.sequence import shard_id
@@ -53,7 +53,7 @@ def split(quick: bool) -> Iterator[Figure]:
 def _create(folder: DataFolder, number: int) -> str:
     """A new stream, so that no measurement finds the closed shards of another one; its name."""
     name = f"bench-{number}"
-    wire.call(folder.path, "create_stream", name=name, shards=_SHARDS)
+    linking.call(folder.path, "create_stream", name=name, shards=_SHARDS)
     return name
 
 
@@ -96,9 +96,9 @@ def _resharding(folder: DataFolder, name: str) -> Iterator[None]:
 def _split_and_merge(folder: DataFolder, name: str, begun: Path, over: Path) -> None:
     while not over.exists():
         first = folder.map(name).open_shards[0]
-        wire.call(folder.path, "split", name=name, shard=shard_id(first.index))
+        linking.call(folder.path, "split", name=name, shard=shard_id(first.index))
         begun.touch()
         time.sleep(_PAUSE_S)
         left, right = folder.map(name).open_shards[:2]
-        wire.call(folder.path, "merge", name=name, shard=shard_id(left.index), adjacent=shard_id(right.index))
+        linking.call(folder.path, "merge", name=name, shard=shard_id(left.index), adjacent=shard_id(right.index))
         time.sleep(_PAUSE_S)

@@ -23,8 +23,8 @@ from kflow.declarations import Handler
 from kflow.runtime import environment, loader
 from kflow.runtime.host import PRELOAD
 from kflow.runtime.messages import Channel, Ended, Grant, LaneGrant, Returned, Stop, WorkerSpec
+from kflow.runtime.node.workers import WorkerHandle, ZygoteSpawner
 from kflow.runtime.starting import set_up
-from kflow.runtime.workers import WorkerHandle, ZygoteSpawner
 from tests.bench.figures import Figure, interleave, median_pair
 from tests.bench.running import ROOT, create_stream, data_folder
 

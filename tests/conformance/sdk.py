@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import subprocess
 
-from tests.project import KFLOW
+from tests import commanding
 from tests.served import Served
 
 
@@ -16,15 +15,8 @@ def plain(endpoint: Served) -> str:
 
 def environment(endpoint: Served) -> dict[str, str]:
     """That of a shell which has run `eval "$(kflow env)"`."""
-    done = subprocess.run(
-        [*KFLOW, "env", "--json"],
-        cwd=endpoint.folder,
-        env=endpoint.environment,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=True,
-    )
+    done = commanding.run(["env", "--json"], cwd=endpoint.folder, env=endpoint.environment)
+    assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
     inherited = {name: value for name, value in endpoint.environment.items() if name not in told["unset"]}
     return {**inherited, **told["set"]}

@@ -18,14 +18,14 @@ from typing import Any
 import msgspec
 import pytest
 
-from kflow.broker import wire
+from kflow.broker import handshake, linking, wire, wirecalls
 from kflow.broker.encode import Encoder, Part
 from kflow.broker.folder import DataFolder
 from kflow.broker.log import Log
 from kflow.broker.streammap import StreamMap
 from kflow.errors import ResourceInUse, StorageError, UsageError
-from kflow.runtime.connection import UNANSWERED_BYTES, Connection
-from kflow.runtime.ingest import Ingest
+from kflow.runtime.intake.connection import UNANSWERED_BYTES, Connection
+from kflow.runtime.intake.ingest import Ingest
 from kflow.runtime.loop import Loop
 from tests.deadline import eventually
 from tests.storing import FaultyFiles, everything
@@ -63,7 +63,7 @@ class Speaker:
         self.socket.connect(str(node.path))
         self.socket.setblocking(False)
         self.buffer = b""
-        hello = wire.own_hello(node.folder.id, producer=producer)
+        hello = handshake.own_hello(node.folder.id, producer=producer)
         self.send(wire.json_frame(wire.HELLO, 0, hello))
         self.hello = self.receive()
 
@@ -150,7 +150,7 @@ class TestNode:
             loop=self.loop,
             on_append=self._appended,
             on_control=self._control,
-            hello=wire.own_hello(self.folder.id),
+            hello=handshake.own_hello(self.folder.id),
         )
         self.path = self.folder.make_socket_path()
         self.ingest.listen(self.path)
@@ -383,7 +383,7 @@ def test_what_is_kept_over_all_connections_is_bounded_and_single_puts_go_on(
     node: TestNode, size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bound = 4 << 20
-    monkeypatch.setattr("kflow.runtime.backlog.BACKLOG_BYTES", bound)
+    monkeypatch.setattr("kflow.runtime.intake.backlog.BACKLOG_BYTES", bound)
     node.stick(0)
     speakers = [Speaker(node, producer=number) for number in range(1, 7)]
     part = node.part(bytes(size - 1))
@@ -643,13 +643,15 @@ def test_control_requests_are_answered_at_once_or_later_or_refused(node: TestNod
     speaker.send(wire.json_frame(wire.CONTROL, 7, {"op": "create"}))
     answer = msgspec.json.decode(speaker.receive().payload)
     assert answer == {"error": {"type": "ResourceInUse", "message": "taken"}}
-    assert str(wire.error_from_json(answer["error"])) == "taken"
-    assert type(wire.error_from_json(answer["error"])) is ResourceInUse
+    assert str(wirecalls.error_from_json(answer["error"])) == "taken"
+    assert type(wirecalls.error_from_json(answer["error"])) is ResourceInUse
 
 
 def test_calls_of_operations_are_answered_now_or_later_or_refused(node: TestNode) -> None:
     speaker = Speaker(node, producer=0)
-    call = wire.Call(service="kinesis", operation="PutRecord", parameters={"Data": b"\x00\xff"}, region="eu-west-1")
+    call = wirecalls.Call(
+        service="kinesis", operation="PutRecord", parameters={"Data": b"\x00\xff"}, region="eu-west-1"
+    )
     speaker.send(wire.packed_frame(wire.CALL, 3, call))
     refused = speaker.receive()
     assert (refused.kind, refused.request) == (wire.CONTROL_ANSWER, 3)
@@ -657,17 +659,17 @@ def test_calls_of_operations_are_answered_now_or_later_or_refused(node: TestNode
         "error": {"type": "UsageError", "message": "this runtime serves no kinesis"}
     }
 
-    calls: list[tuple[Connection, int, wire.Call]] = []
+    calls: list[tuple[Connection, int, wirecalls.Call]] = []
     node.ingest.on_call = lambda *asked: calls.append(asked)
     speaker.send(wire.packed_frame(wire.CALL, 4, call))
     eventually(lambda: node.round() or calls)
     connection, request, heard = calls[0]
     assert (request, heard) == (4, call)
-    answer = wire.CallAnswer(output={"Data": b"\xff", "At": datetime(2026, 11, 26, tzinfo=UTC)})
+    answer = wirecalls.CallAnswer(output={"Data": b"\xff", "At": datetime(2026, 11, 26, tzinfo=UTC)})
     connection.answer_call(request, answer)
     received = speaker.receive()
     assert (received.kind, received.request) == (wire.CALL_ANSWER, 4)
-    assert msgspec.msgpack.decode(received.payload, type=wire.CallAnswer) == answer
+    assert msgspec.msgpack.decode(received.payload, type=wirecalls.CallAnswer) == answer
 
 
 def test_a_call_that_is_none_costs_its_connection(node: TestNode) -> None:
@@ -688,17 +690,17 @@ def test_an_operation_that_breaks_is_an_internal_error_and_the_node_goes_on(
 
 
 def test_what_hello_says_decides_who_may_talk(tmp_path: Path, node: TestNode) -> None:
-    ours = wire.own_hello(node.folder.id)
+    ours = handshake.own_hello(node.folder.id)
     with pytest.raises(UsageError, match=r"protocol 1-1.*protocol 7-9"):
-        wire.check_hello(ours, msgspec.structs.replace(ours, protocol=(7, 9)))
+        handshake.check_hello(ours, msgspec.structs.replace(ours, protocol=(7, 9)))
     with pytest.raises(UsageError, match=r"blocks 1\) cannot talk to .*blocks 2\)"):
-        wire.check_hello(ours, msgspec.structs.replace(ours, block=2))
+        handshake.check_hello(ours, msgspec.structs.replace(ours, block=2))
 
     failures: list[Exception] = []
 
     def connect() -> None:
         try:
-            wire.connect(node.path, wire.own_hello("another folder"))
+            linking.connect(node.path, handshake.own_hello("another folder"))
         except StorageError as error:
             failures.append(error)
 

@@ -79,9 +79,9 @@ if {module!r} in sys.orig_argv:
 """
 
 
-@pytest.mark.parametrize("module", ["kflow.runtime.loader", "kflow.runtime.zygote"])
+@pytest.mark.parametrize("module", ["kflow.runtime.loader", "kflow.runtime.node.zygote"])
 def test_ctrl_c_in_a_terminal_while_the_runtime_starts_ends_it_without_a_word(tmp_path: Path, module: str) -> None:
-    if module == "kflow.runtime.zygote" and sys.platform != "linux":
+    if module == "kflow.runtime.node.zygote" and sys.platform != "linux":
         pytest.skip("only on Linux is there a zygote")
     mark = tmp_path / "mark"
     shop = Project(tmp_path)
@@ -130,7 +130,7 @@ def test_workers_are_started_again_where_their_zygote_does_not_answer(shop: Proj
     (zygote,) = (
         int(pid)
         for pid in Path(f"/proc/{runtime.pid}/task/{runtime.pid}/children").read_text().split()
-        if "kflow.runtime.zygote" in Path(f"/proc/{pid}/cmdline").read_text()
+        if "kflow.runtime.node.zygote" in Path(f"/proc/{pid}/cmdline").read_text()
     )
     os.kill(zygote, signal.SIGSTOP)
 

@@ -18,8 +18,8 @@ from pathlib import Path
 import pytest
 
 from kflow.broker.folder import DataFolder
+from kflow.broker.linking import call
 from kflow.broker.reader import ShardReader
-from kflow.broker.wire import call
 from kflow.broker.writing import writing
 from tests.deadline import eventually
 from tests.tiny_node import KILLS

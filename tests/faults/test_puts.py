@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from kflow.broker import wire
+from kflow.broker import handshake
 from kflow.broker.encode import Encoder
 from kflow.broker.folder import DataFolder
 from kflow.broker.log import Log
@@ -23,9 +23,9 @@ from kflow.broker.reader import ShardReader
 from kflow.broker.streammap import StreamMap
 from kflow.errors import NotDurable, ProvisionedThroughputExceeded, StaleMap, StorageError
 from kflow.kinesis.host import PutResult, Stored
-from kflow.runtime.ingest import Ingest
+from kflow.runtime.intake.ingest import Ingest
+from kflow.runtime.intake.puts import QUEUE_BYTES, Puts
 from kflow.runtime.loop import Loop
-from kflow.runtime.puts import QUEUE_BYTES, Puts
 from tests.deadline import eventually
 from tests.storing import FaultyFiles, everything, read_all
 
@@ -67,7 +67,7 @@ class Desk:
             loop=self.loop,
             on_append=self.on_append,
             on_control=lambda connection, request, asked: None,
-            hello=wire.own_hello(self.folder.id),
+            hello=handshake.own_hello(self.folder.id),
         )
         self.puts = Puts(self.ingest)
         self.encoder = Encoder(self.stream)
@@ -242,7 +242,7 @@ def test_with_always_a_sync_that_fails_is_said(tmp_path):
 
 
 def test_what_a_slice_of_a_call_left_for_the_next_is_stale_where_the_shards_have_changed_between(desk, monkeypatch):
-    monkeypatch.setattr("kflow.runtime.puts.SLICE_S", 0.0)  # a part a slice
+    monkeypatch.setattr("kflow.runtime.intake.puts.SLICE_S", 0.0)  # a part a slice
     keys = [f"key {number}" for number in range(20)]
     parts = desk.encoder.encode_many(keys, [b"x"] * len(keys))
     assert len(parts) == 2

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from kflow.broker.wire import call
+from kflow.broker.linking import call
 from kflow.runtime.lifeline import identify
 from tests.project import Project, project
 

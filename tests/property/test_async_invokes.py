@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from kflow.lambda_.errors import TooManyRequests
 from kflow.lambda_.fleet import Interrupted
-from tests.unit.runtime.test_asyncinvokes import FAILED, OK, QUEUE, Node
+from tests.unit.runtime.functions.test_asyncinvokes import FAILED, OK, QUEUE, Node
 
 STEPS = st.lists(
     st.one_of(

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from kflow import limits
-from kflow.broker import ctl, damage, streammap
+from kflow.broker import ctl, damage, streammap, streams
 from kflow.broker import segment as segments
 from kflow.broker.checkpoints import Slot, SlotFile
 from kflow.broker.encode import Encoder
@@ -79,7 +79,7 @@ class Machine(RuleBasedStateMachine):
         self.patch = pytest.MonkeyPatch()
         self.patch.setattr(limits, "SEGMENT_BYTES", 3000)
         self.patch.setattr("kflow.broker.shard.INDEX_BYTES", 500)
-        self.patch.setattr(Log, "_catalogue", lambda log: None)  # SQLite goes around the disk in memory
+        self.patch.setattr(streams, "write_catalogue", lambda folder: None)  # SQLite goes around the disk in memory
         self.clock = ManualClock()
         self.files = FailingDisk()
         self.serial = 0
@@ -352,7 +352,7 @@ TestCrashImages.settings = settings(max_examples=60, stateful_step_count=25, dea
 
 def machine(monkeypatch: pytest.MonkeyPatch, fsync: str) -> tuple[FailingDisk, Log, Encoder]:
     """A machine with one shard."""
-    monkeypatch.setattr(Log, "_catalogue", lambda log: None)
+    monkeypatch.setattr(streams, "write_catalogue", lambda folder: None)
     monkeypatch.setattr(limits, "SEGMENT_BYTES", 1000)
     files = FailingDisk()
     log = Log(DataFolder.open(PATH, create=True, fsync=fsync, files=files), clock=ManualClock())

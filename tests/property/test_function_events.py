@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from kflow.aws.calls import Place
 from kflow.broker.functionlogs import FILES, Index, log_path
-from kflow.monitoring.functionevents import FunctionEvents
+from kflow.monitoring.functionevents import FunctionEvents, Part
 from kflow.monitoring.logged import NO_ID, Bounds, Logged
-from kflow.runtime.logfiles import LogFile
+from kflow.runtime.worker.logfiles import LogFile
 
 HOME = Place("123456789012", "us-east-1")
 EVER = Bounds(NO_ID, 0, 10**13)
@@ -59,7 +59,7 @@ def test_events_are_read_as_they_were_written(
             events = [text] if is_event else [f"{line}\n" for line in lines]
             expected += [(worker.stream, each, now_ms) for each in events]
         logs = FunctionEvents(Path(folder), HOME, lambda: now_ms)
-        found = list(logs.events("bill", EVER))
+        found = list(logs.events(Part("bill"), EVER))
         for worker in workers:
             worker.file.close()
             worker.index.close()
@@ -83,5 +83,5 @@ def pages(logs: FunctionEvents, count: int) -> list[Logged]:
     found: list[Logged] = []
     while len(found) < count:
         after = found[-1].id if found else NO_ID
-        found.append(next(logs.events("bill", Bounds(after, 0, 10**13))))
+        found.append(next(logs.events(Part("bill"), Bounds(after, 0, 10**13))))
     return found

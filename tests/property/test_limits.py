@@ -5,9 +5,9 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kflow.runtime.leases import GrantLease, Lease, LeaseState, LeaseTable, RetireLease, StopWorker
 from kflow.runtime.messages import Returned
-from kflow.runtime.places import PlaceState
+from kflow.runtime.plan.leases import GrantLease, Lease, LeaseState, LeaseTable, RetireLease, StopWorker
+from kflow.runtime.plan.places import PlaceState
 
 KEYS = ("bill", "bill:1", "ship")
 OWNERS = ("bill", "ship")

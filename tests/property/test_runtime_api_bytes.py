@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kflow.runtime.hosted.requests import Malformed, Parser
+from kflow.runtime.worker.hosted.requests import Malformed, Parser
 
 
 @given(st.lists(st.binary(max_size=60) | st.sampled_from([b"GET / HTTP/1.1\r\n", b"\r\n", b"Content-Length: 3\r\n"])))

@@ -17,8 +17,8 @@ from kflow.broker.parked import ParkedStore
 from kflow.declarations import MappingOptions
 from kflow.lambda_ import entering, mapping, settle
 from kflow.lambda_.responses import Verdict
-from kflow.runtime.leases import LeaseTable
-from kflow.runtime.lineage import Lineage
+from kflow.runtime.plan.leases import LeaseTable
+from kflow.runtime.plan.lineage import Lineage
 from kflow.testing.process import ProcessFiles
 from kflow.testing.simulation import Move, Script, SimOptions, SimulationFailed, script, simulate
 

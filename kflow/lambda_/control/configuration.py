@@ -185,6 +185,10 @@ def _logging(given: Any) -> dict[str, str]:
             "Log level is not supported when LogFormat is set to Text. Remove log level from your request or change "
             "the LogFormat to JSON and try again."
         )
+    if given.LogGroup and given.LogGroup.startswith("aws/"):  # documented: it takes no lines; chosen: the refusal
+        raise InvalidParameterValue(
+            f"The log group {given.LogGroup} would get nothing: its name must not begin with aws/."
+        )
     is_json = form == "JSON"
     return {
         "log_format": form,

@@ -18,6 +18,7 @@ from kflow.broker import documents, statefile
 from kflow.broker.folder import DataFolder
 from kflow.declarations import MappingOptions, QueueOptions
 from kflow.errors import KflowError, StorageError
+from kflow.lambda_ import eventcounts
 from kflow.lambda_.control import names
 
 FOLDER: Final = "lambda/mappings"
@@ -40,7 +41,7 @@ class Mapping(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         is_deleting: it is going, and does not come back.
         line: of a decorator, `file:line`; empty: the API made it.
         key_arn: kept and shown.
-        metrics: likewise.
+        metrics: groups of metrics that are made of it; None: none was ever asked for.
         tags: likewise.
         moved_from: key of the function that it was of, while its position still lies there.
         created_ms: milliseconds since the epoch; the list goes by it.
@@ -74,6 +75,11 @@ class Mapping(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     def stream(self) -> str:
         """Name of its stream."""
         return arn.stream_name(self.source)
+
+    @property
+    def counts(self) -> bool:
+        """Whether its events are counted."""
+        return eventcounts.GROUP in (self.metrics or ())
 
     @property
     def function_arn(self) -> str:

@@ -100,6 +100,11 @@ def qualified(text: str, qualifier: str) -> str:
     return f"{text}:{qualifier}" if qualifier else text
 
 
+def own_log_group(name: str) -> str:
+    """The log group of a function that names none."""
+    return f"/aws/lambda/{name}"
+
+
 def is_number(qualifier: str) -> bool:
     """Whether it names a version by number."""
     return _NUMBER.fullmatch(qualifier) is not None

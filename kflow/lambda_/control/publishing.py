@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from kflow.declarations import FunctionOptions, Package, sourceless
 from kflow.lambda_.control.facts import Code, Configuration, Facts
-from kflow.lambda_.control.names import qualified
+from kflow.lambda_.control.names import own_log_group, qualified
 from kflow.lambda_.fleet import Published
 
 
@@ -41,6 +41,8 @@ def _of(facts: Facts, configuration: Configuration, key: str, folder: Callable[[
         region=facts.region,
         log_format=configuration.log_format,
         log_level=configuration.log_level,
+        system_log_level=configuration.system_log_level,
+        log_group="" if configuration.log_group == own_log_group(facts.name) else configuration.log_group,
         role=configuration.role,
     )
     environment = configuration.environment or {}

@@ -30,6 +30,7 @@ from kflow.lambda_.control.facts import FUNCTIONS, HANDLERS, LATEST, Code, Facts
 from kflow.lambda_.control.function import Function, Target
 from kflow.lambda_.control.host import Host
 from kflow.lambda_.control.names import Named
+from kflow.lambda_.control.numbers import Numbers
 from kflow.lambda_.control.packages import Packages
 from kflow.lambda_.control.publishing import published
 from kflow.lambda_.errors import ResourceConflict
@@ -47,6 +48,9 @@ class Registry:
         home: account and region of the data folder.
         fleet: runs them.
         packages: their code.
+
+    Attributes:
+        numbers: those of versions that deleted functions had.
     """
 
     def __init__(self, host: Host, home: Place, fleet: Fleet, packages: Packages) -> None:
@@ -64,6 +68,7 @@ class Registry:
         self._published: dict[str, Mapping[str, Published]] = {}  # what the fleet was told, by key
         self._limits: dict[str, int] = {}
         self._sources = Sources(host)
+        self.numbers = Numbers(host.folder, home)
 
     def load(self) -> None:
         """At the start: read all functions, publish them, and take in the decorated handlers.
@@ -72,6 +77,9 @@ class Registry:
         """
         for found in self._read(FUNCTIONS):
             self._take_in(found)
+        self.numbers.load(
+            lambda error: self._host.notice("error", f"versions of a deleted function begin at 1 again: {error}")
+        )
         settings = {each.name: each for each in self._read(HANDLERS)}
         for name, declared in self._fleet.declared().items():
             facts = settings.get(name) or _bare(name, self.home)
@@ -212,14 +220,20 @@ class Registry:
     def delete(self, function: Function, done: Done) -> None:
         """Delete a function with its versions and aliases; or what was set on a decorated handler."""
         if function.declared is None:
+            for each in self.numbers.leave(function.facts, self._host.now_ms()):
+                self._forget(each, lambda _: None)  # where the disk refuses it, it is kept for longer
             self._set(function, None, done)
         else:
             self._set(function, _bare(function.name, function.place), done)
 
     def clear(self, then: Callable[[], object]) -> None:
-        """Delete all that were created, and what was set on decorated handlers; calls back when that is kept."""
+        """Delete all that were created, and what was set on decorated handlers; calls back when that is kept.
+
+        Versions begin at 1 again.
+        """
         everything = [*self.everywhere(), *self._hidden.values()]
-        over = countdown(len(everything) + 1, then)
+        numbers = self.numbers.clear()
+        over = countdown(len(everything) + len(numbers) + 1, then)
 
         def deleted(failure: KflowError | None) -> None:
             if failure is not None:
@@ -227,7 +241,9 @@ class Registry:
             over()
 
         for function in everything:
-            self.delete(function, deleted)
+            self._set(function, None if function.declared is None else _bare(function.name, function.place), deleted)
+        for each in numbers:
+            self._forget(each, deleted)
         self._hidden.clear()
         over()
 
@@ -235,6 +251,15 @@ class Registry:
 
     def _put(self, function: Function) -> None:
         self._functions.setdefault(function.place, {})[function.name] = function
+
+    def _forget(self, facts: Facts, done: Done) -> None:
+        """Remove the number of a function that is gone, in line with what else is written of that name."""
+        place = Place(facts.account, facts.region)
+        function = self.get(place, facts.name)
+        if function is None or function.declared is not None:
+            self._set(Function(facts, place, names.key(place, self.home, facts.name)), None, done)
+        else:  # there is one again, which has the number
+            done(None)
 
     def _set(self, function: Function, facts: Facts | None, done: Done) -> None:
         """Have other facts, None for none: in memory now, on the disk by a thread, with whoever runs it after that."""
@@ -306,6 +331,8 @@ class Registry:
         if key.place != self.home:
             folder = f"{folder}/{key.place.region}.{key.place.account}"
         path = os.path.join(self._folder.path, folder, documents.file_name(key.name))
+        if facts is None:  # first: else a crash in between would lose the number
+            self.numbers.write(key.place, key.name)
         is_bare = key.is_declared and facts == _bare(key.name, key.place)
         documents.keep(path, None if is_bare else facts, self._folder)
 

@@ -13,6 +13,7 @@ from kflow.broker.attributes import lasts
 from kflow.lambda_.control.declared import UNREAD
 from kflow.lambda_.control.facts import LATEST, Configuration
 from kflow.lambda_.control.function import Function
+from kflow.lambda_.control.names import own_log_group
 
 _CREATING: Final = "The function is being created."
 _PENDING: Final = {"State": "Pending", "StateReason": _CREATING, "StateReasonCode": "Creating"}
@@ -109,7 +110,7 @@ def runtime_arn(function: Function, shown: Configuration) -> str:
 
 
 def _logging(function: Function, shown: Configuration) -> dict[str, str]:
-    found = {"LogFormat": shown.log_format, "LogGroup": shown.log_group or f"/aws/lambda/{function.name}"}
+    found = {"LogFormat": shown.log_format, "LogGroup": shown.log_group or own_log_group(function.name)}
     if shown.log_format == "JSON":
         found["ApplicationLogLevel"] = shown.log_level
         found["SystemLogLevel"] = shown.system_log_level

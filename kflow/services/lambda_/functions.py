@@ -63,7 +63,14 @@ class Functions(Base):
                 self.functions.packages.drop([code])
                 call.refuse(error)
                 return
-            facts = Facts(name=named.name, account=place.account, region=place.region, latest=latest, tags=tags)
+            facts = Facts(
+                name=named.name,
+                account=place.account,
+                region=place.region,
+                latest=latest,
+                last_version=self.functions.numbers.last(place, named.name),
+                tags=tags,
+            )
             made = latest
             if given.Publish:
                 facts, made = versions.published(facts, latest, now_ms, self.host.transition_s)

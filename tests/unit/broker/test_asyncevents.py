@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import sqlite3
 from pathlib import Path
 
 import pytest
 
 from kflow.broker.asyncevents import TELLING, Add, Again, Clear, Drop, Event, EventFile, Over, Wanted
-from kflow.errors import Damaged
+from kflow.errors import Damaged, StorageError
 
 BILL = "arn:aws:lambda:us-east-1:123456789012:function:bill"
 SHIP = "arn:aws:lambda:us-east-1:123456789012:function:ship"
@@ -86,3 +87,19 @@ def test_a_file_that_is_none_is_left_as_it_is(tmp_path: Path) -> None:
     with pytest.raises(Damaged, match="remove it"):
         opened(tmp_path)
     assert (tmp_path / "events.db").read_bytes().startswith(b"this is no")
+
+
+def test_where_what_is_due_cannot_be_looked_at_nothing_is_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = opened(tmp_path)
+
+    def failing(*_: object) -> None:
+        raise sqlite3.OperationalError("disk I/O error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(file, "_find", failing)
+        with pytest.raises(StorageError, match="disk I/O error"):
+            file.take([Add(event(b"1"))], {BILL: Wanted(1, ())}, 1000)
+    assert file.count == 0
+    assert payloads(file) == []

@@ -98,3 +98,18 @@ def test_errors_of_the_system_are_put_in_words(code: int, kind, text: str) -> No
     assert type(error) is kind
     with pytest.raises(kind, match=text):
         raise error
+
+
+def test_a_link_that_leads_nowhere_is_said_and_nothing_made(tmp_path: Path) -> None:
+    os.symlink(tmp_path / "unplugged" / "disk", tmp_path / "streams")
+    with pytest.raises(FileNotFoundError, match="streams"):
+        FILES.make_folder(tmp_path / "streams")
+    assert os.listdir(tmp_path) == ["streams"]
+
+
+def test_a_new_file_that_could_not_be_written_whole_is_removed(tmp_path: Path) -> None:
+    files = FaultyFiles()
+    files.errors["pwrite"] = errno.ENOSPC
+    with pytest.raises(OSError, match="No space left"):
+        files.write_new(tmp_path / "a", b"new", sync=False)
+    assert os.listdir(tmp_path) == []

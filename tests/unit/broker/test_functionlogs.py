@@ -8,7 +8,17 @@ from pathlib import Path
 
 import pytest
 
-from kflow.broker.functionlogs import Index, Notes, Stretches, index_path, log_name, log_path, stream_name
+from kflow.broker.functionlogs import (
+    Index,
+    Notes,
+    Stretches,
+    functions,
+    index_path,
+    log_name,
+    log_path,
+    shared_groups,
+    stream_name,
+)
 
 
 class Clock:
@@ -25,10 +35,10 @@ def clock() -> Clock:
 class Writer:
     """A worker that writes to a log."""
 
-    def __init__(self, path: Path, stream: str, clock: Clock) -> None:
+    def __init__(self, path: Path, stream: str, clock: Clock, *, group: str = "") -> None:
         path.parent.mkdir(exist_ok=True)
         self.fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-        self.index = Index(path, self.fd, stream, lambda: clock.now)
+        self.index = Index(path, self.fd, stream, lambda: clock.now, group=group)
 
     def write(self, text: str, *, is_event: bool = False) -> None:
         length = os.write(self.fd, text.encode())
@@ -59,6 +69,29 @@ def test_a_stream_is_named_as_on_aws() -> None:
     assert re.fullmatch(r"2023/11/14/\[\$LATEST\][0-9a-f]{32}", stream_name("$LATEST", seconds=1_700_000_000))
     assert re.fullmatch(r"\d{4}/\d\d/\d\d/\[3\][0-9a-f]{32}", stream_name("3"))
     assert stream_name("3") != stream_name("3")
+
+
+def test_in_a_group_that_is_not_its_own_a_stream_has_the_functions_name() -> None:
+    name = stream_name("3", function="bill", seconds=1_700_000_000)
+    assert re.fullmatch(r"2023/11/14/bill\[3\][0-9a-f]{32}", name)
+
+
+def test_a_writer_says_which_group_is_meant_and_who_reads_finds_it(tmp_path: Path, clock: Clock) -> None:
+    path = log_path(tmp_path, "bill")
+    one, two = Writer(path, "one", clock), Writer(path, "two", clock, group="/app/all")
+    one.write("a\n")
+    two.write("b\n")
+    Writer(path, "three", clock, group="/app/all")
+    Writer(path, "four", clock, group="/app/other")
+
+    assert [(each.stream, each.group) for each in read(path).writers] == [
+        ("one", ""),
+        ("two", "/app/all"),
+        ("three", "/app/all"),
+        ("four", "/app/other"),
+    ]
+    assert shared_groups(tmp_path) == {"bill": ["/app/all", "/app/other"]}
+    assert functions(tmp_path) == ["bill"]
 
 
 def test_a_writer_that_is_alone_notes_a_time_each_fifty_milliseconds(tmp_path: Path, clock: Clock) -> None:
@@ -200,3 +233,47 @@ def test_a_file_of_the_user_that_got_the_descriptor_is_left_alone(tmp_path: Path
 
     assert (tmp_path / "theirs").read_bytes() == b""
     assert [offset for offset, *_ in noted(read(path))] == [2]
+
+
+def half_written(patch: pytest.MonkeyPatch, length: int) -> None:
+    """The disk is full: so much of what is written fits."""
+    write = os.write
+    patch.setattr(os, "write", lambda fd, data: write(fd, data[:length]))
+
+
+def test_a_torn_note_leaves_no_wrong_times(tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "bill.log"
+    writer = Writer(path, "one", clock)
+    writer.write("a" * 41)
+    os.write(writer.fd, b"b" * 59)
+    clock.now = 1001.0
+    with monkeypatch.context() as patch:
+        half_written(patch, 2)
+        writer.index.wrote(59)
+    clock.now = 1002.0
+    writer.write("c\n")  # `41` of the torn note and this one's `100` are no `41100`
+    clock.now = 1070.0
+    writer.write("d\n")
+
+    times = [(offset, ms) for offset, ms, *_ in noted(read(path))]
+    assert times == [(0, 1_000_000), (100, 1_002_000), (102, 1_070_000)]
+
+
+def test_who_comes_after_a_torn_note_begins_a_line_of_its_own(tmp_path: Path, clock: Clock) -> None:
+    path = tmp_path / "bill.log"
+    Writer(path, "one", clock)
+    with index_path(path).open("ab") as torn:
+        torn.write(b"41")
+    Writer(path, "two", clock).write("a\n")
+    assert noted(read(path)) == [(0, 1_000_000, "two", 0)]
+
+
+def test_a_writer_that_could_not_say_who_it_is_says_it_later(
+    tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "bill.log"
+    with monkeypatch.context() as patch:
+        half_written(patch, 5)
+        writer = Writer(path, "one", clock)
+    writer.write("a\n")
+    assert noted(read(path)) == [(0, 1_000_000, "one", 0)]

@@ -18,7 +18,7 @@ from kflow.broker.layout import LAYOUT
 from kflow.broker.parked import ParkedStore
 from kflow.broker.writing import writing
 from kflow.errors import DataFolderBusy, StorageError
-from kflow.runtime import admin
+from kflow.runtime.tools import admin
 from tests.older import expected, records, unpack
 from tests.storing import FaultyFiles, held
 

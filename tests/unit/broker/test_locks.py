@@ -210,3 +210,26 @@ def test_a_folder_that_cannot_be_written_is_said_plainly(tmp_path: Path) -> None
     files.errors["open"] = errno.EROFS
     with pytest.raises(StorageError, match=r"cannot open the lock file .* is read-only for this user"):
         FileLock(tmp_path / "writer.lock", files).acquire(0)
+
+
+def test_a_lock_that_nobody_has_any_more_holds_no_descriptor(lock: FileLock) -> None:
+    dropped = other(lock)
+    dropped.acquire(0)
+    ((fd, device, inode),) = dropped.descriptors()
+    assert (os.fstat(fd).st_dev, os.fstat(fd).st_ino) == (device, inode)
+    del dropped
+    assert lock.try_acquire()
+    ((again, *_),) = lock.descriptors()
+    assert again == fd
+
+
+def test_on_a_full_disk_the_lock_is_taken_and_given_back_without_naming_its_holder(tmp_path: Path) -> None:
+    files = FaultyFiles()
+    files.errors.update(pwrite=errno.ENOSPC)
+    lock = FileLock(tmp_path / "runtime.lock", files)
+    lock.acquire(0, announce=True)
+    assert lock.held
+    assert (tmp_path / "runtime.lock").read_bytes() == b""
+    files.errors.update(ftruncate=errno.EIO)
+    lock.release()
+    assert other(lock).try_acquire()

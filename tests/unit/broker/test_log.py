@@ -291,6 +291,13 @@ def test_the_catalogue_is_made_anew_from_the_maps(tmp_path: Path) -> None:
     database.close()
 
 
+def test_the_catalogue_is_found_whatever_its_folder_is_called(tmp_path: Path) -> None:
+    store = Store(tmp_path / "what?#100%41")
+    maps = store.folder.live_maps()
+    assert catalogue.difference(store.folder.path, maps) == ""
+    assert catalogue.recall(store.folder.path, store.stream.id) == store.stream
+
+
 def test_the_catalogue_goes_the_way_of_all_files(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     files = FaultyFiles()
     store = Store(tmp_path, files=files)

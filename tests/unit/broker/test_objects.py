@@ -438,3 +438,68 @@ def test_a_folder_that_cannot_be_read_is_said(tmp_path: Path) -> None:
 
     with pytest.raises(StorageError, match="cannot list code: "):
         objects(tmp_path, Failing()).list("code")
+
+
+class Unwritable(Files):
+    """A folder that is mounted read-only."""
+
+    def open(self, path, flags, mode=0o777):
+        if flags & (os.O_WRONLY | os.O_RDWR):
+            raise OSError(errno.EROFS, "Read-only file system", os.fspath(path))
+        return os.open(path, flags, mode)
+
+
+def test_objects_are_read_where_nothing_can_be_written(tmp_path: Path) -> None:
+    put = objects(tmp_path).put("code", "Zip", b"zip")
+    read_only = Objects(Unwritable(), tmp_path / "s3")
+    assert read_only.get("code", "Zip") == (put, b"zip")
+    assert read_only.list("code").keys == ["Zip"]
+
+
+class NoMark(Files):
+    """The disk is full when a bucket's mark is written."""
+
+    def write_new(self, path, content, *, sync):
+        if os.fspath(path).endswith("created"):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        super().write_new(path, content, sync=sync)
+
+
+def test_a_bucket_is_made_whole_or_not_at_all(tmp_path: Path) -> None:
+    with pytest.raises(StorageFull, match="cannot make the bucket code"):
+        objects(tmp_path, NoMark())
+    assert not Objects(Files(), tmp_path / "s3").has_bucket("code")
+
+
+def test_what_a_kill_left_of_removed_buckets_goes_with_the_next_change(tmp_path: Path) -> None:
+    (tmp_path / "s3.1f-0.tmp" / "code").mkdir(parents=True)
+    (tmp_path / "s3" / ".other.1f-1.tmp" / "in").mkdir(parents=True)
+    objects(tmp_path)
+    assert os.listdir(tmp_path) == ["s3"]
+    assert os.listdir(tmp_path / "s3") == ["code"]
+
+
+def test_where_the_buckets_folder_is_a_link_it_is_emptied_and_stays_one(tmp_path: Path) -> None:
+    (tmp_path / "big").mkdir()
+    os.symlink(tmp_path / "big", tmp_path / "s3")
+    made = objects(tmp_path)
+    made.put("code", "zip", b"zip")
+    made.clear()
+    assert os.readlink(tmp_path / "s3") == str(tmp_path / "big")
+    assert os.listdir(tmp_path / "big") == []
+
+
+def test_an_object_that_was_deleted_does_not_come_back_after_a_loss_of_power(tmp_path: Path) -> None:
+    synced: list[str] = []
+
+    class Noting(Files):
+        def sync_folder(self, path):
+            synced.append(os.path.relpath(path, tmp_path))
+            super().sync_folder(path)
+
+    made = Objects(Noting(), tmp_path / "s3")
+    made.ensure_bucket("code")
+    made.put("code", "in/zip", b"zip")
+    synced.clear()
+    assert made.delete("code", "in/zip")
+    assert synced == ["s3/code/in"]

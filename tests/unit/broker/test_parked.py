@@ -10,7 +10,7 @@ import pytest
 
 from kflow.broker.files import Files
 from kflow.broker.parked import Origin, ParkCondition, ParkedBatch, ParkedRecord, ParkedStore
-from kflow.errors import Damaged, StorageFull, UsageError
+from kflow.errors import Damaged, StorageError, StorageFull, UsageError
 from kflow.interfaces import FunctionError
 from kflow.records import Position
 
@@ -313,3 +313,59 @@ def test_claims_of_a_dead_node_are_given_back_unsent(tmp_path: Path) -> None:
     made.claim(1, 7)
     assert made.release_claims(8) == 1
     assert (made.unsent(), made.show(1).claimed_by) == ([1], 0)
+
+
+class Refusing(Files):
+    """The disk refuses to open, list or remove what has this name."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def open(self, path, flags, mode=0o777):
+        self._look(path)
+        return os.open(path, flags, mode)
+
+    def listdir(self, path):
+        self._look(path)
+        return os.listdir(path)
+
+    def unlink(self, path):
+        self._look(path)
+        os.unlink(path)
+
+    def _look(self, path) -> None:
+        if os.fspath(path).endswith(self.name):
+            raise OSError(errno.EIO, "Input/output error", os.fspath(path))
+
+
+def test_a_batch_is_found_though_the_last_numbers_cannot_be_read(tmp_path: Path) -> None:
+    store(tmp_path).park(batch(8, 9))
+    assert store(tmp_path, Refusing("last_number")).show(1).last_counter == 9
+
+
+def test_a_half_written_file_that_cannot_be_removed_does_not_keep_a_node_from_starting(tmp_path: Path) -> None:
+    store(tmp_path).park(batch())
+    (tmp_path / "parked" / "bill" / "half.tmp").write_bytes(b"half")
+    assert store(tmp_path, Refusing(".tmp")).release_claims(2) == 0
+
+
+def test_a_folder_that_could_not_be_listed_is_listed_the_next_time(tmp_path: Path) -> None:
+    store(tmp_path).park(batch(8, 9))
+    files = Refusing("parked/bill")
+    parked = store(tmp_path, files)
+    with pytest.raises(StorageError, match="Input/output error"):
+        parked.park(batch(8, 9))
+    files.name = "nothing"
+    assert parked.park(batch(8, 9)) == 1
+
+
+def test_what_was_parked_of_a_stream_that_is_gone_is_dropped_though_it_is_damaged(tmp_path: Path) -> None:
+    parked = store(tmp_path)
+    for stream_id in (77, 78, 77):
+        parked.park(batch(first=parked.count() + 1, stream_id=stream_id))
+    damaged = next((tmp_path / "parked" / "bill").glob("*.3.parked"))
+    damaged.write_bytes(b"torn")
+    parked.claim(1, 5)
+    parked.drop_all(77)
+    assert [entry.number for entry in parked.list()] == [2]
+    assert parked.count() == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 from pathlib import Path
 
@@ -65,3 +66,10 @@ def test_the_file_system_is_the_one_mounted_nearest() -> None:
     assert file_system("/proc") == "proc"
     assert file_system("/proc/self") == "proc"
     assert file_system("/") != "proc"
+
+
+def test_a_network_file_system_is_known_by_its_place_whatever_that_is_called(monkeypatch: pytest.MonkeyPatch) -> None:
+    mounts = "/dev/vda1 / ext4 rw 0 0\nnas:/d /mnt/Daten\\040für\\040uns nfs4 rw 0 0\n"
+    monkeypatch.setattr(module, "open", lambda *_, **__: io.StringIO(mounts), raising=False)
+    assert file_system("/mnt/Daten für uns/kflow") == "nfs4"
+    assert file_system("/mnt/Daten") == "ext4"

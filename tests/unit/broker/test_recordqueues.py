@@ -97,6 +97,13 @@ def test_what_is_no_ledger_is_damage_and_says_what_to_do(path: str) -> None:
         Ledger(path, fsync="none")
 
 
+def test_a_ledger_of_which_nothing_is_left_is_damage_too(path: str) -> None:
+    for _ in range(2):
+        Path(path).touch()
+        with pytest.raises(Damaged, match=r"is empty; .*delete the queue and create it again"):
+            Ledger(path, fsync="none")
+
+
 def test_a_ledger_of_another_version_is_refused(path: str) -> None:
     Ledger(path, fsync="none", create=True).close()
     with sqlite3.connect(path) as connection:

@@ -416,3 +416,17 @@ def test_after_a_loss_of_power_a_childs_arrivals_do_not_go_back_behind_its_paren
         reader = ShardReader(recovered.folder, found, shard.index)
         for block in reader.read(0):
             assert block.arrival_ms >= last
+
+
+def test_what_is_published_has_happened_though_its_parents_cannot_be_closed_yet(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = Store(tmp_path / "data", shards=3)
+
+    def failing(_: Reshard) -> None:
+        raise StorageError("the disk is gone")
+
+    monkeypatch.setattr(Reshard, "_close_parents", failing)
+    new = carry_out(store.log, plan_of("split", store.stream), clock=store.clock)
+    assert new.generation == store.folder.current(store.stream).generation == store.stream.generation + 1
+    assert "parents not closed yet error=the disk is gone" in caplog.text

@@ -20,7 +20,7 @@ from kflow.cli.main import main
 from kflow.cli.status import MOST_TROUBLES
 from kflow.cli.terminal import Terminal
 from kflow.records import BEGIN_COUNTER, Position
-from kflow.runtime import admin
+from kflow.runtime.tools import admin
 from tests.storing import Store
 
 Run = Callable[..., str]
@@ -374,13 +374,14 @@ def test_queues_that_handlers_read_are_shown_with_their_last_error(shop: Shop, m
         "running": 0,
         "processed": 1200,
         "redelivered": 3,
-        "error": {"type": "ValueError", "message": "no", "file": ""},
+        "error": {"type": "ValueError", "message": "no\n\nreally", "file": ""},
     }
     gone = {**idle, "queue": "gone", "state": "gone", "processed": 0, "redelivered": 0, "error": None}
-    answering(monkeypatch, queues=[idle, gone])
+    answering(monkeypatch, queues=[idle, gone, {**gone, "queue": "mine", "state": "functionless"}])
     lines = [line.rstrip() for line in shop.status().splitlines() if line.startswith(("handler", "work"))]
-    assert lines[-3:] == [
-        "handler  queue  state                processed  redelivered  last error",
-        "work     gone   waits for its queue          0            0",
-        "work     jobs   all is settled           1,200            3  ValueError: no",
+    assert lines[-4:] == [
+        "handler  queue  state                   processed  redelivered  last error",
+        "work     gone   waits for its queue             0            0",
+        "work     jobs   all is settled              1,200            3  ValueError: no really",
+        "work     mine   waits for its function          0            0",
     ]

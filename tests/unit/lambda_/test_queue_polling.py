@@ -272,6 +272,17 @@ def test_a_queue_that_is_gone_is_waited_for_without_a_timer():
     assert engine.step(1e9) == [Receive(10, IDLE_S)]
 
 
+def test_a_function_that_is_gone_is_told_from_a_queue_that_is():
+    engine = polling()
+    engine.step(0.0)
+    engine.functionless()
+    assert (engine.step(1e9), engine.next_due(1e9), engine.state) == ([], None, "functionless")
+    engine.wake()
+    engine.step(1e9)
+    engine.failed(1e9, is_gone=True)
+    assert engine.state == "gone"
+
+
 def test_what_is_gathered_and_visible_to_others_is_theirs():
     engine = polling(batch_size=20, maximum_batching_window_in_seconds=50)
     begun(engine, *plain("a"), visible_s=30.0)

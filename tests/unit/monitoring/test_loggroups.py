@@ -15,7 +15,7 @@ from kflow.monitoring.errors import AlreadyExists, InvalidParameter, NoGroup, No
 from kflow.monitoring.filterpatterns import compiled
 from kflow.monitoring.logged import LAST_ID, NO_ID
 from kflow.monitoring.loggroups import DAY_MS, LogGroups, tagged
-from kflow.runtime.logfiles import LogFile
+from kflow.runtime.worker.logfiles import LogFile
 
 HOME = Place("123456789012", "us-east-1")
 NOW_MS = 1_790_000_000_000
@@ -79,9 +79,9 @@ def app(made: Made) -> Made:
     return made
 
 
-def function(made: Made, stream: str, *texts: str) -> None:
-    file = LogFile(log_path(made.folder.path, "bill"))
-    index = Index(log_path(made.folder.path, "bill"), file.fd, stream)
+def function(made: Made, stream: str, *texts: str, name: str = "bill", group: str = "") -> None:
+    file = LogFile(log_path(made.folder.path, name))
+    index = Index(log_path(made.folder.path, name), file.fd, stream, lambda: made.now_ms / 1000, group=group)
     for text in texts:
         index.wrote(os.write(file.fd, text.encode()))
     index.close()
@@ -184,6 +184,42 @@ def test_a_group_that_is_deleted_is_gone_with_all_it_held(app: Made) -> None:
     assert app.groups.groups(HOME) == []
     app.groups.make(HOME, "app", kind="STANDARD", tags={}, key="", is_protected=False)
     assert app.groups.streams(HOME, "app") == []
+
+
+def test_several_functions_write_to_one_group(app: Made) -> None:
+    function(app, "bill[1]", "a\n", group="app")
+    app.now_ms += 100
+    app.put("one", "b", at_ms=app.now_ms)
+    app.now_ms += 100
+    function(app, "pay[1]", "c\n", name="pay", group="app")
+    function(app, "own", "d\n", name="pay")
+    assert [each.name for each in app.groups.groups(HOME)] == ["/aws/lambda/pay", "app"]
+    assert [each.name for each in app.groups.streams(HOME, "app")] == ["bill[1]", "one", "pay[1]", "two"]
+    assert app.search() == app.search(limit=1) == ["a\n", "b", "c\n"]
+    assert app.search(prefix="pay") == ["c\n"]
+    assert app.page(stream="bill[1]") == ["a\n"]
+    assert app.search(group="/aws/lambda/pay") == ["d\n"]
+
+
+def test_a_shared_group_that_is_deleted_takes_nothing_of_others_with_it(made: Made) -> None:
+    function(made, "own", "a\n")
+    function(made, "shared", "b\n", group="app")
+    made.groups.delete(HOME, "app")
+    assert [each.name for each in made.groups.groups(HOME)] == [GROUP]
+    with pytest.raises(NoGroup):
+        made.groups.facts(HOME, "app")
+    assert made.search(group=GROUP) == ["a\n"]
+    made.now_ms += 100
+    made.groups.make(HOME, "app", kind="STANDARD", tags={}, key="", is_protected=False)
+    made.groups.make_stream(HOME, "app", "one")
+    made.put("one", "old", at_ms=NOW_MS - DAY_MS)
+    assert made.search() == ["old"]
+    function(made, "later", "c\n", group="app")
+    assert made.search() == ["old", "c\n"]
+    assert [each.name for each in made.groups.streams(HOME, "app")] == ["later", "one"]
+    made.groups.delete(HOME, GROUP)
+    assert made.search() == ["old", "c\n"]
+    assert [each.name for each in made.groups.groups(HOME)] == ["app"]
 
 
 def test_a_protected_group_stays(made: Made) -> None:

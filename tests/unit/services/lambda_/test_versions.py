@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from kflow.aws.calls import Place
 from kflow.errors import ValidationFailed
 from kflow.lambda_.errors import InvalidParameterValue, PreconditionFailed, ResourceConflict, ResourceNotFound
 from tests.lambdaing import ARN, World, zipped
@@ -65,6 +66,47 @@ def test_numbers_are_never_used_again(world):
     world.start()
     change(world)
     assert publish(world)["Version"] == "3"
+
+
+def test_numbers_are_never_used_again_by_a_function_of_the_same_name(world):
+    publish(world)
+    change(world)
+    publish(world)
+    world.call("DeleteFunction", FunctionName="f")
+    world.create()
+    assert publish(world)["Version"] == "3"
+    world.call("DeleteFunction", FunctionName="f")
+    world.start()
+    assert world.create("f", Publish=True)["Version"] == "4"
+    elsewhere = Place("123456789012", "eu-west-1")
+    assert world.create("f", elsewhere, Publish=True)["Version"] == "1"
+    world.call("DeleteFunction", elsewhere, FunctionName="f")
+    world.start()
+    assert world.create("f", elsewhere, Publish=True)["Version"] == "2"
+
+
+def test_numbers_are_kept_of_the_last_names_that_had_versions(world, monkeypatch):
+    monkeypatch.setattr("kflow.lambda_.control.numbers.MOST", 2)
+    publish(world)
+    world.create("bare")
+    for name in ("a", "b"):
+        world.create(name, Publish=True)
+    for name in ("f", "bare", "a", "b"):
+        world.call("DeleteFunction", FunctionName=name)
+    assert sorted(each.name for each in (world.path / "lambda/numbers").glob("*.json")) == ["a.json", "b.json"]
+    assert [world.create(name, Publish=True)["Version"] for name in ("f", "a", "b")] == ["1", "2", "2"]
+
+
+def test_numbers_begin_at_1_again_where_all_is_emptied(world):
+    publish(world)
+    world.create("g", Publish=True)
+    world.call("DeleteFunction", FunctionName="g")
+    over = []
+    world.functions.clear(lambda: over.append(1))
+    world.host.run()
+    assert over == [1]
+    assert list((world.path / "lambda/numbers").iterdir()) == []
+    assert [world.create(name, Publish=True)["Version"] for name in ("f", "g")] == ["1", "1"]
 
 
 def test_who_publishes_other_code_than_they_think_is_refused(world):

@@ -1,0 +1,1 @@
+"""Functions as clients call them: as resources, invoked at once or later."""

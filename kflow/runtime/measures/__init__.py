@@ -1,0 +1,1 @@
+"""What services count of themselves, for their own metrics."""

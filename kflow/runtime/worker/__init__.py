@@ -1,0 +1,1 @@
+"""The process that runs one function: its engines, its environments, its log."""
