@@ -6,7 +6,8 @@
                                +--its time is over--> told: nothing
 
 One turn at a time, with all who are due: under load a transaction serves many. Nothing happens while nobody asks. What
-is news, and what a turn comes to, are the rules of each kind of queue.
+is news, and what a turn comes to, are the rules of each kind of queue. As with appends, a turn that is certain to be
+short is taken by the loop itself, as long as the disk is quick: to wake a thread and to be woken by it costs more.
 """
 
 from __future__ import annotations
@@ -15,7 +16,9 @@ import logging
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from itertools import islice
+from time import perf_counter
 from typing import Any, ClassVar, Final, Generic, NamedTuple, Protocol, TypeVar
 
 from kflow.errors import KflowError
@@ -32,6 +35,8 @@ _AskT_contra = TypeVar("_AskT_contra", contravariant=True)
 Told = Callable[[Any], object]
 """Called once, on the loop, with the reply or with the `KflowError` that says why there is none."""
 
+SLOW_S: Final = 0.005
+"""A queue whose last turn took longer is served by threads until one was quicker."""
 IDLE_S: Final = 30.0
 """A queue that nobody asks for so long closes its files."""
 
@@ -41,7 +46,7 @@ class Turn(NamedTuple, Generic[ReplyT]):
 
     Attributes:
         replies: to each who asked, in their order.
-        next_ms: when the next that is hidden becomes visible; None where nothing is hidden.
+        next_ms: when the next that is hidden becomes visible; None where nothing is hidden, or nobody waits for it.
         is_news: whether something may be visible that nobody who asked in this turn has received.
     """
 
@@ -51,10 +56,15 @@ class Turn(NamedTuple, Generic[ReplyT]):
 
 
 class Turns(Protocol[_TermsT_contra, _AskT_contra, ReplyT]):
-    """The files of a queue: used by one thread at a time, and never by the loop's."""
+    """The files of a queue: used by one thread at a time, and by the loop's for turns that are certain to be short."""
 
-    def take(self, terms: _TermsT_contra, asked: Sequence[_AskT_contra], /) -> Turn[ReplyT]:
+    def take(self, terms: _TermsT_contra, asked: Sequence[_AskT_contra], /, *, may_wait: bool) -> Turn[ReplyT]:
         """Serve all who ask.
+
+        Args:
+            terms: what holds.
+            asked: in their order.
+            may_wait: whether somebody may wait when it is over; else nobody looks at `Turn.next_ms`.
 
         Raises:
             KflowError: nothing has happened.
@@ -127,6 +137,7 @@ class Desk(ABC, Generic[TermsT, AskT, ReplyT]):
         self._visible: Cancellable | None = None
         self._idle: Cancellable | None = None
         self._was_used = False
+        self._was_slow = False
         self._may_wait = True
         self._closed: KflowError | None = None
         self._then: list[Callable[[], object]] = []
@@ -195,6 +206,14 @@ class Desk(ABC, Generic[TermsT, AskT, ReplyT]):
         del asks
         return False
 
+    def _is_quick(self, terms: TermsT, asked: Sequence[Asked[AskT]]) -> bool:
+        """Whether a turn is certain to be short. On the loop, while none is taken, with open files."""
+        del terms, asked
+        return False
+
+    def _tend(self) -> None:
+        """What the files need now and then; in a thread, after a turn. Raises nothing."""
+
     @abstractmethod
     def _reply(self, asked: Asked[AskT], reply: ReplyT | KflowError) -> None:
         """A turn's reply: `tell` it, or where it is a receive's see who is there by `_received`."""
@@ -231,8 +250,10 @@ class Desk(ABC, Generic[TermsT, AskT, ReplyT]):
                 each.tell(error)
             return
         self._is_busy = True
-        asks = [each.ask for each in asked]
-        self._host.submit(lambda: self._take(terms, asks), lambda result: self._over(asked, result))
+        if self._turns is not None and not self._was_slow and self._is_quick(terms, asked):
+            self._host.at_once(partial(self._take, terms, asked), partial(self._over, asked))
+        else:
+            self._host.submit(partial(self._take_in_thread, terms, asked), partial(self._over, asked))
 
     def _called(self) -> list[Asked[AskT]]:
         """Who is served in the next turn: those who have waited come first, and what goes back before them."""
@@ -252,11 +273,22 @@ class Desk(ABC, Generic[TermsT, AskT, ReplyT]):
         self._is_news = False
         return backs + asked
 
-    def _take(self, terms: TermsT, asks: Sequence[AskT]) -> Turn[ReplyT]:
-        """In a thread, while the desk is busy."""
+    def _take_in_thread(self, terms: TermsT, asked: Sequence[Asked[AskT]]) -> Turn[ReplyT]:
+        """While the desk is busy."""
         if self._turns is None:
             self._turns = self._opened()
-        return self._turns.take(terms, asks)
+        turn = self._take(terms, asked)
+        self._tend()
+        return turn
+
+    def _take(self, terms: TermsT, asked: Sequence[Asked[AskT]]) -> Turn[ReplyT]:
+        turns = self._turns
+        assert turns is not None, "they are open"
+        may_wait = bool(self._waiting) or any([each.may_wait for each in asked])
+        begin = perf_counter()
+        turn = turns.take(terms, [each.ask for each in asked], may_wait=may_wait)
+        self._was_slow = perf_counter() - begin > SLOW_S
+        return turn
 
     def _over(self, asked: list[Asked[AskT]], result: Turn[ReplyT] | KflowError) -> None:
         self._is_busy = False

@@ -106,6 +106,10 @@ class Loop(Protocol):
         """Do file work in a thread; `then` is called on the loop. Any exception becomes a `KflowError`."""
         ...
 
+    def at_once(self, work: Callable[[], T], then: Callable[[T | KflowError], object]) -> None:
+        """As `submit`, here and now: for what is certain to be quick. `then` is called once the caller has returned."""
+        ...
+
 
 class Invoker(Protocol):
     """Runs a function once. Called by the engine from its own thread, one call at a time per engine."""

@@ -10,6 +10,7 @@ from typing import Any
 
 from kflow.clock import ManualClock
 from kflow.errors import InternalError, KflowError
+from kflow.runtime.errands import attempt
 
 
 class Timer:
@@ -28,13 +29,15 @@ class SteppedLoop:
     Attributes:
         clock: what time it is.
         errands: what threads have still to do, and who is told then.
-        submitted: pieces of work that were handed to threads.
+        submitted: pieces of work that were handed to threads, or done at once.
+        done_at_once: of these the latter.
     """
 
     def __init__(self, clock: ManualClock) -> None:
         self.clock = clock
         self.errands: deque[tuple[Callable[[], Any], Callable[[Any], object]]] = deque()
         self.submitted = 0
+        self.done_at_once = 0
         self._timers: list[tuple[int, int, Timer]] = []
         self._serial = itertools.count()
 
@@ -49,6 +52,12 @@ class SteppedLoop:
     def submit(self, work: Callable[[], Any], then: Callable[[Any], object]) -> None:
         self.submitted += 1
         self.errands.append((work, then))
+
+    def at_once(self, work: Callable[[], Any], then: Callable[[Any], object]) -> None:
+        self.submitted += 1
+        self.done_at_once += 1
+        result = attempt(work)
+        self.errands.append((lambda: result, then))
 
     def step(self) -> bool:
         """Do the next piece of work; whether there was one."""

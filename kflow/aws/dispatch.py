@@ -203,11 +203,13 @@ class Dispatcher:
         except Exception as error:  # noqa: BLE001 # whatever a method raises, others must be served
             call.refuse(_broken(bound, error))
         else:
+            if answer is LATER:
+                return
             if type(answer) is dict:
                 call.answer(answer)
             elif isinstance(answer, Generator):
                 self._slice(bound, call, answer)
-            elif answer is not LATER:
+            else:
                 call.answer(answer)  # type: ignore[arg-type] # what is neither is an output
 
     def _slice(self, bound: Bound, call: Call, work: Generator[None, None, Output]) -> None:

@@ -19,6 +19,10 @@ from kflow.errors import Damaged, StorageError
 
 ASIDE_MS: Final = 1 << 62
 """`visible_ms` of a message that is set aside."""
+_NEVER_MS: Final = 1 << 62
+_ANY: Final = 1 << 62
+_PAGES: Final = 1000
+"""So many pages are written between two checkpoints."""
 _NUMBERS: Final = 1 << 20
 """Numbers taken at a time, so that none is given twice, whatever is removed and whenever the process ends."""
 _SCHEMA: Final = """
@@ -148,6 +152,7 @@ class MessageStore(TableFile):
     _COUNTED = "messages"
     _OTHER_VERSION = "upgrade, or remove the file"
     _DAMAGED = "delete the queue and create it again"
+    _CHECKPOINT = 16 * _PAGES  # where `tend` was not called for long: by itself it would come with any turn
 
     def __init__(self, path: str, *, fsync: str, create: bytes | None = None) -> None:
         def make() -> None:
@@ -157,9 +162,38 @@ class MessageStore(TableFile):
 
         self._next = self._last = 0
         self._turns = 0
+        self._pages = 0  # written since the last checkpoint, about
+        self._longest = 0  # no body is longer
+        self._oldest_ms = 0  # the retention of no message counts since before; each turn asks
         if create is not None:
             _claim(path)
         super().__init__(path, fsync=fsync, make=make, may_begin=False)
+        self._is_synced = fsync == "always"
+        if self.count:
+            self._longest = _ANY
+
+    # ------------------------------------------------------------------ how long a turn may take
+
+    def is_quick(self, before_ms: int, *, reads: int, most: int) -> bool:
+        """Whether a turn neither waits for a disk nor meets more than some bytes, as far as depends on what is kept.
+
+        Args:
+            before_ms: messages that are older expire in it.
+            reads: so many messages are read in it.
+            most: bytes.
+        """
+        return (
+            not self._is_synced
+            and self._pages < _PAGES
+            and before_ms <= self._oldest_ms
+            and (reads * self._longest <= most or not self.count)
+        )
+
+    def tend(self) -> None:
+        """Checkpoint, where much was written: it waits for the disk."""
+        if self._pages >= _PAGES:
+            self._pages = 0
+            self.checkpoint()
 
     # ------------------------------------------------------------------ facts
 
@@ -178,6 +212,9 @@ class MessageStore(TableFile):
         """Add messages; their numbers, in the order given, which is that of their arrival. 0: its origin is known."""
         numbers: list[int] = []
         for each in messages:
+            self._oldest_ms = min(self._oldest_ms, each.aged_ms)
+            self._longest = max(self._longest, len(each.body)) if self.count else len(each.body)
+            self._pages += 4 + len(each.body) // 2048
             number = self._number()
             grouped = None if each.group is None else self._group(each.group, each.visible_ms)
             added = self._sql.execute(
@@ -205,6 +242,7 @@ class MessageStore(TableFile):
 
     def hide(self, states: Sequence[State]) -> None:
         """Keep new times and counts of messages."""
+        self._pages += 2 * len(states)
         self._sql.executemany(
             "UPDATE messages SET visible_ms = ?, receives = ?, first_ms = ?, received_ms = ? WHERE number = ?",
             [(each.visible_ms, each.receives, each.first_ms, each.received_ms, each.number) for each in states],
@@ -212,19 +250,24 @@ class MessageStore(TableFile):
 
     def remove(self, numbers: Sequence[int]) -> None:
         """Remove messages; those that are gone do not matter."""
+        self._pages += 3 * len(numbers)
         for number in numbers:
             self.count -= self._sql.execute("DELETE FROM messages WHERE number = ?", (number,)).rowcount
 
     def expire(self, before_ms: int, now_ms: int) -> bool:
         """Remove messages whose retention counts since before a time; whether there were any."""
-        found = self._sql.execute("SELECT 1 FROM messages WHERE aged_ms < ? LIMIT 1", (before_ms,)).fetchone()
-        if found is None:
+        if before_ms <= self._oldest_ms:
+            return False
+        (oldest_ms,) = self._one("SELECT min(aged_ms) FROM messages")
+        self._oldest_ms = _NEVER_MS if oldest_ms is None else oldest_ms
+        if before_ms <= self._oldest_ms:
             return False
         groups = self._sql.execute(
             "SELECT DISTINCT grouped FROM messages WHERE aged_ms < ? AND grouped IS NOT NULL", (before_ms,)
         ).fetchall()
         self.count -= self._sql.execute("DELETE FROM messages WHERE aged_ms < ?", (before_ms,)).rowcount
         self.regroup([grouped for (grouped,) in groups], now_ms)
+        self._oldest_ms = before_ms
         return True
 
     def clear(self) -> None:
@@ -335,6 +378,7 @@ class MessageStore(TableFile):
 
     def _undone(self) -> None:
         self._next = self._last = 0  # what was taken of the numbers is not kept
+        self._oldest_ms = 0
 
     def _messages(self, where: str, values: tuple[Any, ...]) -> list[Message]:
         found = self._sql.execute(f"SELECT {_COLUMNS}, id, more, body FROM messages WHERE {where}", values)  # noqa: S608  # constants

@@ -68,6 +68,19 @@ class Point(msgspec.Struct, array_like=True):
     most: float
     values: dict[float, float]
 
+    def note(self, value: float) -> None:
+        """Take in one value."""
+        if value not in self.values:
+            self.add(of(value))
+            return
+        self.count += 1
+        self.sum += value
+        self.values[value] += 1
+        if value > self.most:  # what is in the table may be rounded
+            self.most = value
+        elif value < self.least:
+            self.least = value
+
     def add(self, other: Point) -> None:
         """Take in others, at least one."""
         if not self.count:
@@ -176,17 +189,20 @@ class MetricPoints(TableFile):
             "AND p.start_s >= ? AND p.start_s < ? ORDER BY p.start_s"
         )
         values = (*series[:4], _written(series.dimensions), series.unit, series.unit, start_s, end_s)
-        for at, unit, text in self._sql.execute(sql, values).fetchall():
+        with self._said("read"):
+            found = self._sql.execute(sql, values).fetchall()
+        for at, unit, text in found:
             yield Row(at, unit, _point(text))
 
     def metrics(self, account: str, region: str, *, since_s: int) -> list[Series]:
         """All series of a place that have a row of this time or later; without their units, each once, in order."""
-        rows = self._sql.execute(
-            "SELECT DISTINCT namespace, name, dimensions FROM series WHERE (account, region) = (?, ?) AND last_s >= ? "
-            "ORDER BY namespace, name, dimensions",
-            (account, region, since_s),
-        )
-        return [Series(account, region, namespace, name, _read(text), "") for namespace, name, text in rows.fetchall()]
+        with self._said("read"):
+            rows = self._sql.execute(
+                "SELECT DISTINCT namespace, name, dimensions FROM series WHERE (account, region) = (?, ?) "
+                "AND last_s >= ? ORDER BY namespace, name, dimensions",
+                (account, region, since_s),
+            ).fetchall()
+        return [Series(account, region, namespace, name, _read(text), "") for namespace, name, text in rows]
 
     def expire(self, now_s: int) -> None:
         """Remove what is too old; seconds go into their minutes."""

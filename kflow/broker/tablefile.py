@@ -7,12 +7,15 @@ asynchronous invocations, log groups, metrics.
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import ClassVar, Final
 
 from kflow.broker.files import Files
 from kflow.errors import Damaged, StorageError, StorageFull
+
+log = logging.getLogger(__name__)
 
 _VERSION: Final = 1
 _CACHE_KIB: Final = 512
@@ -45,6 +48,8 @@ class TableFile:
     """What to do where another version wrote it."""
     _DAMAGED: ClassVar[str]
     """What to do where it is damaged."""
+    _CHECKPOINT: ClassVar[int] = 1000
+    """After so many pages SQLite moves them from its log into the file, and waits for the disk. That is its default."""
 
     count: int
 
@@ -53,6 +58,8 @@ class TableFile:
 
         self._path = path
         self._broken = sqlite3.Error
+        self._transaction = Transaction(self)
+        self._count_before = 0
         with self._said("open"):
             uri = f"{Path(path).as_uri()}?mode={'rwc' if may_begin else 'rw'}"
             self._sql = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False, timeout=10)
@@ -62,6 +69,7 @@ class TableFile:
                     "journal_mode = WAL",
                     f"synchronous = {_SYNCHRONOUS[fsync]}",
                     f"cache_size = -{_CACHE_KIB}",
+                    f"wal_autocheckpoint = {self._CHECKPOINT}",
                 ):
                     self._sql.execute(f"PRAGMA {pragma}").fetchall()
                 (version,) = self._sql.execute("PRAGMA user_version").fetchone()
@@ -74,26 +82,21 @@ class TableFile:
                 self._sql.close()
                 raise
 
-    @contextlib.contextmanager
-    def turn(self) -> Iterator[None]:
+    def turn(self) -> Transaction:
         """All that is done within is kept as a whole, or not at all.
 
         Raises:
             StorageFull: there is no room; nothing was kept.
             StorageError: it cannot be written; nothing was kept.
         """
-        with self._said("write"):
-            count = self.count
-            self._sql.execute("BEGIN IMMEDIATE")
-            try:
-                yield
-                self._sql.execute("COMMIT")
-            except BaseException:
-                self.count = count
-                self._undone()
-                if self._sql.in_transaction:
-                    self._sql.execute("ROLLBACK")
-                raise
+        return self._transaction
+
+    def checkpoint(self) -> None:
+        """Move what is in SQLite's log into the file. What cannot be moved stays there, where it is as safe."""
+        try:
+            self._sql.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+        except self._broken as error:
+            log.warning("a checkpoint failed, and comes again file=%s error=%s", self._path, error)
 
     def close(self) -> None:
         """Close the file; what was kept is kept."""
@@ -113,13 +116,63 @@ class TableFile:
         try:
             yield
         except self._broken as error:
-            text = f"cannot {what} the {self._WHAT} {self._path}: {error}"
-            name = getattr(error, "sqlite_errorname", "")
-            if name.startswith("SQLITE_FULL"):
-                raise StorageFull(f"{text}; free some space and try again") from error
-            if name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):
-                raise Damaged(f"{text}; {self._DAMAGED}") from error
-            raise StorageError(text) from error
+            raise self._failure(what, error) from error
+
+    def _begin(self) -> None:
+        self._count_before = self.count
+        try:
+            self._sql.execute("BEGIN IMMEDIATE")
+        except self._broken as error:
+            raise self._failure("write", error) from error
+
+    def _end(self, error: BaseException | None) -> None:
+        """Keep what was done; or, where it broke off or cannot be kept, nothing of it."""
+        broken = error
+        if broken is None:
+            try:
+                self._sql.execute("COMMIT")
+            except BaseException as failure:  # noqa: BLE001 # raised below
+                broken = failure
+            else:
+                return
+        try:
+            self._take_back()
+        except self._broken as failure:
+            raise self._failure("write", failure) from failure
+        if isinstance(broken, self._broken):
+            raise self._failure("write", broken) from broken
+        if error is None:
+            raise broken
+
+    def _take_back(self) -> None:
+        self.count = self._count_before
+        self._undone()
+        if self._sql.in_transaction:
+            self._sql.execute("ROLLBACK")
+
+    def _failure(self, what: str, error: BaseException) -> StorageError:
+        text = f"cannot {what} the {self._WHAT} {self._path}: {error}"
+        name = getattr(error, "sqlite_errorname", "")
+        if name.startswith("SQLITE_FULL"):
+            return StorageFull(f"{text}; free some space and try again")
+        if name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):
+            return Damaged(f"{text}; {self._DAMAGED}")
+        return StorageError(text)
+
+
+class Transaction:
+    """A turn at a file; there is one at a time. A generator would do, at four times the cost."""
+
+    __slots__ = ("_file",)
+
+    def __init__(self, file: TableFile) -> None:
+        self._file = file
+
+    def __enter__(self) -> None:
+        self._file._begin()  # noqa: SLF001  # a part of it
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        self._file._end(error)  # noqa: SLF001  # a part of it
 
 
 def remove(path: str, files: Files) -> None:

@@ -164,6 +164,10 @@ class LoneHost:
             result = InternalError(f"{type(error).__name__}: {error}; please report it")
         self.call_later(0, lambda: then(result))
 
+    def at_once(self, work: Callable[[], T], then: Callable[[T | KflowError], object]) -> None:
+        """Do work, here as all of it."""
+        self.submit(work, then)
+
     def put(
         self, stream: StreamMap, parts: Sequence[Part], done: Callable[[list[PutResult]], object]
     ) -> list[PutResult]:

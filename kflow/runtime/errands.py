@@ -67,8 +67,7 @@ def guarded(work: Callable[[], T]) -> Callable[[], T]:
         except KflowError:
             raise
         except Exception as error:
-            log.exception("work failed")
-            raise InternalError(f"{type(error).__name__}: {error}; please report it") from error
+            raise _reported(error) from error
 
     return run
 
@@ -76,6 +75,13 @@ def guarded(work: Callable[[], T]) -> Callable[[], T]:
 def attempt(work: Callable[[], T]) -> T | KflowError:
     """Do something; what it returned, or why it could not be done. Raises nothing."""
     try:
-        return guarded(work)()
+        return work()
     except KflowError as error:
         return error
+    except Exception as error:  # noqa: BLE001 # it is logged, and told
+        return _reported(error)
+
+
+def _reported(error: Exception) -> InternalError:
+    log.error("work failed", exc_info=error)
+    return InternalError(f"{type(error).__name__}: {error}; please report it")

@@ -53,6 +53,7 @@ class Loop:
         self._soon: deque[Callable[[], object]] = deque()
         self._stopped = False
         self._brisk = False
+        self._is_awake = False  # it will look at `_soon` before it sleeps: nobody has to wake it
         self._wake_read, self._wake_write = os.pipe()
         os.set_blocking(self._wake_read, False)
         os.set_blocking(self._wake_write, False)
@@ -85,10 +86,16 @@ class Loop:
         """Call once, `seconds` from now."""
         return self.call_at(time.monotonic() + seconds, call)
 
+    def call_soon(self, call: Callable[[], object]) -> None:
+        """Call in this round, after what is ready has been served; from a timer, in the next."""
+        self._soon.append(call)
+
     def call_soon_threadsafe(self, call: Callable[[], object]) -> None:
         """From any thread: call at the start of the next round."""
         self._soon.append(call)
-        self.wake()
+        if not self._is_awake:
+            self._is_awake = True  # before the byte, by which it goes round and takes that back
+            self.wake()
 
     def wake(self) -> None:
         """From any thread or signal handler: end the current wait."""
@@ -112,12 +119,17 @@ class Loop:
         Messages are read before timers fire: after any wait the node must have heard what already happened before it
         concludes that something did not.
         """
-        self._serve(self._wait(self._timeout(limit_s)))
+        ready = self._wait(self._timeout(limit_s))
+        self._is_awake = True
+        self._serve(ready)
         while self._soon:
             self._soon.popleft()()
         if self._timers and self._timers[0][0] <= time.monotonic():
             self._catch_up()
             self._fire()
+        self._is_awake = False
+        if self._soon:  # called while it did not sleep yet
+            self.wake()
 
     def _serve(self, ready: list[tuple[int, int]]) -> None:
         watched = self._watched
@@ -189,9 +201,6 @@ class Loop:
                 call()
 
     def _woken(self, mask: int) -> None:
+        """Each wake-up is a byte, and hardly ever are there more than these at once; what is left wakes it again."""
         del mask
-        try:
-            while os.read(self._wake_read, 4096):
-                pass
-        except BlockingIOError:
-            return
+        os.read(self._wake_read, 4096)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TypeVar
 
 from kflow.broker.log import Log
@@ -14,6 +14,7 @@ from kflow.clock import SystemClock
 from kflow.errors import KflowError
 from kflow.runtime.errands import attempt
 from kflow.runtime.loop import Loop, Timer
+from kflow.runtime.threads import Threads
 
 T = TypeVar("T")
 
@@ -35,7 +36,7 @@ class Upkeep:
         self._failed = failed
         self._clock = SystemClock()
         self._sync_timer: Timer | None = None
-        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="kflow-disk")
+        self._threads = Threads(THREADS, "kflow-disk")
         self._due: deque[SyncTask] = deque()
         self._syncing = 0  # threads that work on `_due`; under the lock
         self._lock = threading.Lock()
@@ -56,14 +57,13 @@ class Upkeep:
         """
 
         def run() -> None:
-            result = attempt(work)
-            self._loop.call_soon_threadsafe(lambda: then(result))
+            self._loop.call_soon_threadsafe(partial(then, attempt(work)))
 
         self._threads.submit(run)
 
     def close(self) -> None:
         """Wait for what is under way."""
-        self._threads.shutdown()
+        self._threads.close()
 
     def _sync(self) -> None:
         self._sync_timer = None
@@ -88,7 +88,7 @@ class Upkeep:
     def _retain(self) -> None:
         self._loop.call_later(RETAIN_S, self._retain)
         now = self._clock.now()
-        self._threads.submit(self._run, lambda: self._log.retain(now))
+        self._threads.submit(lambda: self._run(lambda: self._log.retain(now)))
 
     def _run(self, work: Callable[[], object]) -> None:
         failure = attempt(work)

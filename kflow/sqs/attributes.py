@@ -235,7 +235,7 @@ def _redrive(facts: Facts, own: Name, value: str, find: Find) -> dict[str, Any]:
     if not isinstance(policy, dict):
         raise bad("Redrive policy is not a valid JSON map.")
     for name in ("deadLetterTargetArn", "maxReceiveCount"):
-        if not str(policy.get(name) or ""):
+        if policy.get(name) in (None, ""):
             raise bad(f"Redrive policy does not contain mandatory attribute: {name}.")
     count = str(policy["maxReceiveCount"])
     if not _INTEGER.fullmatch(count) or not 1 <= int(count) <= limits.RECEIVES:

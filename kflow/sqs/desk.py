@@ -30,6 +30,7 @@ class Desk(desk.Desk[Terms, Ask, Reply]):
 
     _TURN = 1000
     _WAITERS = 64  # most find nothing
+    _QUICK = 8
 
     def __init__(
         self,
@@ -51,6 +52,18 @@ class Desk(desk.Desk[Terms, Ask, Reply]):
         """A send, a group that is freed."""
         terms = self._terms()
         return any(may_bring(terms, each) for each in asks)
+
+    def _is_quick(self, terms: Terms, asked: Sequence[Asked[Ask]]) -> bool:
+        turns = self._turns
+        return (
+            len(asked) <= self._QUICK
+            and isinstance(turns, Turns)
+            and turns.is_quick(terms, [each.ask for each in asked])
+        )
+
+    def _tend(self) -> None:
+        if isinstance(self._turns, Turns):
+            self._turns.tend()
 
     @property
     def _is_needed(self) -> bool:

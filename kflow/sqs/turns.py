@@ -51,6 +51,8 @@ from kflow.sqs.receipts import Delivery
 _ASIDE: Final = 1000
 """So many messages are set aside by one receive: it must end."""
 _ATTEMPTS: Final = 1000
+_QUICK_BYTES: Final = 16 << 10
+"""What is longer takes a good part of a millisecond: checked, digested, copied."""
 _NO_CHANGE: Final = "Message does not exist or is not available for visibility timeout change."
 
 _pack = msgspec.msgpack.Encoder().encode
@@ -86,11 +88,12 @@ class Turns:
         self._attempts: dict[str, _Attempt] = {}
         self._in_flight_at_most = 0
         self._has_counted = False
+        self._has_buried = False
         with store.turn():
             store.bring_back()
 
-    def take(self, terms: Terms, asked: Sequence[Ask]) -> Turn[Reply]:
-        """Serve all who ask: first what may bring messages, then receives.
+    def take(self, terms: Terms, asked: Sequence[Ask], *, may_wait: bool = True) -> Turn[Reply]:
+        """Serve all who ask: first what may bring messages, then receives; see `kflow.desk.Turns`.
 
         Raises:
             StorageError: the store cannot be written; nothing has happened.
@@ -113,11 +116,41 @@ class Turns:
                     is_dry = isinstance(reply, Received) and not reply.messages and not reply.aside
                     replies[place] = reply
                 is_news = is_news and not is_dry
-                return Turn(replies, store.next_ms(now_ms, ordered=terms.facts.is_fifo), is_news)
+                next_ms = store.next_ms(now_ms, ordered=terms.facts.is_fifo) if may_wait else None
+                return Turn(replies, next_ms, is_news)
         except BaseException:
             self._attempts.clear()
             self._has_counted = False
             raise
+
+    def is_quick(self, terms: Terms, asked: Sequence[Ask]) -> bool:
+        """Whether a turn is certain to be short, as far as can be seen without one. On the loop, while none is taken.
+
+        Not in a FIFO queue, which forgets who was sent lately, and may forget thousands at once.
+        """
+        size = reads = 0
+        for ask in asked:
+            if isinstance(ask, Send):
+                for entry in ask.entries:
+                    size += len(entry.body or "")
+                    if entry.attributes:
+                        size += sum(len(value) for _, value in entry.attributes.values())
+            elif isinstance(ask, Receive):
+                reads += ask.limit
+            elif not isinstance(ask, Delete | Hide | GiveBack):
+                return False
+        store = self._store
+        return (
+            size <= _QUICK_BYTES
+            and not terms.facts.is_fifo
+            and not self._has_buried  # there may be many more
+            and store.count < limits.IN_FLIGHT  # else those in flight are counted
+            and store.is_quick(terms.now_ms - terms.facts.retention_s * 1000, reads=reads, most=_QUICK_BYTES)
+        )
+
+    def tend(self) -> None:
+        """What the file needs now and then; it may wait for the disk."""
+        self._store.tend()
 
     def close(self) -> None:
         """Close the file."""
@@ -235,6 +268,7 @@ class Turns:
         find = self._in_order if terms.facts.is_fifo else self._any
         messages, aside = find(terms, self._places(terms, ask.limit), self._until_ms(terms, ask))
         self._in_flight_at_most += len(messages)
+        self._has_buried = bool(aside)
         if ask.attempt and messages:
             self._remember(terms, ask.attempt, messages)
         return Received([_delivered(each) for each in messages], aside)
@@ -374,12 +408,13 @@ class Turns:
 
         Source: recorded; chosen: that an older handle of a standard queue deletes too.
         """
+        if not terms.facts.is_fifo:
+            self._store.remove([delivery.number])
+            return None
         state = self._store.find(delivery.number)
         if state is None:
             return None
-        if terms.facts.is_fifo and (
-            state.receives != delivery.receives or not terms.now_ms < state.visible_ms < ASIDE_MS
-        ):
+        if state.receives != delivery.receives or not terms.now_ms < state.visible_ms < ASIDE_MS:
             return invalid(delivery.handle, "ReceiptHandle", "The receipt handle has expired.")
         self._store.remove([state.number])
         self._regroup(terms, (state,))

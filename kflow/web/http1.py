@@ -74,7 +74,7 @@ class Http1:
         if self._is_finished:
             return
         if self._rest is None and self.exchange is None and self.wire.buffered <= HIGH_BYTES:
-            if self._head is None and self._serve_whole(data):
+            if self._head is None and self._serve_plain(data):
                 return
             used = self._read(data)
             if used < len(data) and not self._is_finished:
@@ -91,18 +91,23 @@ class Http1:
             self._read_rest()
         self._serve()
 
-    def _serve_whole(self, data: bytes) -> bool:
-        """The way of nearly all requests: one that is plain, and has arrived as a whole and alone."""
+    def _serve_plain(self, data: bytes) -> bool:
+        """The way of nearly all requests: one that is plain, and arrives alone; whole, or its head before its body."""
         hub = self.hub
         end = data.find(b"\r\n\r\n") + 4
         if not 4 <= end <= hub.options.header_bytes:
             return False
         head = hub.heads.plain(data[:end])
-        if head is None or head.length != len(data) - end or head.length > hub.options.body_bytes:
+        if head is None or head.length is None or head.length > hub.options.body_bytes:
             return False
-        self.exchange = exchange = Http1Exchange(self, head, data[end:], self.wire.is_secure)
-        hub.serve(exchange)
-        return True
+        if head.length == len(data) - end:
+            self.exchange = exchange = Http1Exchange(self, head, data[end:], self.wire.is_secure)
+            hub.serve(exchange)
+            return True
+        if len(data) == end:
+            self._head, self._needs, self._began = head, head.length, hub.now
+            return True
+        return False
 
     def ended(self) -> None:
         """Half closed, or gone: a handler that asked to be told gives up; else the answer is still sent."""

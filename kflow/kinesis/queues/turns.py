@@ -61,8 +61,8 @@ class Turns:
         self._max_receives: int | None = None
         self._buried_ms = 0  # up to when it is known which rows are dead letters
 
-    def take(self, terms: Terms, asked: Sequence[Ask]) -> Turn[Reply]:
-        """Serve all who ask.
+    def take(self, terms: Terms, asked: Sequence[Ask], *, may_wait: bool = True) -> Turn[Reply]:
+        """Serve all who ask; see `kflow.desk.Turns`.
 
         Raises:
             StorageError: the ledger cannot be written; nothing has happened.
@@ -81,7 +81,8 @@ class Turns:
                         replies.append([self._settle(terms, each, entry) for entry in each.entries])
                         is_news = is_news or each.verb is not Verb.ACKNOWLEDGE
                         dry.clear()
-                return Turn(replies, self._ledger.next_visible_ms(terms.now_ms), is_news)
+                next_ms = self._ledger.next_visible_ms(terms.now_ms) if may_wait else None
+                return Turn(replies, next_ms, is_news)
         except BaseException:
             self._cursors = cursors  # as they are in the ledger
             self._drained.clear()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import uuid
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -51,17 +50,12 @@ class Messages(Base):
         queue = self.queue(call, given.QueueUrl)
         send = Send([_entry(given)], _sender(call))
 
-        def output(reply: Sequence[Sent | SqsError]) -> Mapping[str, Any]:
-            (sent,) = reply
-            if isinstance(sent, SqsError):
-                raise sent
-            return _sent(queue, sent)
-
         def told(reply: Any) -> None:
-            try:
-                answering(call, output)(reply)
-            except SqsError as error:
-                call.refuse(error)
+            sent = reply if isinstance(reply, KflowError) else reply[0]
+            if isinstance(sent, KflowError):
+                call.refuse(sent)
+            else:
+                call.answer(_sent(queue, sent))
 
         queue.desk.ask(send, told)
         return LATER
@@ -150,7 +144,7 @@ class Messages(Base):
         message, more, md5 = delivered
         state = message.state
         return event_record(
-            message_id=str(uuid.UUID(bytes=message.id)),
+            message_id=message_id(message.id),
             receipt_handle=self.receipts.handle(queue.facts.id, state.number, state.receives),
             body=message.body,
             attributes=system_attributes(queue, delivered),
@@ -208,7 +202,7 @@ class Messages(Base):
         message, more, md5 = delivered
         state = message.state
         shown: dict[str, Any] = {
-            "MessageId": str(uuid.UUID(bytes=message.id)),
+            "MessageId": message_id(message.id),
             "ReceiptHandle": self.receipts.handle(queue.facts.id, state.number, state.receives),
             "MD5OfBody": md5,
             "Body": message.body,
@@ -221,6 +215,12 @@ class Messages(Base):
             shown["MD5OfMessageAttributes"] = digests.of_attributes(attributes)
             shown["MessageAttributes"] = {name: _written(value) for name, value in attributes.items()}
         return shown
+
+
+def message_id(drawn: bytes) -> str:
+    """A UUID as text. The standard library's takes it apart first, which costs ten times as much."""
+    text = drawn.hex()
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
 
 def _sender(call: Call) -> str:
@@ -252,7 +252,7 @@ def _sequence(number: int) -> str:
 
 
 def _sent(queue: Queue, sent: Sent) -> dict[str, Any]:
-    shown: dict[str, Any] = {"MessageId": str(uuid.UUID(bytes=sent.id)), "MD5OfMessageBody": sent.md5_body}
+    shown: dict[str, Any] = {"MessageId": message_id(sent.id), "MD5OfMessageBody": sent.md5_body}
     if sent.md5_attributes:
         shown["MD5OfMessageAttributes"] = sent.md5_attributes
     if sent.md5_trace:
@@ -278,7 +278,10 @@ def _single(call: Call) -> Callable[[Any], None]:
 
     def told(reply: Any) -> None:
         failure = reply if isinstance(reply, KflowError) else reply[0]
-        answering(call)(failure)
+        if failure is None:
+            call.answer(None)
+        else:
+            call.refuse(failure)
 
     return told
 

@@ -58,20 +58,31 @@ class Base:
         if not url:
             raise MissingParameter("QueueUrl")
         place = call.context.place
-        try:
-            parts = [unquote(part) for part in urlsplit(url).path.split("/") if part]
-        except ValueError:
-            parts = []
-        if not parts:
+        account, name = _named(url)
+        if not name:
             raise QueueDoesNotExist
-        if len(parts) > 1 and len(parts[-2]) == _DIGITS and parts[-2].isdecimal():
-            place = Place(parts[-2], place.region)
-        return self.directory.find(place, parts[-1])
+        return self.directory.find(Place(account, place.region) if account else place, name)
 
     def url_of(self, call: Call, queue: Queue) -> str:
         """The URL of a queue, as this caller reaches it."""
-        base = call.context.base_url or self.parts.url()
-        return f"{base}/{queue.place.account}/{queue.facts.name}"
+        return self.url(call, queue.place, queue.facts.name)
+
+    def url(self, call: Call, place: Place, name: str) -> str:
+        """The URL of a queue by its name, whether it is there or not."""
+        return f"{call.context.base_url or self.parts.url()}/{place.account}/{name}"
+
+
+@functools.lru_cache(1024)
+def _named(url: str) -> tuple[str, str]:
+    """Account and name in a URL; empty where there is none."""
+    try:
+        parts = [unquote(part) for part in urlsplit(url).path.split("/") if part]
+    except ValueError:
+        parts = []
+    if not parts:
+        return "", ""
+    has_account = len(parts) > 1 and len(parts[-2]) == _DIGITS and parts[-2].isdecimal()
+    return parts[-2] if has_account else "", parts[-1]
 
 
 class _HasBase(Protocol):

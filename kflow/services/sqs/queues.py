@@ -19,7 +19,7 @@ from kflow.sqs import attributes, checks, limits
 from kflow.sqs.asking import Count, Nothing
 from kflow.sqs.attributes import Name
 from kflow.sqs.directory import Queue
-from kflow.sqs.errors import InvalidParameterValue, MissingParameter, PurgeQueueInProgress, invalid
+from kflow.sqs.errors import InvalidParameterValue, MissingParameter, PurgeQueueInProgress, QueueDoesNotExist, invalid
 from kflow.sqs.facts import Facts
 
 _PERMITTED: Final = frozenset(
@@ -56,15 +56,20 @@ class Queues(Base):
             changed = attributes.changed(plain, own, wanted, self._facts, is_new=True)
             return msgspec.structs.replace(changed, tags=tags)
 
+        def told(reply: Any) -> None:
+            if isinstance(reply, KflowError) and not isinstance(reply, QueueDoesNotExist):
+                call.refuse(reply)
+            else:  # also where somebody has deleted it meanwhile: it was there
+                call.answer({"QueueUrl": self.url(call, place, name)})
+
         if self.directory.has(place, name):
             queue = self.directory.find(place, name)
             own = Name(place.region, place.account, name)
             attributes.changed(queue.facts, own, wanted, self._facts)  # whether they are attributes at all
             attributes.check_same(queue.facts, wanted)
-            queue.desk.ask(Nothing(), answering(call, lambda _: {"QueueUrl": self.url_of(call, queue)}))
+            queue.desk.ask(Nothing(), told)
         else:
-            told = answering(call, lambda _: {"QueueUrl": self.url_of(call, queue)})
-            queue = self.directory.create(place, name, made, told)
+            self.directory.create(place, name, made, told)
         return LATER
 
     @operation

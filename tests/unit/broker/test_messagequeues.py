@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 
 import pytest
@@ -137,6 +138,93 @@ def test_what_is_too_old_goes_with_its_group(store):
         assert not store.expire(5, 20)
     assert store.count == 2
     assert [each.body for grouped in store.ready(20, 10) for each in store.oldest_of(grouped, 0, 9)] == ["a2", "b1"]
+
+
+def test_what_is_old_already_when_it_comes_goes_too(path, store):
+    add(store, new("a", aged_ms=500))
+    with store.turn():
+        assert not store.expire(400, 400)
+    add(store, new("dead letter", aged_ms=100))
+    with store.turn():
+        assert store.expire(400, 400)
+        assert not store.expire(450, 450)
+    assert [each.body for each in store.visible(0, 10)] == ["a"]
+
+    def fail():
+        with store.turn():
+            store.expire(600, 600)
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
+    store.close()
+    again = MessageStore(path, fsync="none")
+    with again.turn():
+        assert again.expire(600, 600)
+    assert again.count == 0
+    again.close()
+
+
+def test_turns_are_quick_as_long_as_nothing_expires_is_long_or_waits_for_the_disk(path, store):
+    assert not store.is_quick(10, reads=1, most=100)  # nobody has looked what expires
+    with store.turn():
+        store.expire(10, 10)
+    assert store.is_quick(10, reads=1, most=100)
+    add(store, new("x" * 60, aged_ms=20))
+    assert store.is_quick(10, reads=1, most=100)
+    assert not store.is_quick(10, reads=2, most=100)
+    assert not store.is_quick(21, reads=1, most=100)
+    with store.turn():
+        store.remove([1])
+    assert store.is_quick(10, reads=2, most=100)
+    for _ in range(40):
+        add(store, new("x" * 65_536, aged_ms=20))
+    assert not store.is_quick(10, reads=0, most=100)  # what was written is to be moved into the file
+    store.tend()
+    assert store.is_quick(10, reads=0, most=100)
+    store.close()
+    again = MessageStore(path, fsync="none")
+    with again.turn():
+        again.expire(10, 10)
+    assert not again.is_quick(10, reads=1, most=100)  # nobody knows how long the kept ones are
+    assert again.is_quick(10, reads=0, most=100)
+    again.close()
+
+
+def test_with_always_no_turn_is_quick(path):
+    store = MessageStore(path, fsync="always", create=b"{}")
+    with store.turn():
+        store.expire(10, 10)
+    assert not store.is_quick(10, reads=0, most=100)
+    store.close()
+
+
+def test_a_checkpoint_moves_what_was_written_into_the_file(path, store):
+    before = os.path.getsize(path)
+    for _ in range(40):
+        add(store, new("x" * 65_536))
+    assert os.path.getsize(path) == before
+    store.tend()
+    assert os.path.getsize(path) > 40 * 65_536
+
+
+def test_a_turn_that_cannot_be_kept_did_not_happen_and_says_why(store):
+    add(store, new("a"))
+    store._sql.executescript(
+        "PRAGMA foreign_keys = ON; CREATE TABLE other (number REFERENCES messages DEFERRABLE INITIALLY DEFERRED)"
+    )
+
+    def fail():
+        with store.turn():
+            store.add([new("b")])
+            store._sql.execute("INSERT INTO other VALUES (99)")  # seen when it is committed
+
+    with pytest.raises(StorageError, match=r"cannot write the queue .*jobs.db: FOREIGN KEY"):
+        fail()
+    assert store.count == 1
+    assert [each.body for each in store.visible(0, 10)] == ["a"]
+    add(store, new("c"))
+    assert store.count == 2
 
 
 def test_what_was_sent_lately_is_forgotten_in_time(store):

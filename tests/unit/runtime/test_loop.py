@@ -7,6 +7,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 
@@ -132,6 +133,58 @@ def test_a_call_from_another_thread_ends_the_wait(loop: Loop) -> None:
 
     loop.run()  # without the wake-up this would never return
     other.join()
+
+
+def test_no_call_of_many_threads_is_left_lying_while_the_loop_sleeps(loop: Loop) -> None:
+    each, many = 2_000, 4
+    seen: list[int] = []
+
+    def note(number: int) -> None:
+        seen.append(number)
+        if len(seen) == each * many:
+            loop.stop()
+
+    def call(first: int) -> None:
+        for number in range(first, first + each):
+            loop.call_soon_threadsafe(partial(note, number))
+
+    others = [threading.Thread(target=call, args=(first * each,)) for first in range(many)]
+    for other in others:
+        other.start()
+
+    loop.run()  # it would never return if one was left
+
+    for other in others:
+        other.join()
+    assert sorted(seen) == list(range(each * many))
+
+
+def test_a_call_that_came_before_the_wait_ends_it(loop: Loop) -> None:
+    loop.call_soon_threadsafe(loop.stop)
+    loop.run()  # it would never return
+    assert loop._stopped
+
+
+def test_a_call_soon_is_made_in_this_round_after_all_that_is_ready_and_from_a_timer_in_the_next(loop: Loop) -> None:
+    made: list[str] = []
+    ours, theirs = socket.socketpair()
+    more, others = socket.socketpair()
+    theirs.send(b"x")
+    others.send(b"x")
+    loop.add(ours.fileno(), lambda _: loop.call_soon(partial(made.append, "soon")))
+    loop.add(more.fileno(), lambda _: made.append("ready"), priority=2)
+    loop.round(0)
+    loop.remove(ours.fileno())
+    loop.remove(more.fileno())
+    assert made == ["ready", "soon"]
+
+    loop.call_later(0, lambda: loop.call_soon(partial(made.append, "from a timer")))
+    loop.round(0)
+    assert made == ["ready", "soon"]
+    loop.round()  # it does not wait
+    assert made == ["ready", "soon", "from a timer"]
+    for each in (ours, theirs, more, others):
+        each.close()
 
 
 @pytest.mark.parametrize("make", [EpollPoller, SelectorPoller])

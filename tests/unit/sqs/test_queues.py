@@ -25,6 +25,7 @@ ALL = {
     "ApproximateNumberOfMessagesNotVisible": "0",
     "ApproximateNumberOfMessagesDelayed": "0",
 }
+URL = "http://localhost:4566/123456789012/jobs"
 ARN = "arn:aws:sqs:us-east-1:123456789012"
 
 
@@ -127,7 +128,11 @@ def policy(**members):
         ("nix", "Redrive policy is not a valid JSON map."),
         (policy(maxReceiveCount=None), "Redrive policy does not contain mandatory attribute: maxReceiveCount."),
         (policy(deadLetterTargetArn=""), "Redrive policy does not contain mandatory attribute: deadLetterTargetArn."),
-        (policy(maxReceiveCount=[]), "Redrive policy does not contain mandatory attribute: maxReceiveCount."),
+        (policy(maxReceiveCount=""), "Redrive policy does not contain mandatory attribute: maxReceiveCount."),
+        (policy(maxReceiveCount=[]),
+         "Invalid value for maxReceiveCount: [], valid values are from 1 to 1000 both inclusive."),
+        (policy(maxReceiveCount=0),
+         "Invalid value for maxReceiveCount: 0, valid values are from 1 to 1000 both inclusive."),
         (policy(deadLetterTargetArn=[1]), "Invalid value for deadLetterTargetArn."),
         (policy(maxReceiveCount=True),
          "Invalid value for maxReceiveCount: True, valid values are from 1 to 1000 both inclusive."),
@@ -260,6 +265,17 @@ def test_queues_are_listed_page_by_page(world):
 
 
 # ---------------------------------------------------------------------- deleting
+
+
+def test_a_create_that_meets_a_delete_is_answered_as_it_was_there(world):
+    first = world.begin("CreateQueue", QueueName="jobs")
+    second = world.begin("CreateQueue", QueueName="jobs")
+    gone = world.begin("DeleteQueue", QueueUrl=URL)
+    world.host.run()
+    assert (first.output, second.output, gone.output) == ({"QueueUrl": URL}, {"QueueUrl": URL}, {})
+    assert world.call("ListQueues") == {}
+    assert world.create("jobs") == URL
+    assert world.bodies(URL) == []
 
 
 def test_a_deleted_queue_is_gone_and_its_name_is_free(world):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from kflow import desk
 from kflow.desk import IDLE_S
 from kflow.errors import StorageError
 from kflow.sqs import errors
@@ -221,3 +222,47 @@ def test_files_stay_open_while_something_is_set_aside(world):
     world.host.advance(3 * int(IDLE_S * 1000))
     assert not queue.desk.is_open
     assert world.bodies(url) == ["x"]
+
+
+@pytest.mark.parametrize(("name", "group", "at_once"), [("jobs", None, 3), ("jobs.fifo", "g", 0)])
+def test_short_turns_of_standard_queues_wait_for_no_thread(world, name, group, at_once):
+    url = world.create(name)
+    world.send(url, "opens the file, and looks what expires", group)
+    before = world.host.done_at_once
+    world.send(url, "x", group)
+    world.delete(url, world.receive(url, 1)[0])
+    assert world.host.done_at_once == before + at_once
+
+
+def test_long_messages_and_a_slow_disk_are_left_to_threads(world, monkeypatch):
+    url = world.create()
+    world.send(url, "x")
+    before = world.host.done_at_once
+    world.send(url, "x" * 20_000)
+    world.receive(url)
+    assert world.host.done_at_once == before
+    world.send(url, "x")
+    assert world.host.done_at_once == before + 1
+    seconds = iter([0.0, 0.006, 1.0, 1.006, 2.0, 2.001, 3.0, 3.001])
+    monkeypatch.setattr(desk, "perf_counter", lambda: next(seconds))
+    world.send(url, "is slow")
+    world.send(url, "by a thread, and slow again")
+    world.send(url, "by a thread, and quick")
+    assert world.host.done_at_once == before + 2
+    world.send(url, "x")
+    assert world.host.done_at_once == before + 3
+
+
+def test_a_queue_with_dead_letters_to_move_is_left_to_threads(world):
+    url, dead = world.pair(VisibilityTimeout="0")
+    world.send(url, "x")
+    world.receive(url)
+    before = world.host.done_at_once
+    assert world.receive(url) == []
+    assert world.host.done_at_once == before + 1  # it met a dead letter: there may be a thousand
+    world.send(url, "y")
+    assert world.bodies(dead) == ["x"]
+    assert world.bodies(url) == ["y"]
+    before = world.host.done_at_once
+    world.send(url, "z")
+    assert world.host.done_at_once == before + 1
