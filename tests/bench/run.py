@@ -53,6 +53,7 @@ BENCHES = {
     "hosted": "functions:hosted",
     "mapped": "functions:mapped",
     "mappings": "functions:mappings",
+    "queues": "queues:queues",
 }
 """Name to module and function, in the order in which they run."""
 
