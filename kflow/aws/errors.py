@@ -33,7 +33,7 @@ class AccessRefused(_Refused):
 
 
 class InternalFailure(AwsError):
-    """A bug of ours, or a disk that fails; the log says which. Nothing of it is shown to the caller."""
+    """A bug of ours, of which nothing is shown to the caller, or a disk that fails, of which all is."""
 
     code = "InternalFailure"
 

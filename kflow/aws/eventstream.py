@@ -13,7 +13,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from kflow.aws.failures import text_of
 from kflow.aws.frames import Kind, encode, header, headers
 from kflow.errors import AwsError, KflowError
 from kflow.web.exchange import ResponseStream
@@ -128,7 +127,7 @@ class Events:
         if self.is_closed:
             return
         if isinstance(error, AwsError):
-            code, text = error.code, text_of(error)
+            code, text = error.code, str(error)
         else:
             log.error("an event stream failed: %s", error, exc_info=error)
             code, text = AwsError.code, "an internal error"

@@ -1,8 +1,7 @@
-"""What an error says on the wire, whatever the protocol: its status, and as much of its text as the caller may see."""
+"""What an error is called on the wire, whatever the protocol: its status and its code."""
 
 from __future__ import annotations
 
-from kflow.aws.errors import InternalFailure
 from kflow.aws.shapes import Operation
 from kflow.errors import AwsError, ValidationFailed
 
@@ -11,11 +10,6 @@ def status_of(operation: Operation | None, error: AwsError) -> int:
     """The model's status of an error, else the error's own."""
     modelled = None if operation is None else operation.model.error(error.code)
     return error.http_status if modelled is None else modelled.http_status
-
-
-def text_of(error: AwsError) -> str:
-    """The text; what failed inside is not told to the caller."""
-    return "" if isinstance(error, InternalFailure) else str(error)
 
 
 class _InvalidParameter(AwsError):

@@ -15,7 +15,7 @@ from kflow.aws import texts, xml
 from kflow.aws.calls import Output
 from kflow.aws.errors import SerializationFailed
 from kflow.aws.eventstream import Vocabulary
-from kflow.aws.failures import status_of, text_of
+from kflow.aws.failures import status_of
 from kflow.aws.formats import Response
 from kflow.aws.inflating import body_of
 from kflow.aws.shapes import ListOf, MapOf, Member, Model, Operation, Shape, Structure
@@ -207,7 +207,7 @@ def code_and_message(error: AwsError, operation: Operation | None = None) -> str
     """The two elements that all errors in XML have; the code as the model writes it on the wire."""
     modelled = None if operation is None else operation.model.error(error.code)
     code = error.code if modelled is None else modelled.error_code
-    return f"<Code>{xml.escape(code)}</Code><Message>{xml.escape(text_of(error))}</Message>"
+    return f"<Code>{xml.escape(code)}</Code><Message>{xml.escape(str(error))}</Message>"
 
 
 def _document(pieces: Iterable[str]) -> bytes:

@@ -12,7 +12,7 @@ from kflow.aws import texts
 from kflow.aws.coerce import Coercion
 from kflow.aws.errors import SerializationFailed
 from kflow.aws.eventstream import Vocabulary
-from kflow.aws.failures import status_of, text_of
+from kflow.aws.failures import status_of
 from kflow.aws.formats import Response
 from kflow.aws.json_input import plain
 from kflow.aws.json_output import JsonOutput, encode
@@ -63,7 +63,7 @@ class RestJson(Rest):
         shape = None if operation is None else operation.model.error(error.code)
         named = {} if shape is None else {member.wire_name: member.name for member in shape.members.values()}
         key = next((name for name in ("message", "Message", "errorMessage") if name in named), "message")
-        body = {key: text_of(error)}
+        body = {key: str(error)}
         if "Type" in named:  # documented: Lambda, errors: `User` or `Service`
             body["Type"] = "User" if error.sender_fault else "Service"
         headers = [

@@ -189,9 +189,11 @@ class WebCall:
             operation = f"{self._operation.model.service}.{self._operation.name}"
             if isinstance(error, StorageError):  # it says all, and on a full disk there are thousands
                 logger.error("a call failed operation=%s: %s", operation, error)
+                # SDKs go by status and code, and try again; the text says what people can do.
+                error = InternalFailure(f"kflow: {error}")
             else:
                 logger.error("a call failed operation=%s", operation, exc_info=error)
-            error = InternalFailure()
+                error = InternalFailure()
         response = self._writer.error(self._operation, error, self.context.request_id)
         self._exchange.respond(response.status, [*self._head, *response.headers], response.body)
 

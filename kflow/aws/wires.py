@@ -6,7 +6,7 @@ from collections.abc import Callable, Generator, Mapping
 from typing import Any, Protocol
 
 from kflow.aws.dispatch import Bound
-from kflow.aws.errors import InternalFailure, SerializationFailed
+from kflow.aws.errors import SerializationFailed
 from kflow.aws.eventstream import Vocabulary
 from kflow.aws.json_input import plain
 from kflow.aws.json_output import JsonOutput, encode
@@ -92,13 +92,13 @@ class JsonWire:
 
 
 def error_body(wire: Wire, error: AwsError, namespace: str = "") -> bytes:
-    """A failure: `__type`, and a message where there is one. What failed inside is not told to the caller.
+    """A failure: `__type`, and a message where there is one.
 
     Source: recorded: kinesalite's test-suite against AWS: `Message` where something could not be converted, else
     `message`.
     """
     text, kind = str(error), namespace + error.code
-    if isinstance(error, InternalFailure) or not text:
+    if not text:
         return wire.write_plain({"__type": kind})
     key = "Message" if isinstance(error, SerializationFailed) else "message"
     return wire.write_plain({"__type": kind, key: text})

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from time import monotonic
 from typing import ClassVar, Final
 
 from kflow.broker.files import Files
@@ -20,6 +22,7 @@ log = logging.getLogger(__name__)
 _VERSION: Final = 1
 _CACHE_KIB: Final = 512
 _SYNCHRONOUS: Final = {"always": "FULL", "interval": "NORMAL", "none": "OFF"}
+_LOOK_S: Final = 1.0
 _SUFFIXES: Final = ("", "-wal", "-shm", "-journal")
 
 
@@ -60,6 +63,7 @@ class TableFile:
         self._broken = sqlite3.Error
         self._transaction = Transaction(self)
         self._count_before = 0
+        self._look_s = 0.0
         with self._said("open"):
             uri = f"{Path(path).as_uri()}?mode={'rwc' if may_begin else 'rw'}"
             self._sql = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False, timeout=10)
@@ -77,6 +81,7 @@ class TableFile:
                     make()
                 elif version != _VERSION:
                     raise StorageError(f"{path} was written by another version of kflow: {self._OTHER_VERSION}")
+                self._identity = self._found()
                 (self.count,) = self._sql.execute(f"SELECT count(*) FROM {self._COUNTED}").fetchone()  # noqa: S608  # constant
             except BaseException:
                 self._sql.close()
@@ -91,12 +96,17 @@ class TableFile:
         """
         return self._transaction
 
-    def checkpoint(self) -> None:
-        """Move what is in SQLite's log into the file. What cannot be moved stays there, where it is as safe."""
+    def checkpoint(self) -> bool:
+        """Move what is in SQLite's log into the file; whether it could be. Else it stays there, where it is as safe.
+
+        The next turn that writes begins that log anew and, but with `none`, waits for the disk once more.
+        """
         try:
             self._sql.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
         except self._broken as error:
             log.warning("a checkpoint failed, and comes again file=%s error=%s", self._path, error)
+            return False
+        return True
 
     def close(self) -> None:
         """Close the file; what was kept is kept."""
@@ -120,10 +130,27 @@ class TableFile:
 
     def _begin(self) -> None:
         self._count_before = self.count
+        now = monotonic()
+        if now >= self._look_s:
+            self._look_s = now + _LOOK_S
+            self._look()
         try:
             self._sql.execute("BEGIN IMMEDIATE")
         except self._broken as error:
             raise self._failure("write", error) from error
+
+    def _look(self) -> None:
+        """Whether it is still there: SQLite would go on writing what nobody ever finds again."""
+        if self._found() != self._identity:
+            raise StorageError(f"the {self._WHAT} {self._path} was replaced under kflow; start kflow anew")
+
+    def _found(self) -> tuple[int, int]:
+        try:
+            found = os.stat(self._path)
+        except OSError as error:
+            text = f"the {self._WHAT} {self._path} was taken away under kflow ({error.strerror})"
+            raise StorageError(f"{text}; put it back, and start kflow anew") from error
+        return found.st_dev, found.st_ino
 
     def _end(self, error: BaseException | None) -> None:
         """Keep what was done; or, where it broke off or cannot be kept, nothing of it."""
@@ -153,8 +180,12 @@ class TableFile:
     def _failure(self, what: str, error: BaseException) -> StorageError:
         text = f"cannot {what} the {self._WHAT} {self._path}: {error}"
         name = getattr(error, "sqlite_errorname", "")
-        if name.startswith("SQLITE_FULL"):
-            return StorageFull(f"{text}; free some space and try again")
+        if name.startswith(
+            ("SQLITE_FULL", "SQLITE_IOERR_WRITE")
+        ):  # the latter where it is a quota, or a limit of files
+            return StorageFull(f"{text}; free some space or raise the quota, and try again")
+        if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
+            return StorageError(f"{text}; another program has it open: end that")
         if name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):
             return Damaged(f"{text}; {self._DAMAGED}")
         return StorageError(text)

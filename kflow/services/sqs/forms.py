@@ -12,7 +12,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from kflow.aws import xml
-from kflow.aws.failures import text_of
 from kflow.aws.formats import Response
 from kflow.aws.query import InvalidAction, Query, form_of
 from kflow.aws.shapes import Model, Operation
@@ -72,7 +71,7 @@ class Forms(Query):
         """As all query protocols have it, with an empty `Detail`, and the error's older name."""
         if isinstance(error, _NoOperation):
             return Response(404, _XML, b"<UnknownOperationException/>")
-        text = text_of(error)
+        text = str(error)
         if isinstance(error, QueueDoesNotExist):
             text = f"{text.removesuffix('.')} for this wsdl version."
         kind = "Sender" if error.sender_fault else "Receiver"

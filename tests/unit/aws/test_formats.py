@@ -113,10 +113,11 @@ def test_the_model_knows_the_status_of_an_error():
 
 
 @pytest.mark.parametrize("made", [Query(), Ec2(), RestJson(), RestXml()])
-def test_what_failed_inside_is_not_told(made):
-    status, _, body = made.error(None, InternalFailure("/secret"), ID)
+def test_an_internal_failure_says_what_it_was_given_to_say(made):
+    status, _, body = made.error(None, InternalFailure("kflow: the disk is full"), ID)
     assert status == 500
-    assert b"secret" not in body
+    assert b"kflow: the disk is full" in body
+    assert b"None" not in made.error(None, InternalFailure(), ID).body
 
 
 def test_an_error_of_ec2():
