@@ -248,6 +248,8 @@ def _redrive(facts: Facts, own: Name, value: str, find: Find) -> dict[str, Any]:
         raise bad("Invalid value for deadLetterTargetArn.")
     if (named.region, named.account) != (own.region, own.account):
         raise bad("Dead-letter target owner should be same as the source.")
+    if named.name == own.name:  # a message that is dead there would be dead at once again
+        raise bad("The dead-letter queue must be another queue than the source.")
     found = find(named)
     if found is None:
         raise bad("Dead letter target does not exist.")

@@ -142,6 +142,7 @@ def policy(**members):
          "Invalid value for maxReceiveCount: 1001, valid values are from 1 to 1000 both inclusive."),
         (policy(deadLetterTargetArn="arn:nix"), "Invalid value for deadLetterTargetArn."),
         (policy(deadLetterTargetArn=f"{ARN}:nix"), "Dead letter target does not exist."),
+        (policy(deadLetterTargetArn=f"{ARN}:jobs"), "The dead-letter queue must be another queue than the source."),
         (policy(deadLetterTargetArn=f"{ARN}:dead.fifo"),
          "Dead-letter queue must be same type of queue as the source."),
         (policy(deadLetterTargetArn="arn:aws:sqs:eu-west-1:123456789012:dead"),
