@@ -87,7 +87,7 @@ class Loop:
         return self.call_at(time.monotonic() + seconds, call)
 
     def call_soon(self, call: Callable[[], object]) -> None:
-        """Call in this round, after what is ready has been served; from a timer, in the next."""
+        """Call in this round, after what is ready has been served; from a timer or from such a call, in the next."""
         self._soon.append(call)
 
     def call_soon_threadsafe(self, call: Callable[[], object]) -> None:
@@ -122,7 +122,7 @@ class Loop:
         ready = self._wait(self._timeout(limit_s))
         self._is_awake = True
         self._serve(ready)
-        while self._soon:
+        for _ in range(len(self._soon)):  # no more: each may bring another, and who is ready meanwhile must be served
             self._soon.popleft()()
         if self._timers and self._timers[0][0] <= time.monotonic():
             self._catch_up()

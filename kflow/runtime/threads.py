@@ -36,14 +36,14 @@ class Threads:
         """Have some work done, after what was submitted before has begun. From any thread.
 
         Raises:
-            RuntimeError: it is closed.
+            RuntimeError: it is closed; or the system allows not even one thread.
         """
         with self._lock:
             if self._is_closed:
                 raise RuntimeError(f"the threads {self._name} are closed")
-            self._open += 1
-            if self._open > len(self._threads) < self._most:
+            if self._open >= len(self._threads) < self._most:
                 self._start()
+            self._open += 1
             self._queue.put(work)
 
     def close(self) -> None:
@@ -59,8 +59,13 @@ class Threads:
     def _start(self) -> None:
         # A daemon: where a node breaks before it closes them, its process must end.
         thread = threading.Thread(target=self._run, name=f"{self._name}_{len(self._threads)}", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:  # there may be no more of them, of this user or in this container
+            if not self._threads:
+                raise
+            return  # those that there are do the work
         self._threads.append(thread)
-        thread.start()
 
     def _run(self) -> None:
         take, lock = self._queue.get, self._lock

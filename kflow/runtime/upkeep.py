@@ -11,7 +11,7 @@ from typing import TypeVar
 from kflow.broker.log import Log
 from kflow.broker.sync import SyncTask
 from kflow.clock import SystemClock
-from kflow.errors import KflowError
+from kflow.errors import KflowError, StorageError
 from kflow.runtime.errands import attempt
 from kflow.runtime.loop import Loop, Timer
 from kflow.runtime.threads import Threads
@@ -59,7 +59,12 @@ class Upkeep:
         def run() -> None:
             self._loop.call_soon_threadsafe(partial(then, attempt(work)))
 
-        self._threads.submit(run)
+        try:
+            self._threads.submit(run)
+        except RuntimeError as error:
+            self._loop.call_soon_threadsafe(
+                partial(then, StorageError(f"cannot read or write the data folder: {error}"))
+            )
 
     def close(self) -> None:
         """Wait for what is under way."""

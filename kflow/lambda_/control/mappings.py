@@ -119,9 +119,13 @@ class Mappings:
 
     def of(self, place: Place) -> list[Entry]:
         """Those of a place, as they were made; those of decorated handlers come first."""
-        there = (each for each in self._entries.values() if each.is_shown)
-        own = [each for each in there if (each.mapping.account, each.mapping.region) == (place.account, place.region)]
-        return sorted(own, key=lambda each: (each.mapping.created_ms, each.mapping.uuid))
+        there = (place.account, place.region)
+        return [each for each in self.everywhere() if (each.mapping.account, each.mapping.region) == there]
+
+    def everywhere(self) -> list[Entry]:
+        """Those of all places, likewise."""
+        shown = [each for each in self._entries.values() if each.is_shown]
+        return sorted(shown, key=lambda each: (each.mapping.created_ms, each.mapping.uuid))
 
     # ------------------------------------------------------------------ changing
 

@@ -48,6 +48,7 @@ def trigger_of(mapping: Mapping, *, enabled: bool) -> StreamTrigger:
         enabled=enabled,
         consumer=arn.consumer_name(mapping.source),
         uuid=mapping.uuid,
+        counts=mapping.counts,
     )
 
 

@@ -7,6 +7,7 @@ It is bound before anything else is set up, because handlers are told the port w
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from typing import Final
 
@@ -15,6 +16,7 @@ from kflow.aws.guard import Guard
 from kflow.broker import handshake, wirecalls
 from kflow.broker.folder import DataFolder
 from kflow.countdown import countdown
+from kflow.lambda_.event_size import EVENT_BYTES
 from kflow.runtime import descriptors
 from kflow.runtime.endpoint import ports
 from kflow.runtime.endpoint.pages import Facts, Pages
@@ -27,7 +29,7 @@ from kflow.runtime.loop import Loop
 from kflow.runtime.node.node import Node
 from kflow.runtime.tools.control import Control
 from kflow.settings import Settings
-from kflow.web.exchange import Exchange, Handler
+from kflow.web.exchange import Exchange, Handler, Headers
 from kflow.web.options import Tls, WebOptions
 from kflow.web.server import Server
 
@@ -37,6 +39,13 @@ CODE_BYTES: Final = 70_167_211
 """Of requests that upload code. Source: recorded: Lambda, the text of RequestEntityTooLargeException."""
 CODE_TARGETS: Final = ("/2015-03-31/functions", "/2018-10-31/layers")
 """Where code is uploaded."""
+_UPLOADS: Final = (
+    ("/code", "UpdateFunctionCode", CODE_BYTES),
+    ("/versions", "PublishLayerVersion", CODE_BYTES),
+    ("/invocations", "InvokeFunction", EVENT_BYTES),
+    ("", "CreateFunction", CODE_BYTES),
+)
+"""What such a path ends with, and what a body that is too long is told of."""
 _EVERYWHERE: Final = frozenset({"0.0.0.0", "::"})  # noqa: S104  # compared
 """Addresses that are no name of this machine: it may be called by any."""
 
@@ -160,7 +169,18 @@ def _options(settings: Settings, folder: DataFolder) -> WebOptions:
     return WebOptions(
         large_bytes=CODE_BYTES,
         large_targets=CODE_TARGETS,
+        large_refusal=_too_large,
         connections=settings.http_connections or descriptors.connections(descriptors.raise_limit()),
         idle_s=float(settings.http_idle_seconds),
         tls=tls,
     )
+
+
+def _too_large(method: str, target: str) -> tuple[Headers, bytes]:
+    """What Lambda says to a body that it does not even read. Source: recorded."""
+    del method
+    path = target.partition("?")[0]
+    operation, most = next(each[1:] for each in _UPLOADS if path.endswith(each[0]))
+    text = f"Request must be smaller than {most} bytes for the {operation} operation"
+    kind = b"RequestEntityTooLargeException"
+    return ((b"content-type", b"application/json"), (b"x-amzn-errortype", kind)), json.dumps({"Message": text}).encode()

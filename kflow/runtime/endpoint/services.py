@@ -14,10 +14,14 @@ from kflow.aws.calls import Context, Place, Reply
 from kflow.aws.dispatch import Before, Deferred, Dispatcher
 from kflow.aws.formats import Format
 from kflow.aws.shapes import Model
+from kflow.broker.metricpoints import of
+from kflow.broker.parked_batch import ParkedBatch
 from kflow.broker.streammap import StreamMap
 from kflow.errors import AwsError, KflowError, ResourceNotFound
 from kflow.kinesis.registry import Registry
 from kflow.kinesis.tallies import Tallies
+from kflow.lambda_ import eventcounts
+from kflow.lambda_.eventcounts import Counted
 from kflow.runtime.consumers import registering
 from kflow.runtime.endpoint import deferred
 from kflow.runtime.endpoint.pages import StreamRow, Table
@@ -225,7 +229,16 @@ class Services:
 
             parked, invoke = self._node.parked, self.dispatcher.invoke
             self._destinations = Destinations(self.host, parked, invoke, self.home, scale=self._scale)
+            self._destinations.counted = self._count_given_up
         return self._destinations
+
+    def _count_given_up(self, entry: ParkedBatch, name: str) -> None:
+        """A failure document was sent, or cannot be. Source: documented: types of metrics."""
+        if name == eventcounts.DROPPED:
+            self._node.function_measures.note(entry.function, "DestinationDeliveryFailures", of(1))
+        if entry.origin is not None and self.runner.streams.counts(entry.origin.mapping):
+            counted = Counted(entry.function, entry.origin.mapping, {name: len(entry.records)})
+            self._node.function_measures.counted(counted)
 
     def stop(self, then: Callable[[], object]) -> None:
         """End what answers for as long as it is let; call back when nothing is open any more."""
@@ -265,9 +278,11 @@ class Services:
                     fleet=self.fleet,
                     sqs=self._made_sqs,
                     timeout=self._timeout,
+                    choose=self.smaller.lambdas.choose,
                     tell=self._node.people.tell,
                     most=options.max_workers,
                     backoff_scale=options.retry_backoff_scale,
+                    counted=self._node.function_measures.counted,
                 )
             )
             self._node.beside = self._queues

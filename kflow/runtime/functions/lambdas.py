@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from kflow.aws.calls import Place
+from kflow.errors import KflowError
 from kflow.runtime.functions.fleet import Fleet
 from kflow.runtime.streams.kinesis_host import KinesisHost
 from kflow.web.exchange import Exchange
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from kflow.lambda_.control.layers import Layers
     from kflow.lambda_.control.mappings import Mappings
     from kflow.lambda_.control.registry import Registry
+    from kflow.lambda_.queue_mapping import QueueMapping
     from kflow.runtime.functions.asyncinvokes import AsyncInvokes
     from kflow.runtime.mappings.runner import MappingRunner
     from kflow.services.lambda_.service import Lambda
@@ -76,6 +78,18 @@ class Lambdas:
             self._functions = made
         return self._functions
 
+    def choose(self, mapping: QueueMapping) -> str:
+        """Key of what an invocation for a queue runs: by the weights of an alias, where it has some."""
+        _, _, _, region, account, _, _, *qualifier = mapping.function_arn.split(":")
+        if not qualifier:
+            return mapping.key
+        from kflow.lambda_.asyncconfig import choose
+
+        try:
+            return choose(self.functions.target(Place(account, region), mapping.function_arn)).key
+        except KflowError:  # it is gone; the fleet says so
+            return mapping.key
+
     @property
     def layers(self) -> Layers:
         """All layers, and the packages of all code."""
@@ -91,12 +105,15 @@ class Lambdas:
     def mappings(self) -> Mappings:
         """All event source mappings; those of queues run from now on."""
         if self._mappings is None:
+            from kflow.lambda_.control import orphans
             from kflow.lambda_.control.mappings import Mappings
 
             self.functions  # noqa: B018  # what is read is run by one of them
             made = Mappings(self._host, self.home, self.runner)
             made.load()
             self._mappings = made
+            for text in orphans.texts((each.mapping for each in made.everywhere()), self.functions):
+                self._host.notice("warning", text)
         return self._mappings
 
     @property

@@ -26,7 +26,7 @@ from kflow.aws.calls import CallService, Place
 from kflow.broker.host import Host
 from kflow.broker.parked import ParkedBatch, ParkedStore
 from kflow.errors import AwsError, KflowError, UsageError
-from kflow.lambda_ import destinations
+from kflow.lambda_ import destinations, eventcounts
 from kflow.lambda_.destinations import Destination, Kind
 from kflow.lambda_.documents import document, object_suffix, s3_object
 from kflow.runtime.mappings.destinationcalls import DestinationCalls, is_missing
@@ -58,11 +58,15 @@ class Destinations:
         invoke: calls a service.
         home: the place of functions that name none.
         scale: factor on the pauses between tries.
+
+    Attributes:
+        counted: told the metric of its mapping that a batch counts for, when it was sent or could not be.
     """
 
     def __init__(
         self, host: Host, parked: ParkedStore, invoke: CallService, home: Place, *, scale: float = 1.0
     ) -> None:
+        self.counted: Callable[[ParkedBatch, str], object] = lambda *_: None
         self._host = host
         self._parked = parked
         self._home = home
@@ -210,6 +214,7 @@ class Destinations:
 
         def sent(failure: KflowError | None) -> None:
             if failure is None:
+                self.counted(letter.entry, eventcounts.DELIVERED)
                 self._host.submit(lambda: self._parked.sent(letter.entry), noted)
             elif is_missing(failure) and letter.destination.is_logical and not self._tries.get(number):
                 self._tries[number] = 1
@@ -251,6 +256,8 @@ class Destinations:
             self._go_on()
             return
         self._left_alone.setdefault(destination, set()).add(number)
+        if letter is not None:
+            self.counted(letter.entry, eventcounts.DROPPED)
         if not is_known:  # people are told once, until it is reached
             where = (
                 f" of {letter.entry.function} could not be sent to {letter.destination.arn}"

@@ -17,8 +17,9 @@ from kflow.broker.messagequeues import Counts
 from kflow.desk import Asked
 from kflow.errors import KflowError
 from kflow.interfaces import BatchOutcome, BatchResult, Cancellable, FunctionError
-from kflow.lambda_ import queue_polling
+from kflow.lambda_ import eventcounts, queue_polling
 from kflow.lambda_.errors import TooManyRequests
+from kflow.lambda_.eventcounts import Counted, EventCounts
 from kflow.lambda_.fleet import Fleet, Reply, Request
 from kflow.lambda_.queue_mapping import QueueMapping
 from kflow.lambda_.queue_polling import CancelReceive, Delete, GiveBack, Invoke, Item, Polling
@@ -58,20 +59,24 @@ class Parts:
         fleet: runs functions.
         sqs: the queues; made when first asked for.
         timeout: of a function by its key, seconds; None: there is no such function.
+        choose: key of what an invocation of a mapping runs: an alias may have weights.
         tell: told of each batch when its outcome is durable.
         most: batches of a mapping that run at once, where it does not say.
         backoff_scale: of all pauses.
         totals: by function, since the runtime started.
+        counted: told what was counted of a mapping that asks for it.
     """
 
     host: Host
     fleet: Fleet
     sqs: Callable[[], Sqs]
     timeout: Callable[[str], int | None]
+    choose: Callable[[QueueMapping], str]
     tell: Callable[[BatchOutcome], object]
     most: int
     backoff_scale: float = 1.0
     totals: dict[str, Totals] = field(default_factory=dict)
+    counted: Callable[[Counted], object] = lambda _: None
 
 
 class Poller:
@@ -100,6 +105,9 @@ class Poller:
         self._outcomes: dict[int, BatchOutcome] = {}  # of batches whose messages are being deleted
         self._over: list[Callable[[], object]] = []
         self._filters = compiled(mapping.options)
+        self._counts: EventCounts | None = None
+        if mapping.counts:
+            self._counts = EventCounts(mapping.key, mapping.uuid, filters=bool(mapping.options.filters))
 
     def start(self) -> None:
         """Begin. Once."""
@@ -167,6 +175,8 @@ class Poller:
                     self._carry_out(action)
         finally:
             self._is_stepping = False
+        if self._counts is not None and (counted := self._counts.take()) is not None:
+            self._parts.counted(counted)
         self._arm()
         if self._engine.is_over and not self._settling:
             over, self._over = self._over, []
@@ -211,7 +221,7 @@ class Poller:
                 self._step()
                 return
             if self._parts.timeout(self.mapping.key) is None:  # its function is gone; who brings it wakes this
-                self._engine.failed(time.monotonic(), is_gone=True)
+                self._engine.functionless()
                 self._step()
                 return
             self._is_missing = False
@@ -238,6 +248,8 @@ class Poller:
         own_s = queue.facts.visibility_s
         visible_s = needed_s + _SPARE_S if own_s < needed_s else own_s
         if not reply.messages:
+            if self._counts is not None:
+                self._counts.polled(0, 0)
             self._take(number, queue, visible_s, ([], []))
             return
         self._settling += 1  # until they are taken, or given back
@@ -261,6 +273,8 @@ class Poller:
         if isinstance(result, KflowError):
             self._failed(result)
         else:
+            if self._counts is not None and received:
+                self._counts.polled(len(received), len(result[1]))
             self._engine.received(*result, time.monotonic(), visible_s)
         self._step()
 
@@ -303,10 +317,12 @@ class Poller:
             return
         arn = self.mapping.function_arn
         request = Request(request_id=new_request_id(), payload=payload, arn=arn, until=action.until)
-        self._parts.fleet.invoke(self.mapping.key, request, told)
+        self._parts.fleet.invoke(self._parts.choose(self.mapping), request, told)
 
     def _replied(self, number: int, items: Sequence[Item], reply: Reply | KflowError) -> None:
         now = time.monotonic()
+        if self._counts is not None and isinstance(reply, KflowError):
+            self._counts.invoked(len(items), len(items))
         if isinstance(reply, TooManyRequests):
             self._engine.throttled(number, now)
         elif isinstance(reply, KflowError):
@@ -330,6 +346,8 @@ class Poller:
             self._engine.unknown(number, time.monotonic())
         else:
             outcome = self._outcome(items, reply, verdict)
+            if self._counts is not None:
+                self._counts.invoked(len(items), len(verdict.left))
             if outcome.succeeded:
                 self._outcomes[number] = outcome
             else:
@@ -384,6 +402,9 @@ class Poller:
     def _deleted(self, outcome: BatchOutcome | None, reply: list[Any] | KflowError) -> None:
         self._settling -= 1
         refused = reply if isinstance(reply, KflowError) else next((each for each in reply if each is not None), None)
+        if self._counts is not None:
+            deleted = 0 if isinstance(reply, KflowError) else sum(each is None for each in reply)
+            self._counts.add(eventcounts.DELETED, deleted)
         if refused is not None and not isinstance(refused, QueueDoesNotExist):
             log.warning("queue=%s messages that are done come again: %s", self.mapping.queue, refused)
         if outcome is not None:

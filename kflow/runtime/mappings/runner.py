@@ -118,6 +118,7 @@ class MappingRunner:
             function_arn=mapping.function_arn,
             queue_arn=mapping.source,
             options=mapping.queue_options,
+            counts=mapping.counts,
         )
 
 

@@ -83,7 +83,7 @@ class StreamRunner:
         if reading is None:  # its stream is not there: nothing runs
             self._open(after, told)
             return
-        is_same = (before.options, reading.key) == (after.options, after.key(self._home))
+        is_same = (before.options, before.counts, reading.key) == (after.options, after.counts, after.key(self._home))
         if is_same and before.enabled == after.enabled and not after.moved_from:
             reading.mapping = after
             told(None)
@@ -140,6 +140,11 @@ class StreamRunner:
             return results
 
         self._host.submit(work, told)
+
+    def counts(self, uuid: str) -> bool:
+        """Whether a mapping's events are counted."""
+        reading = self._readings.get(uuid)
+        return reading is not None and reading.mapping.counts
 
     def declared(self) -> list[Declared]:
         """The triggers of all decorated handlers."""

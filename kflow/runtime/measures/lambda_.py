@@ -3,7 +3,9 @@
     AWS/Lambda   Invocations Errors Throttles Duration IteratorAge ConcurrentExecutions
                  DeadLetterErrors DestinationDeliveryFailures AsyncEventsReceived AsyncEventsDropped
 
-By `FunctionName`, by `FunctionName` and `Resource` where a qualifier was used, and over all functions.
+By `FunctionName`, by `FunctionName` and `Resource` where a qualifier was used, and over all functions; and, by
+`EventSourceMappingUUID`, the counts of mappings that ask for them.
+
 Source: documented: Lambda Developer Guide, types of metrics.
 """
 
@@ -15,6 +17,7 @@ from typing import Final
 
 from kflow.broker.metricpoints import Dimensions, Point, of
 from kflow.interfaces import BatchOutcome, BatchResult, FunctionError
+from kflow.lambda_.eventcounts import Counted
 from kflow.monitoring.measures import Measures
 
 NAMESPACE: Final = "AWS/Lambda"
@@ -91,6 +94,14 @@ class LambdaMeasures:
         with self._lock:
             self.totals.setdefault(key, Totals()).throttles += 1
         self.note(key, "Throttles", of(1))
+
+    def counted(self, counted: Counted) -> None:
+        """Events of a mapping were counted."""
+        found = _KEY.fullmatch(counted.function)
+        place = None if found is None or not found[2] else (found[2], found[3])
+        dimensions = (("EventSourceMappingUUID", counted.uuid),)
+        for name, count in counted.counts.items():
+            self.measures.note(NAMESPACE, name, of(count), dimensions, unit=COUNT, place=place)
 
     def event(self, function: str, name: str) -> None:
         """Something became of an asynchronous invocation.

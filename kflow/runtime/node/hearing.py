@@ -9,12 +9,13 @@ from typing import Final
 import msgspec
 
 from kflow.interfaces import BatchOutcome
+from kflow.lambda_.eventcounts import Counted
 from kflow.runtime.feed import Feed, live_pair
 from kflow.runtime.loop import Loop
 
 _PER_ROUND: Final = 64
 _BYTES: Final = 65536
-_decode = msgspec.msgpack.Decoder(BatchOutcome).decode
+_decode = msgspec.msgpack.Decoder(BatchOutcome | Counted).decode
 
 
 class Hearing:
@@ -24,17 +25,21 @@ class Hearing:
         out: what workers write to; handed to each of them.
     """
 
-    def __init__(self, loop: Loop, feed: Feed, tell: Callable[[BatchOutcome], None]) -> None:
+    def __init__(
+        self, loop: Loop, feed: Feed, tell: Callable[[BatchOutcome], None], count: Callable[[Counted], None]
+    ) -> None:
         """Listen from now on.
 
         Args:
             loop: the node's.
             feed: whose thread calls `tell`.
             tell: told of each outcome, in order for each worker.
+            count: told what was counted of a mapping.
         """
         self._loop = loop
         self._feed = feed
         self._tell = tell
+        self._count = count
         self._socket, self.out = live_pair()
         loop.add(self._socket.fileno(), self._hear, priority=3)
 
@@ -56,5 +61,8 @@ class Hearing:
             except BlockingIOError:
                 return False
             outcome = _decode(data)
+            if isinstance(outcome, Counted):
+                self._count(outcome)
+                continue
             self._feed.publish(lambda outcome=outcome: tell(outcome))  # type: ignore[misc]  # bound now
         return True

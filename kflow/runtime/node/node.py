@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from kflow.broker.log import Log
@@ -35,7 +35,7 @@ from kflow.runtime.node.redriving import Answer
 from kflow.runtime.node.supervisor import SILENCE_S, Supervisor, SupervisorOptions
 from kflow.runtime.node.workers import WorkerHandle
 from kflow.runtime.plan.functions import FunctionPlan, NodeOptions
-from kflow.runtime.plan.leases import Lease, LeaseTable
+from kflow.runtime.plan.leases import Job, Lease, LeaseTable
 from kflow.runtime.traces import worker_of
 from kflow.runtime.upkeep import Upkeep
 
@@ -91,7 +91,7 @@ class Node:
         self.look_for_parked: Callable[[], object] = lambda: None
         """Called where a worker died that may have parked something and told nobody."""
         self.upkeep = Upkeep(store, loop, partial(self.people.notice, "error"))
-        self._hearing = Hearing(loop, self.feed, self.people.outcome)
+        self._hearing = Hearing(loop, self.feed, self.people.outcome, self.function_measures.counted)
         self.supervisor = Supervisor(loop, workers, self._hearing.out, self)
         self._jobs = Jobs(parked)
         self._dispatcher = Dispatcher(
@@ -308,14 +308,18 @@ class Node:
         """What workers are forked from ended before it could fork any."""
         self.people.no_zygote()
 
-    def ended(self, handle: WorkerHandle, death: DeathNote | None, now: float, *, died: bool) -> None:
-        """A worker is gone: its lease may be granted anew, with the note of its death."""
-        if died and any(each.options.on_failure for each in handle.spec.handler.triggers):
-            self.look_for_parked()
-        job = self.table.places[handle.id].job
-        for lease in self.table.ended(handle.id, death, now, died=died):
-            self.reads.leaving.left(lease.id)
-        if job is not None:
+    def ended(self, gone: Sequence[WorkerHandle], death: DeathNote | None, now: float, *, died: bool) -> None:
+        """Workers are gone: their leases may be granted anew, with the note of their death."""
+        jobs: list[Job] = []
+        for handle in gone:
+            if died and any(each.options.on_failure for each in handle.spec.handler.triggers):
+                self.look_for_parked()
+            job = self.table.places[handle.id].job
+            if job is not None:
+                jobs.append(job)
+            for lease in self.table.ended(handle.id, death, now, died=died):
+                self.reads.leaving.left(lease.id)
+        for job in jobs:  # whoever is told may ask for the next at once
             self._jobs.died(job, death)
         self._dispatcher.dispatch()
         self._finish_if_done()

@@ -9,7 +9,7 @@ import logging
 import socket
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -76,14 +76,14 @@ class Reports(Protocol):
         """What workers are forked from ended before it could fork any; its own words are on standard error."""
         ...
 
-    def ended(self, handle: WorkerHandle, death: DeathNote | None, now: float, *, died: bool) -> None:
-        """The process is gone for certain.
+    def ended(self, gone: Sequence[WorkerHandle], death: DeathNote | None, now: float, *, died: bool) -> None:
+        """Processes are gone for certain: all that are by now, or what is planned next would count on the others.
 
         Args:
-            handle: which.
+            gone: which; one, or all that ended with the zygote.
             death: how, where that counts as an attempt.
             now: monotonic seconds.
-            died: whether it ended otherwise than it was asked to.
+            died: whether they ended otherwise than they were asked to.
         """
         ...
 
@@ -127,7 +127,7 @@ class Supervisor:
             raise UsageError('worker_start = "zygote" needs Linux: use "auto" or "spawn"')
 
     def start(self, *, wait: bool = True) -> None:
-        """Start what starts workers.
+        """Start what starts workers, where that has not been: a function that waits for a place may have been first.
 
         Args:
             wait: until it can. Without, what is asked of it meanwhile waits in its socket.
@@ -137,14 +137,14 @@ class Supervisor:
         """
         self.check()
         way = self._options.worker_start
-        if way == "zygote" or (way == "auto" and sys.platform == "linux"):
-            zygote = ZygoteSpawner(self._options.environment, self._options.preload)
-            if wait:
-                zygote.wait_ready()
-            self._loop.add(zygote.socket.fileno(), self._hear_zygote, priority=0)
-            self._spawner = zygote
-        else:
+        spawner = self._spawner
+        if spawner is None and (way == "zygote" or (way == "auto" and sys.platform == "linux")):
+            self._spawner = spawner = ZygoteSpawner(self._options.environment, self._options.preload)
+            self._loop.add(spawner.socket.fileno(), self._hear_zygote, priority=0)
+        elif spawner is None:
             self._spawner = DirectSpawner(self._options.environment)
+        if wait and isinstance(spawner, ZygoteSpawner) and not spawner.is_ready:
+            spawner.wait_ready()
 
     def start_worker(self, spec: WorkerSpec, now: float) -> None:
         """Start a worker. Messages may be sent to it at once."""
@@ -211,7 +211,7 @@ class Supervisor:
     def _look_at_memory(self) -> None:
         """Kill the workers whose function holds more than its memory; again in a second, as long as something runs."""
         self._memory_timer = None
-        for handle in self.handles.values():
+        for handle in list(self.handles.values()):  # what is planned meanwhile may start others
             running = handle.running
             if running is None or not running.base_kb or handle.pid is None or handle.killed:
                 continue
@@ -277,8 +277,8 @@ class Supervisor:
                 if not wait_gone(handle.identity(), SILENCE_S):
                     log.error("worker=%d pid=%d does not end", handle.id, handle.pid)
             self._forget(handle)
-        for handle in gone:  # the next worker brings a new zygote; one that cannot even begin is not tried in a circle
-            self._reports.ended(handle, None, time.monotonic(), died=not zygote.is_ready)
+        # The next worker brings a new zygote; one that cannot even begin is not tried in a circle.
+        self._reports.ended(gone, None, time.monotonic(), died=not zygote.is_ready)
 
     def _hear_worker(self, handle: WorkerHandle, mask: int) -> None:
         if mask & WRITE and not handle.channel.flush():
@@ -341,7 +341,7 @@ class Supervisor:
         expected = (handle.asked_to_stop or handle.broken) and handle.running is None
         death = None if expected else self._judge(handle, status)
         self._forget(handle)
-        self._reports.ended(handle, death, time.monotonic(), died=not expected and handle.killed != "stop")
+        self._reports.ended([handle], death, time.monotonic(), died=not expected and handle.killed != "stop")
 
     def _judge(self, handle: WorkerHandle, status: int) -> DeathNote | None:
         """What a death that nobody asked for counts as: an attempt, or an interruption (None)."""

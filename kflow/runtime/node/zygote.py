@@ -46,7 +46,10 @@ def main(argv: list[str]) -> int:
     signal.set_wakeup_fd(reaper, warn_on_full_buffer=False)
     gc.collect()
     gc.freeze()
-    sock.send(encode(Born(0, os.getpid())))
+    try:
+        sock.send(encode(Born(0, os.getpid())))
+    except (BrokenPipeError, ConnectionResetError):  # the node was killed meanwhile
+        return 0
     while True:
         ready, _, _ = select.select([sock.fileno(), reaped], [], [])
         if reaped in ready:

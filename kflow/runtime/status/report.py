@@ -14,6 +14,7 @@ WAITS: dict[str, str] = {
     "damage": "the log is damaged here, and the runtime quarantines it",
     "drained": "its shard is closed, and all is settled",
     "due": "it waits for its time",
+    "functionless": "there is no function of that name",
     "idle": "all is settled",
     "lane": "it has a batch, and waits for a worker",
     "look-ahead": "it is far ahead of the slowest lane of its shard",
@@ -23,7 +24,7 @@ WAITS: dict[str, str] = {
     "retired": "it gave its worker up to others",
     "storage": "the storage refuses a write",
     "suspect": "its batch was running when runtimes died: it waits to run alone",
-    "throttled": "its function may not run: there is none of that name, or its reserved concurrency is 0",
+    "throttled": "its function may not run: its reserved concurrency is used up, or 0",
     "tumbling": "an open tumbling window waits for its next record or its end",
     "unread": "it was given back before it was read",
     "window": "a batching window is open",
@@ -74,8 +75,9 @@ def node_report(node: Node, uptime_s: float, now: float) -> dict[str, Any]:
 
 
 def _lease(node: Node, lease: Lease, now: float) -> dict[str, Any]:
-    stream = node.functions[lease.function].maps[lease.trigger]
-    state = waits_for(lease)
+    plan = node.functions[lease.function]
+    stream = plan.maps[lease.trigger]
+    state = waits_for(lease) if plan.exists else "functionless"
     due = lease.due if lease.state is LeaseState.DUE else None
     error = lease.last_error  # in full: a slot keeps its beginning
     return {

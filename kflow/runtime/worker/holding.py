@@ -16,6 +16,8 @@ import msgspec
 
 from kflow.clock import Clock, Now
 from kflow.interfaces import BatchResult
+from kflow.lambda_.destinations import DROP
+from kflow.lambda_.eventcounts import EventCounts
 from kflow.lambda_.grants import Death, Step, StepKind
 from kflow.lambda_.grants import Grant as EngineGrant
 from kflow.lambda_.mapping import EventSourceMapping
@@ -31,6 +33,8 @@ SIGN_MS: Final = 2_000
 """A sign of life between invocations at least this often: parking thousands of records one by one takes its time."""
 STORAGE_MS: Final = 1_000
 """A shard that cannot be opened is tried again after this long."""
+COUNT_MS: Final = 1_000
+"""Where events are counted, the counts are told at least this often."""
 DAMAGE_MS: Final = 1_000
 """A lease that met damage comes again after this long, or as soon as the writer has looked."""
 
@@ -91,6 +95,8 @@ class Holding:
         self._returns: list[Returned] = []
         self._read: Now | None = None
         self._signed = self._looked = clock.now().monotonic_ms
+        self._counts = _counts(spec, grant.trigger)
+        self._counted = self._signed
         self._lanes = [_Lane(lane, engine) for lane, engine in zip(grant.lanes, engines, strict=True)]
         for lane, engine in zip(grant.lanes, engines, strict=True):
             death = lane.death
@@ -160,6 +166,8 @@ class Holding:
         """What follows from a step. Whether the lane is still held, and to be stepped again."""
         while True:
             now = self._read = self._clock.now()
+            if self._counts is not None:
+                self._count(self._counts, lane, step, now.monotonic_ms)
             for outcome in step.outcomes:
                 self._live.tell(outcome, now.monotonic_ms)
                 lane.settled = lane.settled or outcome.succeeded > 0 or outcome.result is not BatchResult.FAILED
@@ -182,6 +190,21 @@ class Holding:
         else:
             self._give_back(lane, step.reason, step.due_in_ms or 0, step.detail)
         return False
+
+    def _count(self, counts: EventCounts, lane: _Lane, step: Step, now_ms: int) -> None:
+        polled, filtered = lane.engine.take_polled()
+        if polled:
+            counts.polled(polled, filtered)
+        for outcome in step.outcomes:
+            counts.outcome(outcome)
+        if now_ms - self._counted >= COUNT_MS:
+            self._counted = now_ms
+            self._tell_counts(counts)
+
+    def _tell_counts(self, counts: EventCounts) -> None:
+        counted = counts.take()
+        if counted is not None:
+            self._live.count(counted)
 
     def _hold(self, lane: _Lane, step: Step) -> bool:
         """An outcome cannot be written: wait. Returns False where the node is gone: the slot says what is so."""
@@ -237,11 +260,27 @@ class Holding:
         if not self._returns or self._inbox.closed:
             return
         self._live.flush()
+        if self._counts is not None:
+            self._tell_counts(self._counts)
         dropped = self._live.take_dropped()
         if dropped:
             self._returns[0] = msgspec.structs.replace(self._returns[0], dropped=dropped)
         self._channel.send(*self._returns)
         self._returns.clear()
+
+
+def _counts(spec: WorkerSpec, trigger: int) -> EventCounts | None:
+    """Where the mapping asks for it."""
+    declared = spec.handler.triggers[trigger]
+    if not declared.counts:
+        return None
+    options = declared.options
+    return EventCounts(
+        spec.handler.name,
+        declared.uuid,
+        filters=bool(options.filters),
+        delivers=options.on_failure not in (None, DROP),
+    )
 
 
 def _behind(lane: _Lane) -> Position:

@@ -6,6 +6,7 @@ import socket
 from collections.abc import Iterable
 
 from kflow.interfaces import BatchOutcome, BatchResult
+from kflow.lambda_.eventcounts import Counted
 from kflow.runtime import messages
 from kflow.runtime.worker.invoking import check_descriptors, identities
 
@@ -50,12 +51,16 @@ class Live:
             self._send(self._sum)
             self._sum = None
 
+    def count(self, counted: Counted) -> None:
+        """Tell what was counted of a mapping."""
+        self._send(counted)
+
     def take_dropped(self) -> int:
         """How many were lost since this was asked last."""
         dropped, self._dropped = self._dropped, 0
         return dropped
 
-    def _send(self, outcome: BatchOutcome) -> None:
+    def _send(self, outcome: BatchOutcome | Counted) -> None:
         check_descriptors(self._guarded)
         try:
             self._socket.send(messages.encode(outcome), socket.MSG_DONTWAIT)

@@ -10,7 +10,6 @@ Source: recorded: the spec's section 9.10.
 
 from __future__ import annotations
 
-import errno
 import io
 import logging
 import os
@@ -21,7 +20,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from kflow.broker.functionlogs import Index, stream_name
+from kflow.broker.functionlogs import STORAGE, Index, stream_name
 from kflow.interfaces import FunctionError
 from kflow.runtime.worker.logfiles import LogFile, log_path
 
@@ -108,6 +107,7 @@ class FunctionLog:
         memory_mb: its memory, for REPORT.
         version: `$LATEST`, or a number.
         stream: name of its log stream; empty: a new one.
+        group: the log group of that; empty: the function's own.
 
     Attributes:
         request_id: of the invocation that runs; empty: none does.
@@ -115,13 +115,20 @@ class FunctionLog:
     """
 
     def __init__(
-        self, data_dir: Path, function: str, memory_mb: int, *, version: str = "$LATEST", stream: str = ""
+        self,
+        data_dir: Path,
+        function: str,
+        memory_mb: int,
+        *,
+        version: str = "$LATEST",
+        stream: str = "",
+        group: str = "",
     ) -> None:
         path = log_path(data_dir, function)
         self._file = LogFile(path)
         self._fd = self._file.fd
         self.stream = stream or stream_name(version)
-        self._index = Index(path, self._fd, self.stream)
+        self._index = Index(path, self._fd, self.stream, group=group)
         self._wrote = self._index.wrote
         self._version = version
         self._look_due = 0.0
@@ -224,7 +231,7 @@ class FunctionLog:
         return written
 
     def _refused(self, error: OSError) -> int:
-        if error.errno not in _STORAGE:
+        if error.errno not in STORAGE:
             raise error
         self._why = os.strerror(error.errno)
         return 0
@@ -278,7 +285,6 @@ class _EventHandler(logging.Handler):
             self.handleError(record)
 
 
-_STORAGE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO})
 _RSS_PER_MB = 1024 if sys.platform != "darwin" else 1024 * 1024
 
 

@@ -75,7 +75,7 @@ class Aliases(Base):
             kind: {name: each for name, each in getattr(function.facts, kind).items() if name != given.Name}
             for kind in kinds
         }
-        return self.change(call, function, lambda: None, **left)
+        return self.change(call, function, lambda: self.tell_of_orphans(function), **left)
 
     def _found_alias(self, function: Function, name: str, text: str) -> Alias:
         found = function.facts.aliases.get(name)

@@ -216,9 +216,13 @@ class Functions(Base):
         if named.qualifier:
             function.configuration(named.qualifier)
             left = versions.without(function.facts, named.qualifier)
-            return self.change(call, function, lambda: {"StatusCode": 204}, **left)
-        self.functions.delete(function, answering(call, lambda _: {"StatusCode": 204}))
+            return self.change(call, function, lambda: self._deleted(function), **left)
+        self.functions.delete(function, answering(call, lambda _: self._deleted(function)))
         return LATER
+
+    def _deleted(self, function: Function) -> dict[str, int]:
+        self.tell_of_orphans(function)
+        return {"StatusCode": 204}
 
     # ------------------------------------------------------------------ inside
 

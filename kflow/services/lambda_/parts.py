@@ -12,7 +12,7 @@ from typing import Any, Final, TypeVar
 from kflow.aws.calls import LATER, Answer, Call, CallService, Output, Place
 from kflow.errors import KflowError
 from kflow.lambda_.asynchronous import Accepts
-from kflow.lambda_.control import names
+from kflow.lambda_.control import names, orphans
 from kflow.lambda_.control.function import Function
 from kflow.lambda_.control.host import Host
 from kflow.lambda_.control.layers import Layers
@@ -118,6 +118,12 @@ class Base:
         self.functions.when_described(then)
         is_now = False
         return found[0] if found else LATER
+
+    def tell_of_orphans(self, function: Function) -> None:
+        """People are told of mappings that wait for what was deleted."""
+        own = [each.mapping for each in self.mappings.of(function.place) if each.mapping.function == function.name]
+        for text in orphans.texts(own, self.functions):
+            self.host.notice("warning", text)
 
     def base_url(self, call: Call) -> str:
         """Of the endpoint, as this caller reaches it."""

@@ -39,6 +39,16 @@ def test_only_what_passes_is_delivered_and_its_bytes_are_those_that_were_put() -
     assert (rig.slot.succeeded, rig.slot.delivered, rig.slot.checkpoint_counter) == (2, 2, 5)
 
 
+def test_what_was_read_and_what_did_not_pass_is_counted() -> None:
+    rig, plain = rig_of(), Rig(lambda datas: None)
+    for each in (rig, plain):
+        each.put(good(1), bad(2))
+        each.put(bad(3))
+        each.run_waits()
+    assert (rig.engine.take_polled(), plain.engine.take_polled()) == ((3, 2), (3, 0))
+    assert (rig.engine.take_polled(), plain.engine.take_polled()) == ((0, 0), (0, 0))
+
+
 def test_the_batch_size_counts_what_passes() -> None:
     rig = rig_of(batch_size=2)
     rig.put(good(1), bad(2), bad(3), good(4), bad(5), good(6), bad(7))

@@ -64,7 +64,7 @@ class Answer(NamedTuple):
         body: the result, or the error's JSON, as it was sent.
         failed: whether it is an error.
         error_type: from the header; empty without.
-        too_large: the result was over the limit, and is not here.
+        too_large: the result, or the error, was over the limit, and is not here.
     """
 
     body: bytes
@@ -176,7 +176,7 @@ class Api:
         if request.trailers.get("lambda-runtime-function-error-type"):  # it failed in the middle of a stream
             failed, kind = True, request.trailers["lambda-runtime-function-error-type"]
             body = _decoded(request.trailers.get("lambda-runtime-function-error-body", ""))
-        self.answer = Answer(body, failed=failed, error_type=kind)
+        self.answer = Answer(body, failed=failed, error_type=kind, too_large=request.too_large)
         return _ACCEPTED
 
     def _init_error(self, request: Request) -> bytes:

@@ -216,11 +216,11 @@ class HostedEnvironment:
         if self._is_over:
             answer = None
         if answer is not None and not answer.failed:
-            self._log.finish(duration_us, self._used_kb >> 10)
+            self._log.finish(duration_us, self._used_kb >> 10, produced=len(answer.body))
             return Result(answer.body, None, duration_us)
         if answer is not None and not answer.too_large:
             error = _told(answer, text)
-            self._log.finish(duration_us, self._used_kb >> 10)
+            self._log.finish(duration_us, self._used_kb >> 10, produced=len(answer.body))
             return Result(answer.body, error, duration_us)
         failure, status = "", "error"
         if answer is not None:
@@ -329,7 +329,7 @@ class HostedEnvironment:
 
     def _spawn(self) -> Server:
         package, spec = self._package, self._spec
-        program = runtimes.program(package)
+        program = runtimes.wrapped(runtimes.program(package), package, spec.environment.get(runtimes.WRAPPER, ""))
         if program.note and not self._noted:
             self._noted = True
             self._log.note(program.note)

@@ -5,8 +5,8 @@
     nodejsX.x     the `node` on PATH, whatever its version; AWS's own client where it is found, else one of ours
     provided...   `bootstrap`, from the code, else from a layer
 
-A layer is no `/opt` here: its folders stand in the search paths instead, so that what is found by name is found, and
-what is opened as `/opt/...` is not.
+The wrapper of `AWS_LAMBDA_EXEC_WRAPPER` runs the first two. A layer is no `/opt` here: its folders stand in the search
+paths instead, so that what is found by name is found, and what is opened as `/opt/...` is not.
 
 Source: documented: Lambda Developer Guide, lambda-runtimes, packaging-layers, runtimes-custom.
 """
@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from kflow.declarations import Package
+from kflow.runtime.worker.hosted import places
 
 HERE: Final = Path(__file__).parent / "clients"
 """Where kflow's own clients of the Runtime API are."""
@@ -31,6 +32,10 @@ _PYTHON: Final = re.compile(r"python3\.(\d+)")
 _NODE: Final = re.compile(r"nodejs(\d+)\.x")
 _PROBE_S: Final = 20
 SUPPORTED: Final = "python3.X, nodejsX.x and provided.*"
+
+
+WRAPPER: Final = "AWS_LAMBDA_EXEC_WRAPPER"
+_REFUSE: Final = 'echo "$0: $1"; exit "$2"'
 
 
 class Unsupported(Exception):
@@ -65,6 +70,25 @@ def program(package: Package) -> Program:
     if runtime.startswith("provided"):
         return _provided(package)
     raise Unsupported(f"kflow cannot run the runtime {runtime}: it runs {SUPPORTED}")
+
+
+def wrapped(program: Program, package: Package, wrapper: str) -> Program:
+    """How a function is run by a wrapper: a program that is given the command of a managed runtime.
+
+    Args:
+        program: without it.
+        package: of the function.
+        wrapper: as the user has it, with `/var/task` or `/opt`; empty: there is none.
+
+    Source: documented: runtimes-modify; recorded: exit status 127 where it is not there, and the text.
+    """
+    if not wrapper or package.runtime.startswith("provided"):
+        return program
+    found = next((each for each in places.here(wrapper, package) if Path(each).is_file()), "")
+    if found and os.access(found, os.X_OK):
+        return program._replace(arguments=[found, *program.arguments])
+    why = ["is not an executable", "126"] if found else ["does not exist", "127"]
+    return program._replace(arguments=["/bin/sh", "-c", _REFUSE, wrapper, *why])
 
 
 def _python(package: Package, minor: int) -> Program:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from kflow.declarations import Package
+from kflow.runtime.worker.hosted import places
 from kflow.runtime.worker.hosted.runtimes import HERE, node_folders, python_folders
 
 _KEPT: Final = frozenset(
@@ -79,12 +80,15 @@ def runtime_variables(
             variables["LC_CTYPE"] = "C.UTF-8"
     if package.runtime.startswith("nodejs"):
         variables["NODE_PATH"] = search(map(os.fspath, node_folders(package)))
-    variables.update(user)
+    own = {name: places.search_path(user[name], package) for name in places.SEARCHED if name in user}
+    if "PYTHONPATH" in own:  # what layers have is found all the same, as on AWS
+        own["PYTHONPATH"] = search([own["PYTHONPATH"], variables.get("PYTHONPATH", "")])
+    variables |= {**user, **own}
     reserved = {
         "AWS_LAMBDA_FUNCTION_NAME": function,
         "AWS_LAMBDA_FUNCTION_VERSION": package.version,
         "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": str(memory_mb),
-        "AWS_LAMBDA_LOG_GROUP_NAME": f"/aws/lambda/{function}",
+        "AWS_LAMBDA_LOG_GROUP_NAME": package.log_group or f"/aws/lambda/{function}",
         "AWS_LAMBDA_LOG_STREAM_NAME": log_stream,
         "AWS_LAMBDA_INITIALIZATION_TYPE": "on-demand",
         "AWS_LAMBDA_RUNTIME_API": address,

@@ -428,6 +428,25 @@ def test_a_mapping_stays_enabled_when_its_function_is_deleted(world: MappingWorl
     world.host.advance(0)
     world.call("DeleteFunction", FunctionName="f")
     assert world.state(uuid) == "Enabled"
+    assert world.host.notices == [
+        (
+            "warning",
+            f"there is no function f, and its mapping of {STREAM} waits for it: create it, or remove the mapping "
+            f"(`aws lambda delete-event-source-mapping --uuid {uuid}`)",
+        )
+    ]
+
+
+def test_people_are_told_once_of_several_and_not_of_mappings_that_do_not_run(world: MappingWorld) -> None:
+    world.map()
+    uuid = world.map(EventSourceArn=QUEUE, StartingPosition="")["UUID"]
+    world.map(EventSourceArn=f"{QUEUE}2", StartingPosition="")
+    world.host.advance(0)
+    world.call("UpdateEventSourceMapping", UUID=uuid, Enabled=False)
+    world.host.advance(0)
+    world.call("DeleteFunction", FunctionName="f")
+    ((_, told),) = world.host.notices
+    assert told.startswith(f"there is no function f, and its 2 mappings wait for it, such as that of {STREAM}: create")
 
 
 # ---------------------------------------------------------------- updates

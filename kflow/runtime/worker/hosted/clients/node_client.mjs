@@ -8,7 +8,7 @@
 
 import fs from "node:fs";
 import http from "node:http";
-import { createRequire } from "node:module";
+import { createRequire, register } from "node:module";
 import path from "node:path";
 import { PassThrough } from "node:stream";
 import { pathToFileURL } from "node:url";
@@ -134,6 +134,28 @@ process.on("unhandledRejection", (reason) => {
 
 // ------------------------------------------------------------------ the handler
 
+/** `import` finds packages of layers, as `require` does by NODE_PATH. Source: documented: nodejs18.x and later. */
+function reachLayers() {
+  const places = (process.env.NODE_PATH ?? "").split(path.delimiter).filter((each) => path.basename(each) === "node_modules");
+  const parents = places.filter((each) => fs.existsSync(each)).map((each) => pathToFileURL(path.join(path.dirname(each), "_")).href);
+  if (parents.length === 0 || register === undefined) return;
+  const hooks = `export async function resolve(specifier, context, next) {
+    try {
+      return await next(specifier, context);
+    } catch (error) {
+      if (error?.code === "ERR_MODULE_NOT_FOUND" && !/^(?:[./]|[a-z]+:)/.test(specifier)) {
+        for (const parentURL of ${JSON.stringify(parents)}) {
+          try {
+            return await next(specifier, { ...context, parentURL });
+          } catch {} // not there: the first error says what is missing
+        }
+      }
+      throw error;
+    }
+  }`;
+  register(`data:text/javascript,${encodeURIComponent(hooks)}`);
+}
+
 class Named extends Error {
   constructor(name, message) {
     super(message);
@@ -156,6 +178,7 @@ async function load(handler) {
       const local = createRequire(path.join(root, "_"));
       module = local(local.resolve(stem)); // a folder with an index, or a module of a layer
     } else {
+      reachLayers();
       module = await import(pathToFileURL(found).href);
     }
   } catch (error) {
@@ -216,9 +239,11 @@ function run(handle, event, context) {
   }
   return new Promise((resolve, reject) => {
     let hasCalled = false;
+    const nothing = () => ((hasCalled = true), resolve(null));
     const done = (error, result) => {
       if (hasCalled) return;
       hasCalled = true;
+      process.removeListener("beforeExit", nothing);
       const finish = () => (error === undefined || error === null ? resolve(result) : reject(error));
       if (error || !context.callbackWaitsForEmptyEventLoop) finish();
       else process.once("beforeExit", finish);
@@ -232,12 +257,9 @@ function run(handle, event, context) {
     if (typeof returned?.then === "function") {
       hasCalled = true;
       returned.then(resolve, reject);
-    } else if (handle.length < 3 && !hasCalled) {
-      // It takes no callback and gave no promise: it ends when nothing is left to do, and has no result.
-      process.once("beforeExit", () => {
-        if (!hasCalled) resolve(null);
-        hasCalled = true;
-      });
+    } else if (!hasCalled) {
+      // No promise, and no callback yet: if none comes it ends when nothing is left to do, and has no result.
+      process.once("beforeExit", nothing);
     }
   });
 }
