@@ -286,20 +286,23 @@ class Desk(ABC, Generic[TermsT, AskT, ReplyT]):
         assert turns is not None, "they are open"
         may_wait = bool(self._waiting) or any([each.may_wait for each in asked])
         begin = perf_counter()
-        turn = turns.take(terms, [each.ask for each in asked], may_wait=may_wait)
-        self._was_slow = perf_counter() - begin > SLOW_S
-        return turn
+        try:
+            return turns.take(terms, [each.ask for each in asked], may_wait=may_wait)
+        finally:
+            self._was_slow = perf_counter() - begin > SLOW_S
 
     def _over(self, asked: list[Asked[AskT]], result: Turn[ReplyT] | KflowError) -> None:
-        self._is_busy = False
-        if isinstance(result, KflowError):
-            for each in asked:
-                each.tell(result)
-        else:
-            self._is_news = self._is_news or result.is_news
-            for each, reply in zip(asked, result.replies, strict=True):
-                self._reply(each, reply)
-            self._expect(result.next_ms)
+        try:  # what those who are told ask is for the next turn, when all who wait on are known to wait
+            if isinstance(result, KflowError):
+                for each in asked:
+                    each.tell(result)
+            else:
+                self._is_news = self._is_news or result.is_news
+                for each, reply in zip(asked, result.replies, strict=True):
+                    self._reply(each, reply)
+                self._expect(result.next_ms)
+        finally:
+            self._is_busy = False
         if self._closed is not None:
             self._end()
             return

@@ -1,9 +1,9 @@
-"""`kflow` commands in processes of their own that need not import it anew: forked from one that has.
+"""`kflow` in processes of their own that need not import it anew: forked from one that has.
 
-Python takes several times as long to start and to import `kflow` as most commands take to work. `run` asks a process
-that has imported everything and is started once for all tests of a process; it forks for each command, which has its
-arguments, environment, folder, output and exit status as one that a shell starts, and ends as that one does. What a
-test kills, limits or measures is started by `tests.project.KFLOW`.
+Python takes several times as long to start and to import `kflow` as most commands take to work. `run` and `start` ask a
+process that has imported everything and is started once for all tests of a process; it forks for each command, which
+has its arguments, environment, folder, streams and exit status as one that a shell starts, and ends as that one does.
+Where the start itself is tested, and its limits, `tests.project.KFLOW` is what to run.
 """
 
 from __future__ import annotations
@@ -31,12 +31,10 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 _READ_AT_START = ("PYTHON", "LC_", "LANG", "TZ")
 """Python reads variables with these beginnings as it starts: those who differ in one share no process."""
-_UNBUFFERED = "PYTHONUNBUFFERED"
-"""All are: what a killed one has printed by then is shown."""
 PIPE_BYTES = 16_384
 """A pipe takes so many wherever there are pipes."""
 _lock = threading.Lock()
-_forkers: dict[tuple[tuple[str, str], ...], _Forker] = {}
+_forkers: dict[tuple[tuple[str, str], ...], socket.socket] = {}
 
 
 def run(
@@ -54,59 +52,101 @@ def run(
     Raises:
         subprocess.TimeoutExpired: it was not over by then, and has been killed.
     """
-    told = tuple(sorted(each for each in env.items() if each[0].startswith(_READ_AT_START) and each[0] != _UNBUFFERED))
-    with _lock:
-        if told not in _forkers:
-            _forkers[told] = _Forker(env)
-    return _forkers[told].run(words, cwd=cwd, env=env, given=given, seconds=seconds)
+    assert len(given) < PIPE_BYTES, "nobody reads it yet"
+    stdin, write = os.pipe()
+    os.write(write, given.encode())
+    os.close(write)
+    (here, output), (here_too, errors) = os.pipe(), os.pipe()
+    command = Started(words, cwd, env, [stdin, output, errors])
+    for each in (stdin, output, errors):
+        os.close(each)
+    deadline = time.monotonic() + seconds
+    reading = _Reading([here, here_too])
+    try:
+        if not reading.until(deadline):
+            raise subprocess.TimeoutExpired(command.args, seconds, *reading.texts)
+        code = command.wait(max(0, deadline - time.monotonic()))
+    finally:
+        command.kill()
+        reading.close()
+    return subprocess.CompletedProcess(command.args, code, *reading.texts)
 
 
-class _Forker:
-    """The process that forks, seen from here. It ends with this one: its end of the line tells it so."""
+def start(words: Sequence[str], *, cwd: Path, env: Mapping[str, str], output: Path) -> Started:
+    """Start `kflow` with these words; all that it prints goes to a file."""
+    with Path(os.devnull).open("rb") as nothing, output.open("wb") as file:
+        return Started(words, cwd, env, [nothing.fileno(), file.fileno(), file.fileno()])
 
-    def __init__(self, env: Mapping[str, str]) -> None:
-        self._line, there = socket.socketpair()
-        code = f"from tests.commanding import fork_for_each; fork_for_each({there.fileno()})"
-        with there:
-            self._process = subprocess.Popen(
-                [sys.executable, "-c", code],
-                cwd=ROOT,
-                env={**env, _UNBUFFERED: "1"},
-                pass_fds=[there.fileno()],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-            )
-        self._process.returncode = 0  # nobody waits for it
 
-    def run(
-        self, words: Sequence[str], *, cwd: Path, env: Mapping[str, str], given: str, seconds: float
-    ) -> subprocess.CompletedProcess[str]:
-        """As the function of this name."""
-        asked = json.dumps([list(words), str(cwd), dict(env)]).encode()
-        read, write = os.pipe()
-        assert len(given) < PIPE_BYTES, "nobody reads it yet"
-        os.write(write, given.encode())
-        os.close(write)
-        pipes = [os.pipe() for _ in range(3)]
-        theirs = [read, *(there for _, there in pipes)]
-        try:
-            with _lock:
-                socket.send_fds(self._line, [len(asked).to_bytes(4, "big")], theirs)
-                self._line.sendall(asked)
-        finally:
-            for each in theirs:
-                os.close(each)
-        reading = _Reading([here for here, _ in pipes])
-        try:
-            in_time = reading.until(time.monotonic() + seconds)
-            if not in_time:
-                with suppress(ProcessLookupError):
-                    os.kill(int(reading.texts[2].split()[0]), signal.SIGKILL)
-                raise subprocess.TimeoutExpired(["kflow", *words], seconds, *reading.texts[:2])
-        finally:
-            reading.close()
-        output, errors, told = reading.texts
-        return subprocess.CompletedProcess(["kflow", *words], int(told.split()[1]), output, errors)
+class Started:
+    """A command that runs, as a `subprocess.Popen` has it.
+
+    Attributes:
+        args: its words.
+        pid: of its process.
+        returncode: its exit status, or the signal that ended it below zero; None before anybody asked.
+    """
+
+    def __init__(self, words: Sequence[str], cwd: Path, env: Mapping[str, str], streams: list[int]) -> None:
+        self.args = ["kflow", *words]
+        self.returncode: int | None = None
+        told = tuple(sorted(item for item in env.items() if item[0].startswith(_READ_AT_START)))
+        with _lock:
+            if told not in _forkers:
+                _forkers[told] = _forker(env)
+            here, there = os.pipe()
+            asked = json.dumps([list(words), str(cwd), dict(env)]).encode()
+            socket.send_fds(_forkers[told], [len(asked).to_bytes(4, "big")], [*streams, there])
+            _forkers[told].sendall(asked)
+            os.close(there)
+        self._told = _Reading([here])
+        self._told.once(None)
+        self.pid = int(self._told.texts[0].split()[0])
+
+    def poll(self) -> int | None:
+        """Its exit status, where it has ended."""
+        with suppress(subprocess.TimeoutExpired):
+            self.wait(0)
+        return self.returncode
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Its exit status, when it has ended.
+
+        Raises:
+            subprocess.TimeoutExpired: it has not within so many seconds.
+        """
+        if self.returncode is None:
+            if not self._told.until(None if timeout is None else time.monotonic() + timeout):
+                raise subprocess.TimeoutExpired(self.args, timeout or 0)
+            self.returncode = int(self._told.texts[0].split()[1])
+            self._told.close()
+        return self.returncode
+
+    def send_signal(self, signum: int) -> None:
+        """Send a signal, unless it has ended."""
+        if self.poll() is None:
+            with suppress(ProcessLookupError):
+                os.kill(self.pid, signum)
+
+    def kill(self) -> None:
+        """End it as it stands."""
+        self.send_signal(signal.SIGKILL)
+
+
+def _forker(env: Mapping[str, str]) -> socket.socket:
+    """Start the process that forks; it ends when this end of the line is closed, with this process at the latest."""
+    here, there = socket.socketpair()
+    with there:
+        process = subprocess.Popen(
+            [sys.executable, "-c", f"from tests.commanding import fork_for_each; fork_for_each({there.fileno()})"],
+            cwd=ROOT,
+            env=env,
+            pass_fds=[there.fileno()],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+        )
+    process.returncode = 0  # nobody waits for it
+    return here
 
 
 class _Reading:
@@ -118,18 +158,22 @@ class _Reading:
         for pipe in pipes:
             self._selector.register(pipe, selectors.EVENT_READ)
 
-    def until(self, deadline: float) -> bool:
+    def until(self, deadline: float | None) -> bool:
         """Read to the end of all; False where the deadline passed before."""
         while self._selector.get_map():
-            ready = self._selector.select(max(0, deadline - time.monotonic()))
-            if not ready:
+            if not self.once(deadline):
                 return False
-            for key, _ in ready:
-                part = os.read(key.fd, 1 << 16)
-                self._parts[key.fd].append(part)
-                if not part:
-                    self._selector.unregister(key.fd)
         return True
+
+    def once(self, deadline: float | None) -> bool:
+        """Read what there is, as soon as there is anything; False where the deadline passed before."""
+        ready = self._selector.select(None if deadline is None else max(0, deadline - time.monotonic()))
+        for key, _ in ready:
+            part = os.read(key.fd, 1 << 16)
+            self._parts[key.fd].append(part)
+            if not part:
+                self._selector.unregister(key.fd)
+        return bool(ready)
 
     @property
     def texts(self) -> list[str]:
@@ -203,8 +247,8 @@ def _become(words: list[str], cwd: str, env: dict[str, str], streams: list[int])
         code = end.code
     except BaseException:  # noqa: BLE001  # as the interpreter does
         traceback.print_exc()
-    # What can be seen of the end of an interpreter. It would go on and take apart all objects of all modules, which costs
-    # more than most commands: the standard library, where it forks, ends so too.
+    # What can be seen of the end of an interpreter. It would go on and take apart all objects of all modules, which
+    # costs more than most commands: the standard library, where it forks, ends so too.
     threading._shutdown()
     atexit._run_exitfuncs()
     sys.stdout.flush()

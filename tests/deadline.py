@@ -13,12 +13,12 @@ T = TypeVar("T")
 class Eventually(Protocol):
     """The type of `eventually`."""
 
-    def __call__(self, condition: Callable[[], T], seconds: float = 10, what: str = "") -> T:
+    def __call__(self, condition: Callable[[], T], seconds: float = 30, what: str = "") -> T:
         """Wait for `condition`."""
         ...
 
 
-def eventually(condition: Callable[[], T], seconds: float = 10, what: str = "") -> T:
+def eventually(condition: Callable[[], T], seconds: float = 30, what: str = "") -> T:
     """Wait until `condition()` is true, and return what it returned; fail once the deadline has passed.
 
     Looks again after 1 ms, then 2, 4 ... up to 50: quick where the wait is short, gentle to the machine where not.

@@ -1,4 +1,4 @@
-"""How the tests are dealt to several workers, so that all are busy to the end and none does what another one has done."""
+"""How tests are dealt to several workers: all are busy to the end, and none does what another one has done."""
 
 from __future__ import annotations
 

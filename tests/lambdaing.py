@@ -8,6 +8,7 @@ import stat
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from kflow.aws import models
@@ -187,7 +188,7 @@ class World:
             functions=self.functions,
             layers=self.layers,
             events=nothing,
-            mappings=mappings,
+            mappings=mappings or SimpleNamespace(of=lambda place: []),
             runner=runner,
             invoke=nothing,
             url=lambda: "http://localhost:4566",

@@ -14,6 +14,7 @@ from typing import Any
 
 from tests import commanding
 from tests.clients import client
+from tests.commanding import Started
 from tests.deadline import eventually
 
 KFLOW = (sys.executable, "-m", "kflow")
@@ -28,7 +29,7 @@ class Project:
     def __init__(self, folder: Path, **settings: object) -> None:
         self.folder = folder
         self.seen_file = folder / "seen.jsonl"
-        self.processes: list[subprocess.Popen[str]] = []
+        self.processes: list[Started] = []
         lines = {"retry_backoff_scale": 0, "port": 0, **settings}
         (folder / "kflow.toml").write_text("".join(f"{name} = {json.dumps(value)}\n" for name, value in lines.items()))
         (folder / "functions").mkdir()
@@ -72,25 +73,16 @@ class Project:
             assert done.returncode == check, f"{arguments} ended with {done.returncode}:\n{done.stdout}{done.stderr}"
         return done
 
-    def start(self, *arguments: str) -> subprocess.Popen[str]:
+    def start(self, *arguments: str) -> Started:
         """Start `kflow run`, and wait until it is ready."""
-        output = (self.folder / f"output-{len(self.processes)}.txt").open("w+")
-        process = subprocess.Popen(
-            [*KFLOW, "run", *arguments],
-            cwd=self.folder,
-            env=self.environment,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        process.output_file = output.name  # type: ignore[attr-defined]  # for the failure's text
-        output.close()
+        output = self.folder / f"output-{len(self.processes)}.txt"
+        process = commanding.start(["run", *arguments], cwd=self.folder, env=self.environment, output=output)
         self.processes.append(process)
-        eventually(lambda: self._is_ready(process), seconds=60, what="the runtime to be ready")
+        eventually(lambda: self._is_ready(process, output), seconds=60, what="the runtime to be ready")
         return process
 
-    def _is_ready(self, process: subprocess.Popen[str]) -> bool:
-        text = Path(process.output_file).read_text()  # type: ignore[attr-defined]
+    def _is_ready(self, process: Started, output: Path) -> bool:
+        text = output.read_text()
         assert process.poll() is None or "ready" in text, f"the runtime ended with {process.returncode}:\n{text}"
         return "ready" in text
 
@@ -98,7 +90,7 @@ class Project:
         """All that the runtimes printed."""
         return "".join(path.read_text() for path in sorted(self.folder.glob("output-*.txt")))
 
-    def stop(self, process: subprocess.Popen[str]) -> int:
+    def stop(self, process: Started) -> int:
         """Ctrl-C, and wait for its end."""
         process.send_signal(signal.SIGINT)
         return process.wait(60)

@@ -12,7 +12,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from tests import commanding
 from tests.clients import client
+from tests.commanding import Started
 from tests.deadline import eventually
 from tests.project import KFLOW
 
@@ -71,15 +73,17 @@ class Served:
         """Start it, and wait until it is ready."""
         self._output = self.folder / f"serve-{self.started}.txt"
         self.started += 1
-        with self._output.open("w") as output:
-            self.process = subprocess.Popen(
-                [*self._prefix, *KFLOW, *self._arguments],
-                cwd=self.folder,
-                env=self.environment,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                text=True,
-            )
+        if self._prefix:
+            with self._output.open("w") as output:
+                self.process: Started | subprocess.Popen[bytes] = subprocess.Popen(
+                    [*self._prefix, *KFLOW, *self._arguments],
+                    cwd=self.folder,
+                    env=self.environment,
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                )
+        else:
+            self.process = commanding.start(self._arguments, cwd=self.folder, env=self.environment, output=self._output)
         self.url: str = eventually(self._ready, seconds=60, what="the endpoint to be ready")["endpoint"]
 
     def _ready(self) -> Any:

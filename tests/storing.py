@@ -93,6 +93,48 @@ class FaultyFiles(Files):
         return os.statvfs_result(values)
 
 
+class OneRefusal(Files):
+    """File calls of which one is refused, whichever it is; nothing is really synced.
+
+    Attributes:
+        left: how many are made before it; negative: it was.
+        code: the errno that it fails with.
+        refused: what it was, for people.
+    """
+
+    def __init__(self) -> None:
+        self.left = 1 << 60
+        self.code = 0
+        self.refused = ""
+
+    def refuse(self, at: int, code: int) -> None:
+        """Refuse the call that comes after so many others."""
+        self.left, self.code, self.refused = at, code, ""
+
+    def _meet(self, name: str, what: Any) -> None:
+        self.left -= 1
+        if self.left == -1:
+            self.refused = f"{name} {what}"
+            raise OSError(self.code, os.strerror(self.code))
+
+
+def _met(name: str) -> Any:
+    real = (lambda fd: None) if name in ("fsync", "fdatasync") else getattr(Files, name)
+
+    def call(self: OneRefusal, what: Any, *rest: Any) -> Any:
+        self._meet(name, what)
+        return real(what, *rest)
+
+    return call
+
+
+for _name in (
+    *("open", "pread", "pwrite", "pwritev", "stat", "lstat", "ftruncate", "rename", "replace", "link", "unlink"),
+    *("mkdir", "rmdir", "listdir", "flock", "fsync", "fdatasync"),
+):
+    setattr(OneRefusal, _name, _met(_name))
+
+
 class Store:
     """A data folder with one stream, its writer's log and a manual clock; nothing else uses the folder.
 

@@ -11,7 +11,8 @@ A writer's line ends with the name of its log group, where that is not the funct
 
 A line of numbers says: from this offset on, the text was written at this time (milliseconds since the epoch) by this
 writer; with a length, so many bytes are one event, of however many lines. Lines are appended with one write each, so
-writers never mix theirs. What is lost of an index costs precision of times, and nothing of the log.
+writers never mix theirs. What is lost of an index costs precision of times, and nothing of the log; half a line, which
+a full disk leaves, ends where the next one begins.
 
 A line belongs to a log by the inode that its writer names, not by the index' name: a crash between the renames of the
 two, or a writer between them, leaves no wrong times.
@@ -35,7 +36,8 @@ _STEP_S: Final = 0.05
 """So precise are the times."""
 _seek = os.lseek
 _CURRENT: Final = os.SEEK_CUR
-_STORAGE: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS})
+STORAGE: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS})
+"""What a disk refuses a log with: then some of it is lost, and nothing that a function prints fails it."""
 _MARK: Final = 4
 """Bytes of chance that tell a writer from others."""
 _NOTE: Final = 4
@@ -147,7 +149,7 @@ class Index:
             if self._group:
                 self._note_group()
         except OSError as error:
-            if error.errno not in _STORAGE:
+            if error.errno not in STORAGE:
                 raise
             if self._fd < 0:
                 return  # its times are those of the file, then
@@ -219,7 +221,7 @@ class Index:
         try:
             self._is_torn = os.write(self._fd, line) != len(line)
         except OSError as error:
-            if error.errno not in _STORAGE:
+            if error.errno not in STORAGE:
                 raise
             self._is_torn = True  # where there was no room, others may have written halves
         if self._is_torn:

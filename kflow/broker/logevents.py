@@ -207,9 +207,10 @@ class LogEvents(TableFile):
         rows = [(group, stream, ms, now_ms, text) for ms, text in events]
         self._sql.executemany("INSERT INTO events (grouped, stream, ms, taken_ms, text) VALUES (?, ?, ?, ?, ?)", rows)
         self._sql.execute(
-            "UPDATE streams SET first_ms = min(coalesce(first_ms, ?1), ?1), last_ms = max(coalesce(last_ms, ?2), ?2), "
-            "taken_ms = ?3, bytes = bytes + ?4 WHERE number = ?5",
-            (rows[0][2], rows[-1][2], now_ms, size, stream),
+            "UPDATE streams SET first_ms = min(coalesce(first_ms, :first), :first), "
+            "last_ms = max(coalesce(last_ms, :last), :last), taken_ms = :now, bytes = bytes + :size "
+            "WHERE number = :stream",
+            {"first": rows[0][2], "last": rows[-1][2], "now": now_ms, "size": size, "stream": stream},
         )
 
     def events(

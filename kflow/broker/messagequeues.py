@@ -162,8 +162,9 @@ class MessageStore(TableFile):
 
         self._next = self._last = 0
         self._turns = 0
-        self._pages = 0  # written since the last checkpoint, about
-        self._longest = 0  # no body is longer
+        self._pages = 0  # written since the last checkpoint, or since it was opened; about
+        self._is_behind = False  # the last checkpoint failed: SQLite tries again by itself, whenever it likes
+        self._longest = 0  # nothing that is kept of a message is longer
         self._oldest_ms = 0  # the retention of no message counts since before; each turn asks
         if create is not None:
             _claim(path)
@@ -177,6 +178,8 @@ class MessageStore(TableFile):
     def is_quick(self, before_ms: int, *, reads: int, most: int) -> bool:
         """Whether a turn neither waits for a disk nor meets more than some bytes, as far as depends on what is kept.
 
+        The first one that writes, after a checkpoint or an opening, waits: it begins SQLite's log.
+
         Args:
             before_ms: messages that are older expire in it.
             reads: so many messages are read in it.
@@ -184,7 +187,8 @@ class MessageStore(TableFile):
         """
         return (
             not self._is_synced
-            and self._pages < _PAGES
+            and 0 < self._pages < _PAGES
+            and not self._is_behind
             and before_ms <= self._oldest_ms
             and (reads * self._longest <= most or not self.count)
         )
@@ -193,7 +197,7 @@ class MessageStore(TableFile):
         """Checkpoint, where much was written: it waits for the disk."""
         if self._pages >= _PAGES:
             self._pages = 0
-            self.checkpoint()
+            self._is_behind = not self.checkpoint()
 
     # ------------------------------------------------------------------ facts
 
@@ -204,6 +208,7 @@ class MessageStore(TableFile):
 
     def set_fact(self, name: str, value: bytes | int) -> None:
         """Keep something under a name."""
+        self._pages += 1
         self._sql.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (name, value))
 
     # ------------------------------------------------------------------ coming and going
@@ -213,8 +218,8 @@ class MessageStore(TableFile):
         numbers: list[int] = []
         for each in messages:
             self._oldest_ms = min(self._oldest_ms, each.aged_ms)
-            self._longest = max(self._longest, len(each.body)) if self.count else len(each.body)
-            self._pages += 4 + len(each.body) // 2048
+            size = len(each.body) + len(each.more)
+            self._longest = max(self._longest, size) if self.count else size
             number = self._number()
             grouped = None if each.group is None else self._group(each.group, each.visible_ms)
             added = self._sql.execute(
@@ -235,6 +240,7 @@ class MessageStore(TableFile):
                 ),
             ).rowcount
             self.count += added
+            self._pages += added * (4 + size // 2048)
             numbers.append(number if added else 0)
             if not added and grouped is not None:
                 self.regroup([grouped], each.visible_ms)
@@ -250,9 +256,10 @@ class MessageStore(TableFile):
 
     def remove(self, numbers: Sequence[int]) -> None:
         """Remove messages; those that are gone do not matter."""
-        self._pages += 3 * len(numbers)
         for number in numbers:
-            self.count -= self._sql.execute("DELETE FROM messages WHERE number = ?", (number,)).rowcount
+            removed = self._sql.execute("DELETE FROM messages WHERE number = ?", (number,)).rowcount
+            self.count -= removed
+            self._pages += 3 * removed
 
     def expire(self, before_ms: int, now_ms: int) -> bool:
         """Remove messages whose retention counts since before a time; whether there were any."""
@@ -265,7 +272,9 @@ class MessageStore(TableFile):
         groups = self._sql.execute(
             "SELECT DISTINCT grouped FROM messages WHERE aged_ms < ? AND grouped IS NOT NULL", (before_ms,)
         ).fetchall()
-        self.count -= self._sql.execute("DELETE FROM messages WHERE aged_ms < ?", (before_ms,)).rowcount
+        removed = self._sql.execute("DELETE FROM messages WHERE aged_ms < ?", (before_ms,)).rowcount
+        self.count -= removed
+        self._pages += removed
         self.regroup([grouped for (grouped,) in groups], now_ms)
         self._oldest_ms = before_ms
         return True
@@ -274,6 +283,7 @@ class MessageStore(TableFile):
         """Remove all messages, and what was sent lately."""
         for table in ("messages", "groups", "recent"):
             self._sql.execute(f"DELETE FROM {table}")  # noqa: S608  # one of three names
+        self._pages += 1 + self.count
         self.count = 0
 
     def bring_back(self) -> None:
@@ -379,6 +389,8 @@ class MessageStore(TableFile):
     def _undone(self) -> None:
         self._next = self._last = 0  # what was taken of the numbers is not kept
         self._oldest_ms = 0
+        self._longest = _ANY if self.count else 0
+        self._pages = 0  # perhaps it was the first to write
 
     def _messages(self, where: str, values: tuple[Any, ...]) -> list[Message]:
         found = self._sql.execute(f"SELECT {_COLUMNS}, id, more, body FROM messages WHERE {where}", values)  # noqa: S608  # constants

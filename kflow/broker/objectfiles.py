@@ -17,7 +17,7 @@ from kflow.broker import objectabout
 from kflow.broker.files import Files, temporary_name
 from kflow.broker.objectabout import PLAIN, About, Described, Object, Of, Sidecar
 from kflow.broker.objectdigests import Digests, stamp
-from kflow.broker.objecterrors import NoSuchKey
+from kflow.broker.objecterrors import NoSuchBucket, NoSuchKey
 from kflow.broker.objectnames import OURS, escaped, is_plain
 
 _PIECE: Final = 1 << 20
@@ -89,7 +89,13 @@ class ObjectFiles:
         return Written(path, size, found.st_mtime_ns, found.st_ino, md5)
 
     def place(self, root: str, key: str, written: Written, about: About) -> None:
-        """Put content in place with its description; the caller holds the key's lock."""
+        """Put content in place with its description; the caller holds the key's lock.
+
+        Raises:
+            NoSuchBucket: it was removed while the content was written; making folders must not bring it back.
+        """
+        if not self._files.is_folder(root):
+            raise NoSuchBucket
         aside = _data(root, key)
         if not self._files.exists(aside) and self._is_plain(key) and self._is_free(root, key):
             target = os.path.join(root, key)

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple
 
@@ -26,6 +25,7 @@ from msgspec.structs import replace
 from kflow.broker.files import Files, storage_error
 from kflow.broker.locks import FileLock
 from kflow.broker.parked_batch import Origin, ParkCondition, ParkedBatch, ParkedRecord, decode, encode
+from kflow.broker.parked_names import Name, keyed, name_of, parsed
 from kflow.broker.parked_numbers import Noted, Numbers
 from kflow.errors import Damaged, UsageError
 from kflow.interfaces import FunctionError
@@ -37,36 +37,6 @@ log = logging.getLogger(__name__)
 _LOCK_TIMEOUT_S: Final = 10.0
 _KNOWN: Final = 20_000
 """So many batches are known by their numbers; where there are more, the folder is listed."""
-_NAME = re.compile(r"([0-9a-f]{16})\.(\d+)\.(\d+)-(\d+)\.(\d+)\.(?:parked|claim-(\d+))(\.unsent)?")
-
-
-class _Name(NamedTuple):
-    function: str
-    stream_id: int
-    shard: int
-    first_counter: int
-    last_counter: int
-    number: int
-    claimed_by: int
-    is_unsent: bool
-
-    @property
-    def text(self) -> str:
-        state = f"claim-{self.claimed_by}" if self.claimed_by else "parked"
-        if self.is_unsent:
-            state += ".unsent"
-        return f"{self.held}.{self.number}.{state}"
-
-    @property
-    def held(self) -> str:
-        """Which records it holds."""
-        counters = f"{self.first_counter:020d}-{self.last_counter:020d}"
-        return f"{self.stream_id:016x}.{self.shard}.{counters}"
-
-    @property
-    def key(self) -> str:
-        """Whose records, and which."""
-        return f"{self.function}/{self.held}"
 
 
 class Unreadable(NamedTuple):
@@ -106,7 +76,7 @@ class ParkedStore:
         self._ranges: dict[str, int] = {}  # numbers by what they hold, of the functions that were listed
         self._listed: set[str] = set()
         self._seen = 0  # the last number that was given when that was so
-        self._unsent: dict[int, _Name] = {}
+        self._unsent: dict[int, Name] = {}
 
     def park(self, entry: ParkedBatch) -> int:
         """Keep a batch. On return it survives the death of any process, and with any policy but `none` power loss.
@@ -125,7 +95,7 @@ class ParkedStore:
             with _held(self._lock):
                 noted = self._numbers.noted(self._greatest)
                 twin = self._twin(entry, noted)
-                name = _name_of(entry, noted.last + 1 if twin is None else twin.number)
+                name = name_of(entry, noted.last + 1 if twin is None else twin.number)
                 if twin is None:
                     self._numbers.take(noted, name.key)
                     self._ranges[name.key] = name.number
@@ -312,7 +282,7 @@ class ParkedStore:
             StorageError: it could not be noted: the document is sent once more at the next start.
         """
         with _held(self._lock):
-            name = _name_of(entry, entry.number)
+            name = name_of(entry, entry.number)
             if not self._files.exists(self._file(name)):  # it is being redriven
                 name = self._numbered(entry.number)
             if name.is_unsent and self._read(name).parked_ms == entry.parked_ms:  # else it was parked again meanwhile
@@ -359,7 +329,7 @@ class ParkedStore:
         except OSError as error:
             log.warning("half-written file not removed file=%s error=%s", path, error)
 
-    def _file(self, name: _Name) -> str:
+    def _file(self, name: Name) -> str:
         return os.path.join(self._path, name.function, name.text)
 
     def _functions(self) -> Sequence[str]:
@@ -379,19 +349,19 @@ class ParkedStore:
         except OSError as error:
             raise storage_error(error, f"read the parked records of {function}") from error
 
-    def _names(self, function: str, prefix: str = "") -> Iterator[_Name]:
+    def _names(self, function: str, prefix: str = "") -> Iterator[Name]:
         """What is parked of a function; of names that do not begin so nothing more is looked at."""
         for text in self._texts(function):
             if text.startswith(prefix):
-                name = _parsed(function, text)
+                name = parsed(function, text)
                 if name is not None:
                     yield name
 
-    def _all_names(self) -> Sequence[_Name]:
+    def _all_names(self) -> Sequence[Name]:
         return [name for function in self._functions() for name in self._names(function)]
 
-    def _numbered(self, number: int) -> _Name:
-        name = self._unsent.pop(number, None) or self._numbers.recent(number, _keyed)
+    def _numbered(self, number: int) -> Name:
+        name = self._unsent.pop(number, None) or self._numbers.recent(number, keyed)
         found = None if name is None else self._unclaimed(name)
         if found is not None:
             return found
@@ -399,12 +369,12 @@ class ParkedStore:
         for function in self._functions():
             for text in self._texts(function):
                 if part in text:  # most are passed over without being taken apart
-                    name = _parsed(function, text)
+                    name = parsed(function, text)
                     if name is not None and name.number == number:
                         return name
         raise _no_batch(number)
 
-    def _found(self, number: int) -> tuple[_Name, ParkedBatch]:
+    def _found(self, number: int) -> tuple[Name, ParkedBatch]:
         """A batch and its name."""
         name = self._numbered(number)
         try:
@@ -416,7 +386,7 @@ class ParkedStore:
         except FileNotFoundError as error:
             raise _no_batch(number) from error
 
-    def _unclaimed(self, name: _Name) -> _Name | None:
+    def _unclaimed(self, name: Name) -> Name | None:
         """The name that a batch has now, where it is there and nobody redrives it."""
         for is_unsent in (True, False):
             found = name._replace(claimed_by=0, is_unsent=is_unsent)
@@ -424,7 +394,7 @@ class ParkedStore:
                 return found
         return None
 
-    def _twin(self, entry: ParkedBatch, noted: Noted) -> _Name | None:
+    def _twin(self, entry: ParkedBatch, noted: Noted) -> Name | None:
         """The file that holds the same records of the same consumer already, unless it is being redriven.
 
         The folder is listed once; then what others have parked is known by their numbers, or it is listed again.
@@ -441,18 +411,18 @@ class ParkedStore:
             for each in self._names(entry.function):
                 self._ranges[each.key] = max(each.number, self._ranges.get(each.key, 0))
             self._listed.add(entry.function)  # not where it could not be read
-        name = _name_of(entry, 0)
+        name = name_of(entry, 0)
         number = self._ranges.get(name.key)
         return None if number is None else self._unclaimed(name._replace(number=number))
 
     def _greatest(self) -> int:
         return max((name.number for name in self._all_names()), default=0)
 
-    def _write(self, name: _Name, entry: ParkedBatch) -> None:
+    def _write(self, name: Name, entry: ParkedBatch) -> None:
         content = encode(replace(entry, number=name.number, claimed_by=0, is_unsent=False))
         self._files.write_replace(self._file(name), content, sync=self._sync)
 
-    def _read(self, name: _Name) -> ParkedBatch:
+    def _read(self, name: Name) -> ParkedBatch:
         path = self._file(name)
         try:
             raw = self._files.read_bytes(path)
@@ -465,7 +435,7 @@ class ParkedStore:
             raise Damaged(f"{path}: the parked batch is damaged; its content does not have its checksum")
         return replace(entry, number=name.number, claimed_by=name.claimed_by, is_unsent=name.is_unsent)
 
-    def _move(self, name: _Name, target: _Name) -> None:
+    def _move(self, name: Name, target: Name) -> None:
         try:
             self._files.rename(self._file(name), self._file(target))
         except OSError as error:
@@ -489,32 +459,3 @@ class _held:  # noqa: N801  # reads as the verb it is: `with _held(lock)`
 
 def _no_batch(number: int) -> UsageError:
     return UsageError(f"there is no parked batch {number}; `kflow parked list` shows what there is")
-
-
-def _parsed(function: str, text: str) -> _Name | None:
-    """The name that a file has; None: it is none of ours."""
-    match = _NAME.fullmatch(text)
-    if match is None:
-        return None
-    stream_id, shard, first, last, number, claimed_by, unsent = match.groups()
-    numbers = (int(shard), int(first), int(last), int(number), int(claimed_by or 0))
-    return _Name(function, int(stream_id, 16), *numbers, is_unsent=unsent is not None)
-
-
-def _keyed(key: str, number: int) -> _Name | None:
-    """The name of what a key says."""
-    function, _, held = key.partition("/")
-    return _parsed(function, f"{held}.{number}.parked")
-
-
-def _name_of(entry: ParkedBatch, number: int) -> _Name:
-    return _Name(
-        entry.function,
-        entry.stream_id,
-        entry.shard,
-        entry.first_counter,
-        entry.last_counter,
-        number,
-        claimed_by=0,
-        is_unsent=bool(entry.destination),
-    )

@@ -10,6 +10,7 @@ import logging
 import os
 import re
 import secrets
+from collections.abc import Iterable
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -212,7 +213,7 @@ def remove_leftovers(folder: DataFolder) -> None:
             elif name.startswith("."):
                 if name.endswith(".tmp"):
                     files.discard(path)
-            elif _is_leftover(files, path):
+            elif _is_leftover(files, path, kept.values()):
                 log.info("removing what is left of a stream folder=%s", name)
                 files.rename(path, folder.trash_dir / name)
     except OSError as error:
@@ -220,10 +221,10 @@ def remove_leftovers(folder: DataFolder) -> None:
     empty_trash(folder)
 
 
-def _is_leftover(files: Files, path: str) -> bool:
+def _is_leftover(files: Files, path: str, kept: Iterable[StreamMap]) -> bool:
     name = os.path.join(path, streammap.FILE_NAME)
     try:
-        streammap.load(name, files)
+        found = streammap.load(name, files)
     except (FileNotFoundError, NotADirectoryError):
         if files.exists(checked.twin_path(name)):
             log.warning("stream left alone: its map is missing, `kflow doctor --repair` puts it back folder=%s", path)
@@ -232,7 +233,11 @@ def _is_leftover(files: Files, path: str) -> bool:
     except StorageError as error:
         log.warning("stream left alone error=%s", error)
         return False
-    return True  # marked deleted, or the older one of its name
+    place = (found.name, found.account, found.region)
+    if found.deleted or any((each.name, each.account, each.region) == place for each in kept):
+        return True  # or it is the older one of its name
+    log.warning("stream left alone: it was put there just now folder=%s", path)
+    return False
 
 
 def _remove_unborn(files: Files, path: str, stream: StreamMap) -> None:

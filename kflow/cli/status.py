@@ -26,6 +26,8 @@ _WORST = (
     "suspect",
     "blocked",
     "storage",
+    "functionless",
+    "throttled",
     "running",
     "backoff",
     "look-ahead",

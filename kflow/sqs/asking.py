@@ -163,9 +163,15 @@ class Drop(NamedTuple):
 
 
 class Return(NamedTuple):
-    """Messages that were set aside are in no other queue."""
+    """Messages that were set aside are in no other queue.
+
+    Attributes:
+        numbers: which.
+        are_dead: whoever receives them would but set them aside again.
+    """
 
     numbers: Sequence[int]
+    are_dead: bool = False
 
 
 class Nothing(NamedTuple):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from typing import Final
 
 from kflow import desk
 from kflow.broker.host import Host
@@ -13,8 +14,10 @@ from kflow.sqs.asking import Ask, Drop, GiveBack, Receive, Received, Reply, Retu
 from kflow.sqs.receipts import Delivery
 from kflow.sqs.turns import Turns, may_bring
 
-Move = Callable[[Sequence[Message], Callable[[], object]], object]
-"""Brings messages that were set aside elsewhere, or back; calls back when either is done."""
+Move = Callable[[Sequence[Message], Callable[[bool], object]], object]
+"""Brings messages that were set aside elsewhere, or back; calls back when either is done: whether they are there."""
+AGAIN_S: Final = 1.0
+"""Who waits, and met dead letters that could not be moved, looks again after so long."""
 
 
 class Desk(desk.Desk[Terms, Ask, Reply]):
@@ -87,17 +90,21 @@ class Desk(desk.Desk[Terms, Ask, Reply]):
             asked.tell(reply)
         elif reply.aside:
             self._moving += 1
-            self._move(reply.aside, lambda: self._moved(asked, reply))
+            self._move(reply.aside, lambda is_there: self._moved(asked, reply, is_there=is_there))
         else:
             self._received(asked, reply, is_something=bool(reply.messages))
 
-    def _moved(self, asked: Asked[Ask], reply: Received) -> None:
-        """Dead letters are where they belong: only now its answer may be seen."""
+    def _moved(self, asked: Asked[Ask], reply: Received, *, is_there: bool) -> None:
+        """Dead letters are where they belong, or back: only now its answer may be seen."""
         self._moving -= 1
-        if reply.messages or not asked.may_wait or self._closed is not None:
+        if reply.messages or self._closed is not None:
             self._received(asked, reply, is_something=bool(reply.messages))
-        else:  # there may be more behind them
+        elif is_there:  # there may be more behind them
             self._due.append(asked)
+        else:
+            self._received(asked, reply, is_something=False)
+            if self._waiting:
+                self._host.call_later(AGAIN_S, self.changed)
         self._go()
 
     def _back(self, reply: Reply) -> Ask | None:

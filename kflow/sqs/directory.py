@@ -305,7 +305,9 @@ class Directory:
             is_there = not isinstance(reply, KflowError)
             if not is_there and not isinstance(reply, QueueDoesNotExist):
                 log.warning("messages stay in their queue queue=%s error=%s", queue.facts.name, reply)
-            queue.desk.ask(Drop(numbers) if is_there else Return(numbers), lambda _: then(is_there))
+            queue.desk.ask(
+                Drop(numbers) if is_there else Return(numbers, are_dead=bool(dead_of)), lambda _: then(is_there)
+            )
 
         if target is None:
             arrived(QueueDoesNotExist())
@@ -329,9 +331,8 @@ class Directory:
             to_make.clear()
             return Turns(store)
 
-        def bury(messages: Sequence[Message], then: Callable[[], object]) -> None:
-            target = self.by_arn(queue.facts.dead_arn)
-            self.bring(queue, messages, target, lambda _: then(), dead_of=queue.arn)
+        def bury(messages: Sequence[Message], then: Callable[[bool], object]) -> None:
+            self.bring(queue, messages, self.by_arn(queue.facts.dead_arn), then, dead_of=queue.arn)
 
         queue.desk = Desk(self._host, opened, lambda: self._terms(queue), bury, self._is_crowded)
         queue.desk.counted = lambda ask, reply: self.counted(queue, ask, reply)

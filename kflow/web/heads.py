@@ -40,8 +40,16 @@ _PLAIN_VALUES: Final = {
 }
 """What says how a request goes on: with such a value nothing needs deciding; None: it always does."""
 
+_OWN_PHRASES: Final = {
+    413: "Request Entity Too Large",
+    414: "Request-URI Too Long",
+    416: "Requested Range Not Satisfiable",
+    422: "Unprocessable Entity",
+}
+"""As AWS has them; from Python 3.13 on `HTTPStatus` has those of RFC 9110."""
 _STATUS_LINES: dict[int, bytes] = {
-    int(status): f"HTTP/1.1 {int(status)} {status.phrase}\r\n".encode() for status in HTTPStatus
+    status: f"HTTP/1.1 {status} {phrase}\r\n".encode()
+    for status, phrase in ({int(status): status.phrase for status in HTTPStatus} | _OWN_PHRASES).items()
 }
 BODILESS = frozenset({204, 304})
 """Answers that have no body, and no length either."""
@@ -52,11 +60,17 @@ class Refused(KflowError):
 
     Attributes:
         status: of the answer.
+        headers: of the answer, beside those of every answer.
+        body: of the answer; of a 413 none where none is given. Source: documented.
     """
 
-    def __init__(self, status: int, message: str) -> None:
+    def __init__(self, status: int, message: str, headers: Headers = (), body: bytes | None = None) -> None:
         super().__init__(message)
         self.status = status
+        if body is None and status != HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
+            headers, body = ((b"content-type", b"text/plain; charset=utf-8"),), f"{message}\n".encode()
+        self.headers = headers
+        self.body = body or b""
 
 
 class RequestHead(NamedTuple):

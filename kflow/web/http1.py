@@ -278,7 +278,7 @@ class Http1:
         if head.length is None:
             self._chunks = Chunks(most)
         elif head.length > most:
-            raise Refused(413, f"a body has at most {most} bytes")
+            raise self.hub.options.refusal(head.method, head.target)
         else:
             self._needs = head.length
         self._head = head
@@ -343,10 +343,8 @@ class Http1:
     def _refuse(self, error: Refused) -> None:
         self._release()
         self._rest = None
-        body = b"" if error.status == 413 else f"{error}\n".encode()  # documented: a 413 has no body
-        headers = () if error.status == 413 else ((b"content-type", b"text/plain; charset=utf-8"),)
-        framing = b"content-length: %d\r\n%b" % (len(body), CLOSE)
-        self.wire.send(response_head(error.status, headers, framing, self.hub.date_line) + body)
+        framing = b"content-length: %d\r\n%b" % (len(error.body), CLOSE)
+        self.wire.send(response_head(error.status, error.headers, framing, self.hub.date_line) + error.body)
         self._finish()
 
     def _finish(self) -> None:

@@ -312,7 +312,7 @@ class Http2:
         expect = headers.get("expect")
         limit = self.hub.options.most(target)
         if int(length) > limit:  # `h2` has seen that it is a number
-            refusal = Refused(413, f"a body has at most {limit} bytes")
+            refusal = self.hub.options.refusal(method, target)
             if expect is not None or int(length) > _DROPPED * limit:
                 self._refuse(exchange, refusal)
             else:
@@ -338,8 +338,7 @@ class Http2:
         options, size = self.hub.options, exchange.pieces.size
         if size > options.body_bytes and size > options.most(exchange.target):
             exchange.dropped = size
-            text = f"a body has at most {options.most(exchange.target)} bytes"
-            self._refuse_at_end(exchange, Refused(413, text))
+            self._refuse_at_end(exchange, options.refusal(exchange.method, exchange.target))
         elif self.hub.held > self.hub.options.held_bytes:
             self._refuse(exchange, Refused(503, "too many requests are arriving at once: try again"))
 
@@ -366,10 +365,9 @@ class Http2:
         Resetting the stream would stop the peer sooner (documented: RFC 9113 8.1), but curl and Node then lose the
         answer.
         """
-        text = b"" if error.status == 413 else f"{error}\n".encode()  # documented: a 413 has no body
+        text = error.body
         block = [(b":status", b"%d" % error.status), (b"content-length", b"%d" % len(text)), (b"date", self.hub.date)]
-        if text:
-            block.append((b"content-type", b"text/plain; charset=utf-8"))
+        block += error.headers
         self._streams[exchange.stream_id] = exchange
         self._release(exchange)
         exchange.is_refused = True

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+
+from kflow.web.exchange import Headers
+from kflow.web.heads import Refused
 
 HIGH_BYTES = 256 * 1024
 """A connection whose peer has not taken this much is given nothing more to do; also the most that one send offers."""
@@ -34,6 +38,7 @@ class WebOptions:
         body_bytes: of one request; above it 413, without a body. chosen: 10 MiB of records make up to 14 MiB of JSON.
         large_bytes: of one request to one of `large_targets`.
         large_targets: what such a target begins with.
+        large_refusal: what a 413 to one of them says, by method and target; None: nothing.
         held_bytes: of all requests that have not arrived as a whole; above it 503 for whoever wants more. chosen.
         unsent_bytes: of all answers that their peers have not taken; above it, the connection whose peer has taken
             nothing for the longest is closed. chosen.
@@ -52,6 +57,7 @@ class WebOptions:
     body_bytes: int = 16 * 1024 * 1024
     large_bytes: int = 0
     large_targets: tuple[str, ...] = ()
+    large_refusal: Callable[[str, str], tuple[Headers, bytes]] | None = None
     held_bytes: int = 256 * 1024 * 1024
     unsent_bytes: int = 256 * 1024 * 1024
     header_bytes: int = 64 * 1024
@@ -68,6 +74,13 @@ class WebOptions:
     def most(self, target: str) -> int:
         """Bytes that a body may have."""
         return max(self.body_bytes, self.large_bytes) if target.startswith(self.large_targets) else self.body_bytes
+
+    def refusal(self, method: str, target: str) -> Refused:
+        """Of a body that is longer."""
+        text = f"a body has at most {self.most(target)} bytes"
+        if self.large_refusal is None or not target.startswith(self.large_targets):
+            return Refused(413, text)
+        return Refused(413, text, *self.large_refusal(method, target))
 
 
 RESERVED_DESCRIPTORS = 256

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -161,12 +162,31 @@ def test_a_mapping_that_the_api_made_names_itself_in_its_objects(shop: Project) 
         StartingPosition="TRIM_HORIZON",
         MaximumRetryAttempts=0,
         DestinationConfig={"OnFailure": {"Destination": "arn:aws:s3:::graves"}},
+        MetricsConfig={"Metrics": ["EventCount"]},
     )
     kinesis.put_record(StreamName="returns", Data=b"x", PartitionKey="k")
     folder = shop.data_dir / "s3" / "graves" / "aws" / "lambda"
     (path,) = shop.wait_for(lambda: [*folder.rglob("*T*")], "the object")
     assert path.relative_to(folder).parts[0] == mapping["UUID"]
     assert json.loads(path.read_text())["KinesisBatchInfo"]["streamArn"] == arn
+    cloudwatch = shop.client("cloudwatch")
+
+    def counts() -> dict[str, int]:
+        whose = [{"Name": "EventSourceMappingUUID", "Value": mapping["UUID"]}]
+        when = {"Period": 7200, "StartTime": time.time() - 3600, "EndTime": time.time() + 3600}
+        found = {}
+        for each in cloudwatch.list_metrics(Namespace="AWS/Lambda", Dimensions=whose)["Metrics"]:
+            points = cloudwatch.get_metric_statistics(**each, **when, Statistics=["Sum"])["Datapoints"]
+            found[each["MetricName"]] = sum(int(point["Sum"]) for point in points)
+        return found
+
+    expected = {
+        "PolledEventCount": 1,
+        "InvokedEventCount": 1,
+        "FailedInvokeEventCount": 1,
+        "OnFailureDestinationDeliveredEventCount": 1,
+    }
+    shop.wait_for(lambda: counts() == expected, "the counts")
 
     request = urllib.request.Request(shop.url + "/_kflow/reset", method="POST")
     urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=30).close()

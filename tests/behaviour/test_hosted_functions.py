@@ -62,6 +62,9 @@ def handler(event, context):
             "left": context.get_remaining_time_in_millis(), "identity": context.identity.cognito_identity_id,
             "custom": context.client_context and context.client_context.custom,
             "app": context.client_context and context.client_context.client.app_title}
+    if do == "levels":
+        print(json.dumps({"level": "debug", "n": 1}))
+        print(json.dumps({"level": "error", "n": 2}))
     if do == "log":
         print("printed")
         logging.getLogger().warning("logged")
@@ -100,6 +103,7 @@ exports.handler = async (event, context) => {
 };
 exports.callback = (event, context, callback) => setTimeout(() => callback(null, "called back"), 1);
 exports.nothing = () => {};
+exports.never = (event, context, callback) => {};
 """
 HANDLER = 'import kflow\n\n@kflow.on_stream("declared")\ndef declared(event, context):\n    print("here")\n'
 WITHOUT = "raise ImportError('hidden: the function runs without it')\n"
@@ -334,7 +338,7 @@ def test_what_it_writes_stands_in_order_between_start_and_end(lab: Lab, function
 
 
 def test_a_log_in_json_has_lambdas_lines_as_objects(lab: Lab) -> None:
-    lab.create("json", {"app.py": CODE}, LoggingConfig={"LogFormat": "JSON"})
+    lab.create("json", {"app.py": CODE}, LoggingConfig={"LogFormat": "JSON", "LogGroup": "/app/all"})
     _, _, log = lab.invoke("json", {"do": "log"})
     lines = log.splitlines()
     objects = [json.loads(line) for line in lines if line.startswith("{")]
@@ -356,6 +360,50 @@ def test_a_log_in_json_has_lambdas_lines_as_objects(lab: Lab) -> None:
         "initDurationMs",
     }
     assert "printed" in lines
+    assert log in lab.log("json")
+
+
+def test_a_json_log_has_the_lines_of_the_level_that_is_asked_for(lab: Lab) -> None:
+    def kinds(event: dict[str, Any]) -> list[tuple[str, str | None]]:
+        objects = [json.loads(line) for line in lab.invoke("levels", event)[2].splitlines() if line.startswith("{")]
+        return [(each["type"].removeprefix("platform."), each["record"].get("status")) for each in objects]
+
+    lab.create("levels", {"app.py": CODE}, LoggingConfig={"LogFormat": "JSON", "SystemLogLevel": "DEBUG"})
+    assert kinds({}) == [
+        ("initStart", None),
+        ("initRuntimeDone", "success"),
+        ("initReport", "success"),
+        ("start", None),
+        ("runtimeDone", "success"),
+        ("report", "success"),
+    ]
+    done = json.loads(lab.invoke("levels")[2].splitlines()[1])["record"]
+    assert set(done["metrics"]) == {"durationMs", "producedBytes"}
+    assert done["metrics"]["producedBytes"] > 10
+    lab.client.update_function_configuration(
+        FunctionName="levels", LoggingConfig={"LogFormat": "JSON", "SystemLogLevel": "WARN"}
+    )
+    lab.client.get_waiter("function_updated_v2").wait(FunctionName="levels", WaiterConfig={"Delay": 0})
+    assert lab.invoke("levels", {"do": "levels"})[2] == '{"level": "error", "n": 2}\n'
+    assert kinds({"do": "exit", "status": 3})[-2:] == [("runtimeDone", "error"), ("report", "error")]
+
+
+def test_functions_that_name_a_log_group_share_it_and_have_a_log_each(lab: Lab) -> None:
+    """`json` has written to it already."""
+    lab.create("shares", {"app.py": CODE}, LoggingConfig={"LogGroup": "/app/all"})
+    context, _, _ = lab.invoke("shares", {"do": "context"})
+    assert context["log_group_name"] == "/app/all"
+    assert re.fullmatch(r"\d{4}/\d\d/\d\d/shares\[\$LATEST\][0-9a-f]{32}", context["log_stream_name"])
+    logs = lab.endpoint.client(service="logs")
+    names = [each["logGroupName"] for each in logs.describe_log_groups()["logGroups"]]
+    assert "/app/all" in names
+    assert "/aws/lambda/shares" not in names
+    streams = [each["logStreamName"] for each in logs.describe_log_streams(logGroupName="/app/all")["logStreams"]]
+    assert [each[11:].partition("[")[0] for each in streams] == ["json", "shares"]
+    found = logs.get_log_events(logGroupName="/app/all", logStreamName=context["log_stream_name"], startFromHead=True)
+    assert "".join(each["message"] for each in found["events"]) == lab.log("shares")
+    (event,) = logs.filter_log_events(logGroupName="/app/all", filterPattern="printed")["events"]
+    assert event["logStreamName"] == streams[0]
 
 
 def test_a_bootstrap_runs_however_it_speaks_http(lab: Lab) -> None:
@@ -402,10 +450,14 @@ def test_a_function_of_node_runs(lab: Lab) -> None:
     assert "\tERROR\tInvoke Error \t{" in log
     said, _, _ = lab.invoke("js", {"do": "exit", "status": 3})
     assert said["errorMessage"].endswith(" Error: Runtime exited with error: exit status 3")
-    for name, wanted in (("callback", "called back"), ("nothing", None)):
+    for name, wanted in (("callback", "called back"), ("nothing", None), ("never", None)):
         lab.create(f"js-{name}", {"index.js": SCRIPT}, Runtime="nodejs22.x", Handler=f"index.{name}")
         assert lab.invoke(f"js-{name}")[0] == wanted
-    lab.create("esm", {"index.mjs": "export const handler = async (event) => event.a + 1;"}, Runtime="nodejs22.x")
+    files = {"index.mjs": "export default 1;", "package.json": '{"exports": "./index.mjs"}'}
+    layer = zipped({f"nodejs/node_modules/one/{name}": text for name, text in files.items()})
+    made = lab.client.publish_layer_version(LayerName="one", Content={"ZipFile": layer})["LayerVersionArn"]
+    source = "import one from 'one'; export const handler = async (event) => event.a + one;"
+    lab.create("esm", {"index.mjs": source}, Runtime="nodejs22.x", Layers=[made])
     said, _, _ = lab.invoke("esm", {"a": 1})
     assert said["errorType"] == "Runtime.ImportModuleError"
     lab.client.update_function_configuration(FunctionName="esm", Handler="index.handler")

@@ -6,7 +6,6 @@ import base64
 import io
 import json
 import re
-import subprocess
 import textwrap
 import threading
 import uuid
@@ -18,8 +17,8 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
+from tests import commanding
 from tests.deadline import eventually
-from tests.project import KFLOW
 from tests.served import Served, served
 
 ACCOUNT = "123456789012"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,18 @@ def refusal(call: Any, **parameters: Any) -> dict[str, Any]:
     with pytest.raises(ClientError) as caught:
         call(**parameters)
     return dict(caught.value.response)
+
+
+def test_an_upload_that_is_too_large_to_be_read_is_refused_in_lambdas_words(desk: Desk) -> None:
+    with socket.create_connection(desk.endpoint.address, timeout=20) as peer:
+        peer.sendall(b"POST /2015-03-31/functions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 70167212\r\n\r\n")
+        said = b"".join(iter(lambda: peer.recv(65536), b""))
+    head, _, body = said.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 413 ")
+    assert b"x-amzn-errortype: RequestEntityTooLargeException" in head
+    assert json.loads(body) == {
+        "Message": "Request must be smaller than 70167211 bytes for the CreateFunction operation"
+    }
 
 
 def test_a_function_is_created_waited_for_and_its_code_fetched(desk: Desk) -> None:

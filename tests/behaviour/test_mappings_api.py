@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import subprocess
 import sys
 import textwrap
 import time
@@ -19,9 +18,10 @@ from kflow.broker.encode import Encoder
 from kflow.broker.folder import DataFolder
 from kflow.broker.log import Log
 from kflow.clock import ManualClock
+from tests import commanding
 from tests.deadline import eventually
 from tests.lambdaing import zipped
-from tests.project import KFLOW, Project
+from tests.project import Project
 from tests.served import ACCOUNT, Served, served
 from tests.storing import held
 
@@ -130,6 +130,15 @@ class Shop:
     def datas(self, function: str, prefix: str, what: str = "end") -> list[str]:
         """Payloads that begin so, in the order in which a function had them."""
         return [data for note in self.notes(what, function) for data in note["datas"] if data.startswith(prefix)]
+
+    def counted(self, uuid: str, name: str) -> float:
+        """The sum of a metric of a mapping."""
+        when = {"StartTime": time.time() - 3600, "EndTime": time.time() + 3600}
+        dimensions = [{"Name": "EventSourceMappingUUID", "Value": uuid}]
+        points = self._client("cloudwatch").get_metric_statistics(
+            Namespace="AWS/Lambda", MetricName=name, Dimensions=dimensions, Period=7200, Statistics=["Sum"], **when
+        )["Datapoints"]
+        return float(sum(each["Sum"] for each in points))
 
     def wait(self, condition: Callable[[], Any], what: str) -> Any:
         try:
@@ -371,7 +380,7 @@ def test_a_mapping_goes_on_after_kill_9_and_nothing_is_lost(shop: Shop) -> None:
 def test_a_failing_batch_is_said_and_goes_on_with_the_options_of_its_mapping(shop: Shop) -> None:
     source = shop.stream("failing")
     (shop.hold / "ship-fails").touch()
-    uuid = shop.map("ship", source)
+    uuid = shop.map("ship", source, MetricsConfig={"Metrics": ["EventCount"]})
     shop.put("failing", "failing-1")
     shop.wait(lambda: len(shop.datas("ship", "failing-", "failed")) >= 2, "some attempts")
     assert shop.functions.get_event_source_mapping(UUID=uuid)["LastProcessingResult"] == "PROBLEM: Function call failed"
@@ -384,6 +393,11 @@ def test_a_failing_batch_is_said_and_goes_on_with_the_options_of_its_mapping(sho
 
     shop.wait(lambda: shop.datas("ship", "failing-") == ["failing-3"], "the last record")
     assert shop.datas("ship", "failing-", "failed").count("failing-2") == 1
+    attempts = len(shop.datas("ship", "failing-", "failed"))
+    shop.wait(lambda: shop.counted(uuid, "InvokedEventCount") == attempts + 1, "the counts")
+    assert shop.counted(uuid, "FailedInvokeEventCount") == attempts
+    assert shop.counted(uuid, "DroppedEventCount") == 2
+    assert shop.counted(uuid, "PolledEventCount") >= 3
 
 
 def zip_function(shop: Shop, name: str, label: str, **changes: Any) -> None:

@@ -18,6 +18,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 import kflow
+from tests import commanding
 from tests.deadline import eventually
 from tests.project import KFLOW, Project, project
 from tests.served import ACCOUNT, Served, served

@@ -10,13 +10,14 @@ import pytest
 
 from tests.project import Project, project
 
-SLEEPS = """
-    import time
+WAITS = """
+    import pathlib, time
     from kflow import on_stream
-    @on_stream("orders", timeout=30)
+    @on_stream("orders", timeout=60)
     def bill(event, context):
         note(began=1)
-        time.sleep(4)
+        while not pathlib.Path(__file__).with_name("go").exists():
+            time.sleep(0.005)
         note(ended=1)
 """
 OTHER = """
@@ -39,7 +40,7 @@ def original(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Project
 def copy(original: Project) -> Path:
     """A copy of the folder, made while a handler runs."""
     original.run("streams", "create", "orders")
-    original.handler(SLEEPS)
+    original.handler(WAITS)
     original.start()
     original.run("put", "orders", "one")
     original.wait_for(original.seen, "the handler to run")
@@ -66,6 +67,7 @@ def test_a_copy_has_no_runtime_and_its_puts_stay_in_it(original: Project, copy: 
 def test_a_runtime_on_a_copy_leaves_the_workers_of_the_original_alone(original: Project, copy: Path) -> None:
     (original.folder / "other.py").write_text(OTHER)
     original.run("run", "other.py", "--drain", "--data-dir", str(copy))
+    (original.folder / "functions" / "go").touch()
     original.wait_for(lambda: any("ended" in note for note in original.seen()), "the handler to end")
     assert [key for note in original.seen() for key in note if key in ("began", "ended")] == ["began", "ended"]
     assert original.stop(original.processes[0]) == 130

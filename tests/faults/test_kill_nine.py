@@ -21,6 +21,9 @@ from kflow.runtime.lifeline import identify
 from tests.deadline import eventually
 from tests.project import Project, project
 
+KILLS = 10
+FULL_KILLS = 100
+
 PRODUCER = """
 import os, sys
 import kflow
@@ -95,7 +98,10 @@ def check(shop: Project, names: list[str]) -> None:
         assert not missing, f"{len(missing)} acknowledged records of {name} are missing, from {min(missing)}"
 
 
-def test_no_kill_of_node_worker_or_producer_loses_an_acknowledged_record(shop: Project) -> None:
+def test_no_kill_of_node_worker_or_producer_loses_an_acknowledged_record(
+    shop: Project, request: pytest.FixtureRequest
+) -> None:
+    kills = FULL_KILLS if request.config.getoption("--full") else KILLS
     chance = random.Random(20130101)
     shop.run("streams", "create", "orders", "--shards", "2")
     shop.handler(HANDLER)
@@ -110,7 +116,7 @@ def test_no_kill_of_node_worker_or_producer_loses_an_acknowledged_record(shop: P
         start_producer()
         start_producer()
         node = shop.start()
-        for round_ in range(16):
+        for round_ in range(kills):
             pause(shop, chance)
             victim = chance.choice(("node", "node", "worker", "producer"))
             if victim == "producer":

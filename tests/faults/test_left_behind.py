@@ -96,7 +96,7 @@ def test_ctrl_c_in_a_terminal_while_the_runtime_starts_ends_it_without_a_word(tm
         eventually(mark.exists, what="the import to begin")
         os.killpg(runtime.pid, signal.SIGINT)  # as a terminal does
 
-        assert runtime.wait(60) == 130
+        assert runtime.wait(60) == 130, (shop.folder / "output.txt").read_text()
     finally:
         runtime.kill()
         runtime.wait()

@@ -22,7 +22,8 @@ from tests.project import Project
 from tests.scenarios import form
 from tests.scenarios.live import Case, Group
 
-KILLS = 7
+KILLS = 4
+FULL_KILLS = 20
 TURNS = 3
 """The scenarios run in so many turns, of every class some in each."""
 
@@ -32,14 +33,15 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the tree of pro
 class Dying(Group):
     """A runtime whose node, zygote and workers are killed while scenarios run."""
 
-    def __init__(self, project: Project, cases: Sequence[Case], seed: int) -> None:
+    def __init__(self, project: Project, cases: Sequence[Case], seed: int, kills: int) -> None:
         super().__init__(project, cases, blocked=False)
         self.kills = 0
+        self._wanted = kills
         self._chance = random.Random(seed)
 
     def _run(self) -> None:
         node = self.project.start()
-        for _ in range(KILLS):
+        for _ in range(self._wanted):
             self._work(self._chance.choice((1, 2, 10)))
             if self._chance.random() < 0.5:
                 node.kill()
@@ -70,18 +72,21 @@ class Dying(Group):
 
 
 @pytest.mark.parametrize("turn", range(TURNS))
-def test_no_kill_loses_a_record_or_the_order_of_a_key(turn: int, tmp_path: Path) -> None:
+def test_no_kill_loses_a_record_or_the_order_of_a_key(
+    turn: int, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    kills = FULL_KILLS if request.config.getoption("--full") else KILLS
     possible = [each for _, each in form.everything() if not (each.engine_only or each.blocked)]
     chosen = possible[turn::TURNS]
     cases = [Case(f"s{index:03}", each) for index, each in enumerate(chosen)]
     project = Project(tmp_path, retry_backoff_scale=0)
-    group = Dying(project, cases, turn)
+    group = Dying(project, cases, turn, kills)
     try:
         observed = list(group.run())
     finally:
         project.close()
 
-    assert group.kills >= KILLS
+    assert group.kills >= kills
     for case, (scenario, found) in zip(cases, observed, strict=True):
         lanes = [lane for lanes in (scenario.lanes or {}).values() for lane in lanes]
         wanted = {name for seen in (*(scenario.invocations or ()), *lanes) for name in seen.records}

@@ -204,6 +204,7 @@ def test_a_worker_that_gives_no_sign_of_life_is_killed_and_nothing_is_counted(sh
     put_numbers(shop, 1)
     process = shop.start()
     (first,) = shop.wait_for(lambda: shop.seen(what="record"))
+    shop.wait_for(lambda: shop.json("status")["handlers"][0]["processed"] == 1, "the worker to be idle")
 
     os.kill(first["pid"], signal.SIGSTOP)
     put_numbers(shop, 1)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -22,13 +24,18 @@ def opened(folder: Path) -> EventFile:
     return EventFile(str(folder / "events.db"), "none")
 
 
+@pytest.fixture
+def file(tmp_path: Path) -> Iterator[EventFile]:
+    with contextlib.closing(opened(tmp_path)) as made:
+        yield made
+
+
 def payloads(file: EventFile, lane: str = BILL, *, now_ms: int = 1000, most: int = 10) -> list[bytes]:
     found = file.take([], {lane: Wanted(most, ())}, now_ms)[lane]
     return [each.payload for each in found.events]
 
 
-def test_events_are_found_in_the_order_in_which_they_came(tmp_path: Path) -> None:
-    file = opened(tmp_path)
+def test_events_are_found_in_the_order_in_which_they_came(file: EventFile) -> None:
     found = file.take([Add(event(b"1")), Add(event(b"2")), Add(event(b"3", SHIP))], {BILL: Wanted(1, ())}, 1000)
 
     assert found[BILL].events == [Event(1, BILL, "live", b"\1" * 16, 1000, 0, 0, b"", b"1")]
@@ -39,8 +46,7 @@ def test_events_are_found_in_the_order_in_which_they_came(tmp_path: Path) -> Non
     assert file.count == 3
 
 
-def test_what_is_busy_is_not_found_and_what_is_later_is_known_of(tmp_path: Path) -> None:
-    file = opened(tmp_path)
+def test_what_is_busy_is_not_found_and_what_is_later_is_known_of(file: EventFile) -> None:
     file.take([Add(event(b"1")), Add(event(b"2")), Add(event(b"3"))], {}, 1000)
     file.take([Again(2, 61_000, 1, 0, b"why")], {}, 1000)
 
@@ -53,8 +59,7 @@ def test_what_is_busy_is_not_found_and_what_is_later_is_known_of(tmp_path: Path)
     assert found.next_ms is None
 
 
-def test_what_is_over_is_told_of_and_then_dropped(tmp_path: Path) -> None:
-    file = opened(tmp_path)
+def test_what_is_over_is_told_of_and_then_dropped(file: EventFile) -> None:
     file.take([Add(event(b"1"))], {}, 1000)
 
     found = file.take([Over(1, 3, b"note")], {BILL: Wanted(5, ()), TELLING: Wanted(5, ())}, 2000)
@@ -80,6 +85,7 @@ def test_what_was_taken_in_is_there_when_the_file_is_opened_again(tmp_path: Path
     assert [each.number for each in again.take([], {BILL: Wanted(5, ())}, 1000)[BILL].events] == [2, 3]
     again.take([Clear()], {}, 1000)
     assert again.count == 0
+    again.close()
 
 
 def test_a_file_that_is_none_is_left_as_it_is(tmp_path: Path) -> None:
@@ -90,10 +96,8 @@ def test_a_file_that_is_none_is_left_as_it_is(tmp_path: Path) -> None:
 
 
 def test_where_what_is_due_cannot_be_looked_at_nothing_is_changed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    file: EventFile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    file = opened(tmp_path)
-
     def failing(*_: object) -> None:
         raise sqlite3.OperationalError("disk I/O error")
 

@@ -181,14 +181,78 @@ def test_turns_are_quick_as_long_as_nothing_expires_is_long_or_waits_for_the_dis
         add(store, new("x" * 65_536, aged_ms=20))
     assert not store.is_quick(10, reads=0, most=100)  # what was written is to be moved into the file
     store.tend()
+    assert not store.is_quick(10, reads=0, most=100)  # the next that writes begins the log, and waits for the disk
+    add(store, new("x", aged_ms=20))
     assert store.is_quick(10, reads=0, most=100)
     store.close()
     again = MessageStore(path, fsync="none")
     with again.turn():
         again.expire(10, 10)
+        again.remove([99])
+    assert not again.is_quick(10, reads=0, most=100)  # as above
+    add(again, new("x", aged_ms=20))
     assert not again.is_quick(10, reads=1, most=100)  # nobody knows how long the kept ones are
     assert again.is_quick(10, reads=0, most=100)
     again.close()
+
+
+def test_what_is_kept_beside_a_body_is_read_too(store):
+    with store.turn():
+        store.expire(10, 10)
+        store.add([new("x" * 50, aged_ms=20)._replace(more=b"y" * 50)])
+    assert store.is_quick(10, reads=1, most=100)
+    assert not store.is_quick(10, reads=1, most=99)
+
+
+def test_after_a_turn_that_failed_nothing_is_taken_for_quick(store):
+    with store.turn():
+        store.expire(10, 10)
+        store.add([new("x" * 100, aged_ms=20)])
+
+    def fail():
+        with store.turn():
+            store.remove([1])
+            store.add([new("x", aged_ms=20)])
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
+    assert not store.is_quick(10, reads=0, most=100)  # nobody has looked what expires
+    with store.turn():
+        store.expire(10, 10)
+    assert not store.is_quick(10, reads=0, most=100)  # perhaps it was the first that wrote
+    add(store, new("x", aged_ms=20))
+    assert store.is_quick(10, reads=0, most=100)
+    assert not store.is_quick(10, reads=1, most=100)  # the long one is still there
+
+
+def test_what_expires_or_is_purged_is_moved_into_the_file_too(store, monkeypatch):
+    checkpoints = []
+    monkeypatch.setattr(store, "checkpoint", lambda: checkpoints.append(store.count) or True)
+    add(store, *[new("x", aged_ms=20) for _ in range(240)])
+    store.tend()
+    assert checkpoints == []
+    with store.turn():
+        store.expire(21, 21)
+    store.tend()
+    assert checkpoints == [0]
+    add(store, *[new("x", aged_ms=20) for _ in range(240)])
+    with store.turn():
+        store.clear()
+    store.tend()
+    assert checkpoints == [0, 0]
+
+
+def test_while_checkpoints_fail_no_turn_is_quick_for_sqlite_tries_again_in_any(store, monkeypatch):
+    with store.turn():
+        store.expire(10, 10)
+    works = iter([False, True])
+    monkeypatch.setattr(store, "checkpoint", lambda: next(works))
+    for is_quick in (False, True):
+        add(store, *[new("x", aged_ms=20) for _ in range(250)])
+        store.tend()
+        add(store, new("x", aged_ms=20))
+        assert store.is_quick(10, reads=0, most=100) is is_quick
 
 
 def test_with_always_no_turn_is_quick(path):
@@ -266,6 +330,36 @@ def test_what_is_no_queue_is_told_apart(tmp_path):
     later.close()
     with pytest.raises(StorageError, match="another version of kflow"):
         MessageStore(str(tmp_path / "later.db"), fsync="none")
+
+
+@pytest.mark.parametrize(
+    ("replaced", "text"), [(False, "was taken away under kflow"), (True, "was replaced under kflow")]
+)
+def test_a_file_that_is_taken_away_is_said_before_more_is_lost(path, store, replaced, text):
+    add(store, new("a"))
+    os.rename(path, f"{path}.away")
+    if replaced:
+        with open(path, "wb"):
+            pass
+    store._look_s = 0  # it looks once a second
+    with pytest.raises(StorageError, match=text):
+        add(store, new("b"))
+    os.replace(f"{path}.away", path)
+    store._look_s = 0
+    assert add(store, new("c")) == [2]
+    assert store.count == 2
+
+
+def test_a_quota_is_told_as_a_full_disk(path, store, monkeypatch):
+    class Quota(sqlite3.OperationalError):
+        sqlite_errorname = "SQLITE_IOERR_WRITE"
+
+    def fail():
+        with store.turn():
+            raise Quota("disk I/O error")
+
+    with pytest.raises(StorageFull, match="free some space or raise the quota"):
+        fail()
 
 
 def test_a_full_disk_refuses_a_turn_and_keeps_the_rest(store):

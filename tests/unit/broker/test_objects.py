@@ -503,3 +503,16 @@ def test_an_object_that_was_deleted_does_not_come_back_after_a_loss_of_power(tmp
     synced.clear()
     assert made.delete("code", "in/zip")
     assert synced == ["s3/code/in"]
+
+
+def test_a_bucket_that_is_removed_under_an_object_does_not_come_back(tmp_path: Path) -> None:
+    made = objects(tmp_path)
+
+    def pieces():
+        yield b"half"
+        made.clear()
+        yield b"of it"
+
+    with pytest.raises(NoSuchBucket):
+        made.put("code", "in/zip", pieces())
+    assert made.buckets() == []

@@ -70,6 +70,15 @@ def test_the_older_of_two_of_a_name_is_removed_for_a_reset_died_in_between(tmp_p
     assert not store.folder.stream_dir(store.stream).exists()
 
 
+def test_a_stream_that_is_put_back_while_leftovers_are_looked_for_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store(tmp_path)
+    monkeypatch.setattr(store.folder, "live_maps", list)
+    streams.remove_leftovers(store.folder)
+    assert store.folder.map_by_id(store.stream.id) == store.stream
+
+
 def test_a_stream_whose_map_is_damaged_is_no_leftover(tmp_path: Path) -> None:
     store = Store(tmp_path)
     store.put(b"kept")

@@ -187,6 +187,33 @@ def test_a_call_soon_is_made_in_this_round_after_all_that_is_ready_and_from_a_ti
         each.close()
 
 
+def test_calls_that_bring_further_calls_keep_nobody_waiting(loop: Loop) -> None:
+    made: list[str] = []
+    ours, theirs = socket.socketpair()
+
+    def again() -> None:
+        made.append("soon")
+        if made.count("soon") == 2:
+            theirs.send(b"x")
+        if made.count("soon") < 4:
+            loop.call_soon(again)
+        else:
+            loop.stop()
+
+    def ready(mask: int) -> None:
+        del mask
+        ours.recv(1)
+        made.append("ready")
+
+    loop.add(ours.fileno(), ready)
+    loop.call_soon(again)
+    loop.run()
+    loop.remove(ours.fileno())
+    for each in (ours, theirs):
+        each.close()
+    assert made == ["soon", "soon", "ready", "soon", "soon"]
+
+
 @pytest.mark.parametrize("make", [EpollPoller, SelectorPoller])
 def test_both_pollers_tell_the_same(make: type[EpollPoller | SelectorPoller]) -> None:
     poller = make()

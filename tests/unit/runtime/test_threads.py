@@ -62,3 +62,22 @@ def test_nothing_is_taken_once_it_is_closed():
     threads.close()
     with pytest.raises(RuntimeError, match="the threads test are closed"):
         threads.submit(list)
+
+
+def test_where_the_system_allows_no_more_threads_those_that_there_are_do_the_work(monkeypatch):
+    threads = Threads(4, "test")
+    start, allowed = threading.Thread.start, iter([False, True])
+
+    def starting(thread: threading.Thread) -> None:
+        if not next(allowed, False):
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", starting)
+    done: list[int] = []
+    with pytest.raises(RuntimeError, match="can't start new thread"):
+        threads.submit(lambda: done.append(0))
+    for number in (1, 2, 3):
+        threads.submit(lambda number=number: done.append(number))
+    threads.close()
+    assert done == [1, 2, 3]

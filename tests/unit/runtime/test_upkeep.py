@@ -33,6 +33,18 @@ def test_whoever_waits_for_work_is_told_of_any_failure(tmp_path: Path, work: Any
     assert [type(each) for each in told] == [kind]
 
 
+def test_whoever_waits_for_work_that_no_thread_can_do_is_told_that(tmp_path: Path) -> None:
+    loop, told = Loop(), []
+    upkeep = Upkeep(Store(tmp_path).log, loop, told.append)
+    upkeep.close()
+    upkeep.submit(_break, told.append)
+    loop.round(0.0)
+    loop.close()
+    assert [(type(each), str(each)) for each in told] == [
+        (StorageError, "cannot read or write the data folder: the threads kflow-disk are closed")
+    ]
+
+
 def test_people_are_told_when_retention_breaks_down(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     loop, told = Loop(), []
     store = Store(tmp_path).log

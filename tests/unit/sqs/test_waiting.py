@@ -8,7 +8,8 @@ from kflow import desk
 from kflow.desk import IDLE_S
 from kflow.errors import StorageError
 from kflow.sqs import errors
-from kflow.sqs.asking import Receive, Return, Take
+from kflow.sqs.asking import Count, Receive, Received, Return, Take
+from tests.sqsing import BEGIN_MS, HOME
 
 
 def wait(world, url, seconds=20, **parameters):
@@ -120,6 +121,40 @@ def test_a_thousand_waiters_are_served_by_a_thousand_messages(world):
         entries = [{"Id": str(each), "MessageBody": f"{number}.{each}"} for each in range(10)]
         world.call("SendMessageBatch", QueueUrl=url, Entries=entries)
     assert len({begun.bodies[0] for begun in waiting}) == 300
+
+
+def test_more_waiters_than_are_looked_at_in_a_turn_are_served_by_messages_that_become_visible_at_once(world):
+    url = world.create()
+    for number in range(10):
+        entries = [{"Id": str(each), "MessageBody": f"{number}.{each}", "DelaySeconds": 5} for each in range(10)]
+        world.call("SendMessageBatch", QueueUrl=url, Entries=entries)
+    waiting = [wait(world, url) for _ in range(100)]
+    world.host.advance(5_001)
+    assert len({begun.bodies[0] for begun in waiting}) == 100
+
+
+def test_who_is_told_and_asks_again_takes_no_news_from_those_who_wait_on(world):
+    url = world.create()
+    desk = world.service.directory.everywhere()[0].desk
+    world.send(url, "x")
+    told = []
+
+    def again(reply):
+        told.append(len(reply.messages))
+        desk.ask(Receive(1), lambda reply: told.append(len(reply.messages)))
+
+    desk.ask(Receive(1), again)
+    begun = world.begin("ReceiveMessage", QueueUrl=url, WaitTimeSeconds=20)
+    work, then = world.host.errands.popleft()
+    result = work()
+    world.host.run()
+    desk.changed()
+    then(result)
+    world.host.run()
+    assert told == [1, 0]
+    assert begun.is_waiting
+    world.send(url, "y")
+    assert begun.bodies == ["y"]
 
 
 def test_one_who_hangs_up_takes_nothing(world):
@@ -251,6 +286,62 @@ def test_long_messages_and_a_slow_disk_are_left_to_threads(world, monkeypatch):
     assert world.host.done_at_once == before + 2
     world.send(url, "x")
     assert world.host.done_at_once == before + 3
+
+
+@pytest.mark.parametrize(("asked", "is_quick"), [(2, True), (3, False)])
+def test_so_many_messages_are_a_short_turn(world, asked, is_quick):
+    url = world.create()
+    world.send(url, "x")
+    desk = world.service.directory.everywhere()[0].desk
+    desk.ask(Count(), lambda _: None)  # by a thread
+    before = world.host.done_at_once
+    for _ in range(asked):
+        desk.ask(Receive(10), lambda _: None)
+    world.host.run()
+    assert world.host.done_at_once == before + is_quick
+
+
+def test_many_dead_letters_are_left_to_threads_and_who_does_not_wait_has_what_is_behind_them(world):
+    url, dead = world.pair(VisibilityTimeout="0")
+    for number in range(4):
+        entries = [{"Id": str(each), "MessageBody": f"{number}.{each}"} for each in range(10)]
+        world.call("SendMessageBatch", QueueUrl=url, Entries=entries)
+    for _ in range(4):
+        world.receive(url)
+        world.host.advance(1)
+    asked = world.host.done_at_once
+    told = []
+    world.service.directory.find(HOME, "jobs").desk.ask(Receive(10), told.append)
+    assert world.host.done_at_once == asked + 1
+    world.host.run()
+    assert told == [Received([], [])]
+    assert world.counts(dead)[0] == 40
+
+
+def test_dead_letters_that_cannot_be_moved_are_tried_again_in_a_second(world, monkeypatch):
+    url, _ = world.pair(VisibilityTimeout="0")
+    world.send(url, "x")
+    world.receive(url)
+    tried = []
+
+    def refuse(ask, told):
+        tried.append(world.host.now_ms() - BEGIN_MS)
+        told(StorageError("no space left"))
+
+    monkeypatch.setattr(world.service.directory.find(HOME, "dead").desk, "ask", refuse)
+    waiting = [wait(world, url) for _ in range(2)]
+    assert tried == [0, 0]
+    assert world.receive(url) == []
+    world.host.advance(999)
+    assert tried == [0, 0, 0]
+    world.host.advance(2001)
+    assert len(tried) < 20
+    monkeypatch.undo()
+    world.host.advance(1001)
+    assert world.bodies(world.create("dead")) == ["x"]
+    assert [begun.is_waiting for begun in waiting] == [True, True]
+    world.send(url, "y")
+    assert waiting[0].bodies == ["y"]
 
 
 def test_a_queue_with_dead_letters_to_move_is_left_to_threads(world):

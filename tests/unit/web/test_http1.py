@@ -363,6 +363,22 @@ def test_some_targets_take_larger_bodies():
     assert peer.statuses() == [200, 200, 413]
 
 
+def test_a_larger_body_than_such_a_target_takes_is_refused_in_its_words():
+    options = WebOptions(
+        body_bytes=10,
+        large_bytes=20,
+        large_targets=("/large",),
+        large_refusal=lambda method, target: (((b"x-why", b"size"),), f"{method} {target}".encode()),
+    )
+    peer = Peer(options, answer=echo)
+    peer.send(b"POST /large/f HTTP/1.1\r\nHost: h\r\nContent-Length: 21\r\n\r\n")
+    assert peer.wire.take() == (
+        b"HTTP/1.1 413 Request Entity Too Large\r\nx-why: size\r\ncontent-length: 13\r\nconnection: close\r\n"
+        + DATE
+        + b"\r\nPOST /large/f"
+    )
+
+
 def test_a_body_in_chunks_above_the_limit_is_refused():
     peer = Peer(WebOptions(body_bytes=10), answer=echo)
     peer.send(b"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n8\r\n01234567\r\n3\r\n")

@@ -364,7 +364,13 @@ def test_a_body_above_the_limit_is_dropped_and_then_refused_without_a_body():
 
 
 def test_some_targets_take_larger_bodies():
-    peer = Peer(WebOptions(body_bytes=10, large_bytes=20, large_targets=("/large",)), answer=echo)
+    options = WebOptions(
+        body_bytes=10,
+        large_bytes=20,
+        large_targets=("/large",),
+        large_refusal=lambda *asked: ((), b" ".join(map(str.encode, asked))),
+    )
+    peer = Peer(options, answer=echo)
     taken = [
         peer.request(fields("POST", "/large"), b"x" * 20),
         peer.request(fields("POST", "/large", ("content-length", "20")), b"x" * 20),
@@ -372,6 +378,7 @@ def test_some_targets_take_larger_bodies():
     refused = [peer.request(fields("POST", "/large"), b"x" * 21), peer.request(fields("POST", "/l"), b"x" * 11)]
     assert [peer.status(each) for each in taken] == ["200", "200"]
     assert [peer.status(each) for each in refused] == ["413", "413"]
+    assert [peer.body(each) for each in refused] == [b"POST /large", b""]
 
 
 def test_a_body_that_is_far_too_long_or_waits_to_be_sent_is_refused_at_once():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -53,10 +53,15 @@ class Node(SteppedLoop):
 
     def kill(self, scale: float = 1.0) -> None:
         """Its file is closed by the kernel."""
-        file = self.events._turns._file  # nobody else may close it
-        assert file is not None
-        file.close()
+        assert self.close()
         self.begin(scale)
+
+    def close(self) -> bool:
+        """The file, and nothing is kept beforehand; whether there is one."""
+        file = self.events._turns._file  # nobody else may close it
+        if file is not None:
+            file.close()
+        return file is not None
 
     def have(self, name: str, **options: Any) -> None:
         arn = f"arn:aws:lambda:us-east-1:123456789012:function:{name}"
@@ -95,8 +100,10 @@ class Node(SteppedLoop):
 
 
 @pytest.fixture
-def node(tmp_path: Path) -> Node:
-    return Node(tmp_path / "data")
+def node(tmp_path: Path) -> Iterator[Node]:
+    made = Node(tmp_path / "data")
+    yield made
+    made.close()
 
 
 def test_an_event_is_run_when_it_is_durable_and_dropped_when_it_was(node: Node) -> None:

@@ -362,3 +362,17 @@ def test_so_many_tries_are_made(world: World) -> None:
     world.park("sqs:dead")
     world.advance(100_000)
     assert len(world.refusals) == 100 - TRIES
+
+
+def test_what_was_sent_and_what_cannot_be_is_counted_for_the_mapping(world: World) -> None:
+    counted: list[tuple[int, str]] = []
+    world.made.counted = lambda entry, name: counted.append((len(entry.records), name))
+    world.queues["210987654321", "eu-west-1", "dead"] = []
+    world.park(DEAD)
+    world.run()
+    assert counted == [(1, "OnFailureDestinationDeliveredEventCount")]
+    counted.clear()
+    world.refusals[:] = [Unavailable("no")] * TRIES
+    world.park(DEAD)
+    world.advance(100_000)
+    assert counted == [(1, "DroppedEventCount")]

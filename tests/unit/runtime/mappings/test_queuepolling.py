@@ -15,6 +15,7 @@ from kflow.declarations import QueueOptions
 from kflow.errors import KflowError
 from kflow.interfaces import BatchOutcome, FunctionError
 from kflow.lambda_.errors import TooManyRequests
+from kflow.lambda_.eventcounts import Counted
 from kflow.lambda_.fleet import Interrupted, Replied, Reply, Request
 from kflow.lambda_.queue_mapping import QueueMapping
 from kflow.runtime.mappings.queuepoller import Parts
@@ -55,6 +56,7 @@ class Polled:
         self.world = World(path)
         self.functions = Functions()
         self.told: list[BatchOutcome] = []
+        self.counted: list[Counted] = []
         self.timeouts: dict[str, int] = {"work": 3}
         self.polling = self.make()
 
@@ -65,15 +67,22 @@ class Polled:
                 fleet=self.functions,  # type: ignore[arg-type]  # what is asked of a fleet here
                 sqs=lambda: self.world.service,
                 timeout=self.timeouts.get,
+                choose=lambda mapping: mapping.key,
                 tell=self.told.append,
                 most=2,
+                counted=self.counted.append,
             )
         )
 
-    def start(self, queue: str = "jobs", uuid: str = "u", **options: Any) -> None:
+    def start(self, queue: str = "jobs", uuid: str = "u", *, counts: bool = False, **options: Any) -> None:
         arn = f"arn:aws:sqs:{HOME.region}:{HOME.account}:{queue}"
         mapping = QueueMapping(
-            uuid=uuid, key="work", function_arn=FUNCTION, queue_arn=arn, options=QueueOptions(**options)
+            uuid=uuid,
+            key="work",
+            function_arn=FUNCTION,
+            queue_arn=arn,
+            options=QueueOptions(**options),
+            counts=counts,
         )
         self.polling.start(mapping)
         self.world.host.run()
@@ -118,6 +127,38 @@ def test_a_message_runs_and_is_deleted_and_told_of_when_that_is_kept(polled):
     (outcome,) = polled.told
     assert (outcome.function, outcome.stream, outcome.shard_id) == ("work", "jobs", "")
     assert (outcome.records, outcome.succeeded, outcome.result, outcome.duration_us) == (1, 1, "ok", 7)
+
+
+def test_events_are_counted_where_the_mapping_asks_for_it(polled):
+    def totals() -> dict[str, int]:
+        found: dict[str, int] = {}
+        for each in polled.counted:
+            assert (each.function, each.uuid) == ("work", "u")
+            for name, count in each.counts.items():
+                found[name] = found.get(name, 0) + count
+        return found
+
+    url = polled.world.create()
+    polled.start(counts=True, filters=('{"body":["a","b"]}',), report_batch_item_failures=True)
+    polled.world.send(url, "c")
+    assert totals() == {"PolledEventCount": 1, "FilteredOutEventCount": 1, "DeletedEventCount": 1}
+    polled.world.send(url, "a")
+    polled.answer()
+    failed = polled.world.send(url, "b")["MessageId"]
+    polled.answer(Reply(payload=json.dumps({"batchItemFailures": [{"itemIdentifier": failed}]}).encode()))
+    assert totals() == {
+        "PolledEventCount": 3,
+        "FilteredOutEventCount": 1,
+        "InvokedEventCount": 2,
+        "FailedInvokeEventCount": 1,
+        "DeletedEventCount": 2,
+    }
+    polled.counted.clear()
+    polled.stopped()
+    polled.start()
+    polled.world.send(url, "a")
+    polled.answer()
+    assert polled.counted == []
 
 
 def test_nothing_happens_while_there_is_nothing_and_files_are_closed(polled):
@@ -291,7 +332,9 @@ def test_whenever_the_runtime_stops_what_was_received_and_not_run_is_there_for_t
         assert ended
         polled.world.start()
         assert polled.world.counts(url)[1] == 0, f"in flight for nobody, after {steps} steps"
+        polled.world.stop()
     assert steps == 2
+    polled.world.stop()
 
 
 def test_another_one_of_the_same_uuid_begins_when_the_first_has_ended(polled):

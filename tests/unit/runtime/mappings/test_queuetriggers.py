@@ -32,6 +32,7 @@ class Node:
                 fleet=Nobody(),  # type: ignore[arg-type]  # nothing is invoked here
                 sqs=lambda: self.world.service,
                 timeout=lambda _: 3,
+                choose=lambda mapping: mapping.key,
                 tell=lambda _: None,
                 most=1,
             )

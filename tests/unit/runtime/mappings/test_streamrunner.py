@@ -372,7 +372,7 @@ def test_a_pause_is_over_when_the_worker_is_gone(world: World) -> None:
     world.runner.change(mapping(), mapping(enabled=False), told.append)
     handle = world.workers.handles.pop(1)
 
-    world.node.ended(handle, None, time.monotonic(), died=True)
+    world.node.ended([handle], None, time.monotonic(), died=True)
 
     assert told == [None]
 
@@ -429,6 +429,19 @@ def test_an_update_that_changes_nothing_that_runs_disturbs_nobody(world: World) 
     world.do(world.runner.change, mapping(), msgspec.structs.replace(mapping(), tags={"a": "b"}))
 
     assert len(world.workers.sent) == before
+
+
+def test_whether_events_are_counted_may_be_changed(world: World) -> None:
+    world.start()
+    world.do(world.runner.create, mapping())
+    assert not world.runner.counts(mapping().uuid)
+    counting = msgspec.structs.replace(mapping(), metrics=("EventCount",))
+
+    world.do(world.runner.change, mapping(), counting)
+
+    assert world.node.functions["f"].handler.triggers[0].counts
+    assert world.runner.counts(mapping().uuid)
+    assert not world.runner.counts("another")
 
 
 def test_another_function_goes_on_where_the_first_one_stood(world: World) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import re
@@ -364,5 +365,6 @@ def test_functions_and_streams_are_measured_for_cloudwatch(tmp_path: Path) -> No
     assert found["kflow_function_errors_total"] == {'function="bill"': 0}
     assert found["kflow_function_duration_seconds_total"] == {'function="bill"': 0.003}
     folder = node.store.folder
-    names = {each.name for each in Measures(folder).metrics(folder.account, folder.region)}
+    with contextlib.closing(Measures(folder)) as kept:
+        names = {each.name for each in kept.metrics(folder.account, folder.region)}
     assert {"Invocations", "Errors", "Duration"} <= names

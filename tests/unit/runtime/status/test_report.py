@@ -61,7 +61,10 @@ def test_what_waits_for_news_is_left_out_unless_it_is_in_trouble() -> None:
     table.leases[9] = Lease(9, "bill", 1, 9, 0, settled_at=0.0, state=LeaseState.NEWS, trouble="the disk is full")
     trigger = SimpleNamespace(enabled=True)
     plan = SimpleNamespace(
-        maps=[SimpleNamespace(name="orders")], handler=SimpleNamespace(triggers=[trigger]), sources={"orders": "arn:x"}
+        maps=[SimpleNamespace(name="orders")],
+        handler=SimpleNamespace(triggers=[trigger]),
+        sources={"orders": "arn:x"},
+        exists=True,
     )
     node = SimpleNamespace(
         table=table,
@@ -82,6 +85,10 @@ def test_what_waits_for_news_is_left_out_unless_it_is_in_trouble() -> None:
     assert found["consumers"] == [["bill", "orders", "arn:x"]]
     assert found["endpoint"] == "http://127.0.0.1:4566"
     assert found["reads"] == [["bill", "orders"]]
+
+    plan.exists = False
+    missing = node_report(cast(Node, node), 1.0, 1.0)["leases"][0]
+    assert (missing["state"], missing["waits_for"]) == ("functionless", "there is no function of that name")
 
 
 @pytest.mark.parametrize("state", LeaseState)

@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 
 from kflow.clock import ManualClock
+from kflow.declarations import Handler, HandlerForm, MappingOptions, StreamTrigger
 from kflow.interfaces import BatchOutcome, BatchResult
+from kflow.lambda_.eventcounts import Counted
 from kflow.lambda_.grants import Step, StepKind
 from kflow.records import Position
 from kflow.runtime.messages import Alive, Channel, Grant, LaneGrant, Retire, Returned
@@ -40,6 +42,7 @@ class Engine:
         self._said = said
         self._script = script
         self.last_error = None
+        self.polled = [(3, 1)]
         self.on_step: Any = None
 
     def resume(self, grant: Any) -> None:
@@ -47,6 +50,9 @@ class Engine:
 
     def look(self, now: Any) -> Step | None:
         return None if self._script[0].outcomes else self._script.pop(0)
+
+    def take_polled(self) -> tuple[int, int]:
+        return self.polled.pop() if self.polled else (0, 0)
 
     def step(self, now: Any) -> Step:
         said = self._script.pop(0)
@@ -74,14 +80,26 @@ class Live:
 
     def __init__(self) -> None:
         self.told = 0
+        self.counted: list[Counted] = []
 
     def tell(self, outcome: BatchOutcome, now_ms: int) -> None:
         self.told += 1
+
+    def count(self, counted: Counted) -> None:
+        self.counted.append(counted)
 
     def flush(self) -> None: ...
 
     def take_dropped(self) -> int:
         return 0
+
+
+def handler(*, counts: bool) -> Handler:
+    options = MappingOptions(filters=('{"data":["a"]}',))
+    trigger = StreamTrigger(stream="orders", options=options, uuid="u", counts=counts)
+    return Handler(
+        name="bill", file="", line=0, root="", module="", qualname="", form=HandlerForm.EVENT, triggers=(trigger,)
+    )
 
 
 class World:
@@ -100,10 +118,10 @@ class World:
     def engines(self, *scripts: list[Step]) -> list[Engine]:
         return [Engine("abc"[number], self.said, script) for number, script in enumerate(scripts)]
 
-    def hold(self, engines: list[Engine], *, spare: int = 0) -> Holding:
+    def hold(self, engines: list[Engine], *, spare: int = 0, counts: bool = False) -> Holding:
         lanes = tuple(LaneGrant(number + 1, 5, 0, lane=number) for number in range(len(engines)))
         return Holding(
-            SimpleNamespace(epoch=1, previous_epoch_clean=True),  # type: ignore[arg-type]  # all it looks at
+            SimpleNamespace(epoch=1, previous_epoch_clean=True, handler=handler(counts=counts)),  # type: ignore[arg-type]  # all it looks at
             Grant(0, 0, lanes, spare),
             engines,  # type: ignore[arg-type]
             environment=self.environment,  # type: ignore[arg-type]
@@ -135,6 +153,33 @@ def test_one_lane_is_run_until_it_has_nothing_more(world: World) -> None:
     assert message.settled
     assert world.live.told == 2
     assert not holding.holds
+
+
+def test_where_a_mapping_asks_for_it_its_events_are_counted_until_it_is_returned(world: World) -> None:
+    world.hold(world.engines([AGAIN, AGAIN, IDLE]), counts=True).run()
+
+    assert world.live.counted == [
+        Counted(
+            "bill",
+            "u",
+            {
+                "PolledEventCount": 3,
+                "FilteredOutEventCount": 1,
+                "InvokedEventCount": 2,
+                "FailedInvokeEventCount": 0,
+            },
+        )
+    ]
+    assert world.live.told == 2
+
+
+def test_counts_are_told_each_second_while_a_lane_is_held(world: World) -> None:
+    engines = world.engines([AGAIN, AGAIN, IDLE])
+    engines[0].on_step = lambda: world.clock.advance(600)
+
+    world.hold(engines, counts=True).run()
+
+    assert [each.counts["InvokedEventCount"] for each in world.live.counted] == [2]
 
 
 def test_lanes_with_nothing_are_returned_before_the_first_batch_runs(world: World) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from kflow.interfaces import BatchOutcome, BatchResult
+from kflow.lambda_.eventcounts import Counted
 from kflow.runtime.feed import live_pair
 from kflow.runtime.worker.live import Live
 
@@ -41,6 +42,21 @@ def test_successes_of_a_shard_are_told_as_one_and_a_failure_comes_after_them() -
     assert [(line.records, line.batches, line.result) for line in lines] == [
         (7, 2, BatchResult.OK),
         (1, 1, BatchResult.PARKED),
+    ]
+    reader.close()
+    writer.close()
+
+
+def test_what_was_counted_of_a_mapping_comes_by_the_same_way() -> None:
+    reader, writer = live_pair()
+    live = Live(writer, 0)
+    live.tell(outcome(3), 0)
+    live.count(Counted("bill", "u", {"PolledEventCount": 3}))
+
+    heard = msgspec.msgpack.Decoder(BatchOutcome | Counted)
+    assert [heard.decode(reader.recv(65536)) for _ in range(2)] == [
+        outcome(3),
+        Counted("bill", "u", {"PolledEventCount": 3}),
     ]
     reader.close()
     writer.close()

@@ -123,6 +123,12 @@ def test_a_response_over_the_limit_is_answered_and_not_kept():
     assert ask(api, "invocation/next") is None
 
 
+def test_an_error_over_the_limit_is_taken_and_not_kept():
+    api = running()
+    assert ask(api, f"invocation/{ID}/error", size=6_291_557) == OK
+    assert api.answer == Answer(b"", failed=True, too_large=True)
+
+
 def test_a_streamed_response_is_taken_as_a_whole_and_another_mode_refused():
     api = running()
     mode = "lambda_runtime_function_response_mode"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import pytest
 
 from kflow.declarations import Package
 from kflow.runtime.worker.hosted import runtimes
-from kflow.runtime.worker.hosted.runtimes import HERE, Unsupported, program
+from kflow.runtime.worker.hosted.runtimes import HERE, Program, Unsupported, program, wrapped
 from kflow.runtime.worker.hosted.variables import runtime_variables
 
 OWN = f"python3.{sys.version_info.minor}"
@@ -169,7 +170,7 @@ def test_the_environment_is_lambdas_and_what_sdks_need_and_nothing_of_the_shell(
 
 def test_the_users_variables_win_but_for_what_lambda_reserves(package):
     found = variables(package, TZ="Europe/Berlin", PYTHONPATH="/mine", LAMBDA_TASK_ROOT="/else", _HANDLER="x")
-    assert (found["TZ"], found["PYTHONPATH"]) == ("Europe/Berlin", "/mine")
+    assert (found["TZ"], found["PYTHONPATH"]) == ("Europe/Berlin", f"/mine{os.pathsep}{HERE}")
     assert (found["LAMBDA_TASK_ROOT"], found["_HANDLER"]) == (package.code, "app.handler")
 
 
@@ -194,6 +195,46 @@ def test_layers_stand_in_the_search_paths_the_last_one_first_where_the_last_one_
         f"{one}/nodejs/node_modules",
     ]
     assert "PYTHONPATH" not in node
+
+
+def test_search_paths_of_the_user_name_the_folders_of_code_and_layers_as_lambda_does(package, tmp_path):
+    one, two = str(tmp_path / "one"), str(tmp_path / "two")
+    for folder in (f"{package.code}/lib", f"{one}/more", f"{two}/more", f"{one}/python"):
+        Path(folder).mkdir(parents=True)
+    own = "/var/task/lib:/opt/more:/opt/not-there:/mine:/optional"
+    found = variables(of(package, layers=(one, two)), PATH="/opt/more", PYTHONPATH=own)
+    assert found["PATH"] == f"{two}/more{os.pathsep}{one}/more"
+    assert found["PYTHONPATH"].split(os.pathsep) == [
+        f"{package.code}/lib",
+        f"{two}/more",
+        f"{one}/more",
+        "/mine",
+        "/optional",
+        f"{one}/python",
+        str(HERE),
+    ]
+
+
+def test_a_wrapper_is_given_the_command_of_the_runtime(package, tmp_path):
+    layer = tmp_path / "layer"
+    layer.mkdir()
+    (layer / "wrapper").write_text("#!/bin/sh")
+    (layer / "wrapper").chmod(0o755)
+    found = wrapped(Program(["python", "x"], frames=True), of(package, layers=(str(layer),)), "/opt/wrapper")
+    assert found == Program([f"{layer}/wrapper", "python", "x"], frames=True)
+    assert wrapped(Program(["python"]), package, "") == Program(["python"])
+    assert wrapped(Program(["b"]), of(package, runtime="provided.al2023"), "/opt/wrapper") == Program(["b"])
+
+
+@pytest.mark.parametrize(
+    ("name", "status", "text"),
+    [("/opt/none", 127, "/opt/none: does not exist\n"), ("/var/task/w", 126, "/var/task/w: is not an executable\n")],
+)
+def test_a_wrapper_that_cannot_run_ends_the_process_as_on_lambda(package, name, status, text):
+    Path(package.code, "w").write_text("")
+    found = wrapped(Program(["python"]), package, name)
+    ended = subprocess.run(found.arguments, capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stdout) == (status, text)
 
 
 def test_the_runtime_is_told_how_to_log(package):
