@@ -135,6 +135,7 @@ class Desk(ABC, Generic[TermsT, AskT, ReplyT]):
         self._is_busy = False
         self._is_news = False
         self._visible: Cancellable | None = None
+        self._visible_ms = 0  # when it fires
         self._idle: Cancellable | None = None
         self._was_used = False
         self._was_slow = False
@@ -212,7 +213,7 @@ class Desk(ABC, Generic[TermsT, AskT, ReplyT]):
         return False
 
     def _tend(self) -> None:
-        """What the files need now and then; in a thread, after a turn. Raises nothing."""
+        """What the files need now and then; in a thread, after a turn, whether it failed or not. Raises nothing."""
 
     @abstractmethod
     def _reply(self, asked: Asked[AskT], reply: ReplyT | KflowError) -> None:
@@ -277,14 +278,15 @@ class Desk(ABC, Generic[TermsT, AskT, ReplyT]):
         """While the desk is busy."""
         if self._turns is None:
             self._turns = self._opened()
-        turn = self._take(terms, asked)
-        self._tend()
-        return turn
+        try:
+            return self._take(terms, asked)
+        finally:
+            self._tend()
 
     def _take(self, terms: TermsT, asked: Sequence[Asked[AskT]]) -> Turn[ReplyT]:
         turns = self._turns
         assert turns is not None, "they are open"
-        may_wait = bool(self._waiting) or any([each.may_wait for each in asked])
+        may_wait = bool(self._waiting) or any(each.may_wait for each in asked)
         begin = perf_counter()
         try:
             return turns.take(terms, [each.ask for each in asked], may_wait=may_wait)
@@ -339,17 +341,25 @@ class Desk(ABC, Generic[TermsT, AskT, ReplyT]):
             asked.tell(self._nothing)
 
     def _expect(self, next_ms: int | None) -> None:
-        """Somebody waits, and something becomes visible at a time."""
+        """Somebody waits, and something becomes visible at a time.
+
+        A timer that fires before that stays, and fires in vain: one that is cancelled is kept until it would have
+        fired, and messages may be hidden for hours.
+        """
+        if next_ms is None or not self._waiting:
+            return
         if self._visible is not None:
+            if self._visible_ms <= next_ms:
+                return
             self._visible.cancel()
-            self._visible = None
-        if next_ms is not None and self._waiting:
-            seconds = max(0, next_ms - self._host.now_ms()) / 1000 + 0.001
-            self._visible = self._host.call_later(seconds, self._became_visible)
+        self._visible_ms = next_ms
+        seconds = max(0, next_ms - self._host.now_ms()) / 1000 + 0.001
+        self._visible = self._host.call_later(seconds, self._became_visible)
 
     def _became_visible(self) -> None:
         self._visible = None
-        self.changed()
+        if self._waiting or self._is_busy:
+            self.changed()
 
     # ------------------------------------------------------------------ resting
 

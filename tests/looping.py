@@ -96,6 +96,11 @@ class SteppedLoop:
         self._timers.clear()
 
     @property
+    def due(self) -> int:
+        """How many timers are kept, those that were cancelled among them."""
+        return len(self._timers)
+
+    @property
     def timers(self) -> int:
         """How many timers run."""
         return sum(timer.call is not None for _, _, timer in self._timers)

@@ -390,7 +390,7 @@ class MessageStore(TableFile):
         self._next = self._last = 0  # what was taken of the numbers is not kept
         self._oldest_ms = 0
         self._longest = _ANY if self.count else 0
-        self._pages = 0  # perhaps it was the first to write
+        self._pages = _PAGES  # where the disk is full, there may be room once what was written is moved
 
     def _messages(self, where: str, values: tuple[Any, ...]) -> list[Message]:
         found = self._sql.execute(f"SELECT {_COLUMNS}, id, more, body FROM messages WHERE {where}", values)  # noqa: S608  # constants

@@ -12,7 +12,7 @@ from kflow.desk import Asked
 from kflow.errors import KflowError
 from kflow.sqs.asking import Ask, Drop, GiveBack, Receive, Received, Reply, Return, Terms
 from kflow.sqs.receipts import Delivery
-from kflow.sqs.turns import Turns, may_bring
+from kflow.sqs.turns import FIRST_ASIDE, Turns, may_bring
 
 Move = Callable[[Sequence[Message], Callable[[bool], object]], object]
 """Brings messages that were set aside elsewhere, or back; calls back when either is done: whether they are there."""
@@ -99,7 +99,7 @@ class Desk(desk.Desk[Terms, Ask, Reply]):
         self._moving -= 1
         if reply.messages or self._closed is not None:
             self._received(asked, reply, is_something=bool(reply.messages))
-        elif is_there:  # there may be more behind them
+        elif is_there and (asked.may_wait or len(reply.aside) <= FIRST_ASIDE):  # there may be more behind them
             self._due.append(asked)
         else:
             self._received(asked, reply, is_something=False)

@@ -50,7 +50,7 @@ from kflow.sqs.receipts import Delivery
 
 _ASIDE: Final = 1000
 """So many messages are set aside in one turn, but for one more by each receive: it must end."""
-_FIRST: Final = 10
+FIRST_ASIDE: Final = 10
 """So many by the first that meets any, on the loop perhaps; the next turns are a thread's."""
 _ATTEMPTS: Final = 1000
 _QUICK: Final = 20
@@ -116,7 +116,7 @@ class Turns:
                     replies[place] = self._attempted(terms, ask)
                     is_news = is_news or may_bring(terms, ask)
                 is_dry = False
-                self._most_aside = _ASIDE if self._has_buried or terms.facts.is_fifo else _FIRST
+                self._most_aside = _ASIDE if self._has_buried or terms.facts.is_fifo else FIRST_ASIDE
                 for place in receives:
                     reply = Received() if is_dry else self._attempted(terms, asked[place])
                     if isinstance(reply, Received):

@@ -258,7 +258,7 @@ class Supervisor:
                 handle = self.handles[message.worker]
                 handle.pid = message.pid
                 self._by_pid[message.pid] = handle
-                if handle.killed:
+                if handle.dying:
                     handle.kill(handle.killed)
 
     def _zygote_gone(self, zygote: ZygoteSpawner) -> None:

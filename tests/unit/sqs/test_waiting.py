@@ -8,7 +8,7 @@ from kflow import desk
 from kflow.desk import IDLE_S
 from kflow.errors import StorageError
 from kflow.sqs import errors
-from kflow.sqs.asking import Count, Receive, Received, Return, Take
+from kflow.sqs.asking import Count, Receive, Return, Take
 from tests.sqsing import BEGIN_MS, HOME
 
 
@@ -81,6 +81,18 @@ def test_a_timeout_that_is_shortened_wakes_it_earlier(world):
     world.hide(url, message, 3)
     world.host.advance(3_001)
     assert begun.bodies == ["x"]
+
+
+def test_who_waits_again_and_again_leaves_no_timers_behind(world):
+    url = world.create(VisibilityTimeout="43200")
+    for number in range(5):
+        begun = wait(world, url)
+        world.send(url, str(number))
+        assert begun.bodies == [str(number)]
+    begun = wait(world, url)
+    world.host.advance(20_000)
+    assert begun.bodies == []
+    assert world.host.due == 2  # when the first that is hidden becomes visible, and when the file is closed
 
 
 def test_a_group_that_is_freed_wakes_it(world):
@@ -313,8 +325,10 @@ def test_many_dead_letters_are_left_to_threads_and_who_does_not_wait_has_what_is
     told = []
     world.service.directory.find(HOME, "jobs").desk.ask(Receive(10), told.append)
     assert world.host.done_at_once == asked + 1
+    (turn,) = world.host.errands
+    assert len(turn[0]().replies[0].aside) == 10
     world.host.run()
-    assert told == [Received([], [])]
+    assert [each.messages for each in told] == [[]]
     assert world.counts(dead)[0] == 40
 
 
@@ -357,3 +371,16 @@ def test_a_queue_with_dead_letters_to_move_is_left_to_threads(world):
     before = world.host.done_at_once
     world.send(url, "z")
     assert world.host.done_at_once == before + 1
+
+
+def test_who_is_served_in_a_short_turn_is_answered_though_the_queue_is_deleted_meanwhile(world):
+    url = world.create()
+    world.send(url, "opens the file")
+    before = world.host.done_at_once
+    begun = world.begin("SendMessage", QueueUrl=url, MessageBody="x")
+    gone = world.begin("DeleteQueue", QueueUrl=url)
+    assert world.host.done_at_once == before + 1
+    world.host.run()
+    assert begun.output["MessageId"]
+    assert gone.output == {}
+    assert list((world.path / "queues").iterdir()) == []

@@ -104,6 +104,49 @@ def test_a_body_may_come_in_pieces_and_in_chunks():
     assert peer.hub.held == 0
 
 
+HEAD = b"POST /b HTTP/1.1\r\nHost: h\r\nContent-Length: 4\r\n\r\n"
+
+
+@pytest.mark.parametrize("pieces", [[b"body"], [b"bo", b"dy"], [b"b", b"o", b"d", b"y" + GET % 9]])
+def test_a_head_may_come_before_its_body(pieces):
+    peer = Peer(answer=echo)
+    peer.send(HEAD)
+    assert not peer.speaker.is_idle
+    for piece in pieces:
+        peer.send(piece)
+    if len(pieces) < 4:
+        peer.send(GET % 9)
+    peer.loop.settle()
+    assert answers(peer.wire.take()) == [(200, b"POST /b body"), (200, b"GET /9 ")]
+    assert (peer.hub.held, peer.speaker.is_idle) == (0, True)
+
+
+def test_who_sends_a_head_and_no_body_is_refused_in_time_and_closed_where_it_hangs_up():
+    slow, gone = Peer(WebOptions(request_s=10), answer=echo), Peer(answer=echo)
+    for peer in (slow, gone):
+        peer.send(HEAD)
+    slow.sweep(slow.speaker, 10)
+    assert not slow.wire.is_finished
+    slow.sweep(slow.speaker, 1)
+    assert slow.statuses() == [408]
+    gone.speaker.ended()
+    gone.loop.settle()
+    assert gone.wire.is_finished
+    assert (gone.statuses(), gone.exchanges) == ([], [])
+
+
+def test_a_server_that_stops_takes_the_body_of_a_head_that_has_come():
+    peer = Peer(answer=echo)
+    peer.send(HEAD)
+    peer.hub.is_stopping = True
+    peer.speaker.stop()
+    assert not peer.wire.is_finished
+    peer.send(b"body")
+    peer.loop.settle()
+    assert b"\r\nconnection: close\r\n" in peer.wire.take()
+    assert peer.wire.is_finished
+
+
 def test_tiny_chunks_are_worked_through_over_several_rounds():
     peer = Peer(answer=echo)
     peer.send(b"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n" + b"1\r\na\r\n" * 1000)
