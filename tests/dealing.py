@@ -14,15 +14,15 @@ T = TypeVar("T")
 SLOW = ("behaviour", "docs", "e2e", "faults", "property")
 """Folders whose tests take seconds."""
 LONGEST = (
-    "faults/test_scenarios_die.py",
+    "behaviour/test_mappings.py",
+    "docs/test_readme.py",
+    "e2e/test_demo.py",
+    "e2e/test_wheel.py",
     "faults/test_kill_nine.py",
     "faults/test_log_faults.py",
     "faults/test_memory.py",
-    "faults/test_resharding.py",
-    "behaviour/test_mappings.py",
-    "docs/test_readme.py",
-    "e2e/test_wheel.py",
-    "property/test_simulation.py",
+    "faults/test_scenarios_die.py",
+    "faults/test_workers_die.py",
 )
 """Files with the longest tests: they come first."""
 

@@ -167,6 +167,7 @@ class World:
         self._smaller.lambdas.stop(lambda: self._smaller.stop(lambda: None))
         self.host.run()
         self.host.advance(10_000)
+        self.host.measures.close()
 
     def call(self, service: str, operation: str, **parameters: Any) -> dict[str, Any]:
         """A call that goes well."""

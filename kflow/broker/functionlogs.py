@@ -136,6 +136,7 @@ class Index:
         self._identity: Identity = (0, 0)
         self._end = -1
         self._stamp = 0.0
+        self._is_open = False  # what was written last has not ended its line
         self.follow()
 
     def follow(self) -> None:
@@ -173,20 +174,30 @@ class Index:
                 torn = "\n" if text and not text.endswith("\n") else ""
                 file.write(f"{torn}{self._group}\n")
 
-    def wrote(self, length: int) -> None:
+    def wrote(self, length: int, data: bytes = b"\n") -> None:
         """So many bytes were just written to the log, by this process or one that has the descriptor from it.
 
-        Called with each write: 0.4 us where nothing is to be said.
+        Called with each write: 0.5 us where nothing is to be said.
+
+        Args:
+            length: how many.
+            data: what was written, for its line ends: what goes on with a line is of that line's event.
         """
         end = _seek(self._log_fd, 0, _CURRENT)
-        if end - length != self._end or not -_STEP_S < self._now_s() - self._stamp < _STEP_S:
+        if end - length != self._end:
             self._note(end - length, "")
+        elif not -_STEP_S < self._now_s() - self._stamp < _STEP_S:
+            rest = data.find(b"\n") + 1 if self._is_open else 0
+            if not self._is_open or 0 < rest < length:
+                self._note(end - length + rest, "")
+        self._is_open = data[-1:] != b"\n"
         self._end = end
 
     def wrote_event(self, length: int) -> None:
         """The same, and all of it is one event, of however many lines."""
         end = _seek(self._log_fd, 0, _CURRENT)
         self._note(end - length, f" {length}")
+        self._is_open = False
         self._end = end
 
     def _note(self, start: int, length: str) -> None:

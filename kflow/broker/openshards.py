@@ -256,7 +256,7 @@ class OpenShards:
             for key in [key for key in self._shards if key[0] == stream_id]:
                 del self._shards[key]
             for key in [key for key in self._alive if key[0] == stream_id]:
-                del self._alive[key]
+                self._alive.pop(key, None)  # the last who used it may let it go at this moment
             for key in [key for key in self._evicted if key[0] == stream_id]:
                 del self._evicted[key]
 

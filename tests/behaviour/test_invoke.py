@@ -24,7 +24,7 @@ from tests.served import Served, served
 ACCOUNT = "123456789012"
 ARN = f"arn:aws:lambda:us-east-1:{ACCOUNT}:function:echo"
 HANDLERS = """\
-    import json, os, time
+    import io, json, os, sys, time
     from pathlib import Path
     import kflow
 
@@ -70,6 +70,17 @@ HANDLERS = """\
         note(id=context.aws_request_id, event=event)
         while not Path(event["gate"]).exists():
             time.sleep(0.005)
+        return event
+
+    @kflow.on_stream("orders")
+    def standard(event, context):
+        if event["output"] == "wrap":
+            sys.stdout = io.TextIOWrapper(sys.stdout.buffer, encoding="utf-8")
+            print("wrapped")
+        elif event["output"] == "close":
+            sys.stdout.close()
+        else:
+            sys.stdout = None
         return event
 """
 
@@ -233,6 +244,15 @@ def test_a_payload_that_is_no_json_is_refused(place: Place, payload: bytes, said
     before = "Could not parse request body into json: Could not parse payload into json: "
 
     assert place.refused(payload) == (400, "InvalidRequestContentException", before + said)
+
+
+def test_what_a_handler_does_to_standard_output_fails_no_invocation(place: Place) -> None:
+    for what in ("wrap", "close", "none"):
+        answer = place.invoke({"output": what}, function="standard", LogType="Tail")
+        assert (json.loads(answer["Payload"]), answer.get("FunctionError")) == ({"output": what}, None)
+        log = base64.b64decode(answer["LogResult"]).decode()
+        assert ("\nwrapped\nEND " in log) is (what == "wrap")
+        assert "\nREPORT " in log
 
 
 def test_a_large_payload_is_taken_and_a_larger_one_refused(place: Place) -> None:

@@ -5,6 +5,7 @@ Nothing that was acknowledged is lost, nothing is run more often than it may be,
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import tempfile
@@ -39,7 +40,8 @@ def test_what_was_acknowledged_is_run_until_it_is_over_and_then_told(
 ) -> None:
     folder = Path(tempfile.mkdtemp())
     try:
-        _check(Node(folder / "data"), steps, most)
+        with contextlib.closing(Node(folder / "data")) as node:
+            _check(node, steps, most)
     finally:
         shutil.rmtree(folder)
 

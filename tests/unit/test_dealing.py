@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from tests.dealing import dealt, rank
+from pathlib import Path
+
+from tests.dealing import LONGEST, SLOW, dealt, rank
+
+ROOT = Path(__file__).parents[1]
 
 
 def path_of(item: str) -> str:
@@ -44,3 +48,5 @@ def test_the_longest_files_come_first_and_are_there() -> None:
         1,
         2,
     ]
+    assert [name for name in LONGEST if not (ROOT / name).exists()] == []
+    assert [name for name in SLOW if not (ROOT / name).is_dir()] == []

@@ -10,6 +10,7 @@ Source: recorded: the spec's section 9.10.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import logging
 import os
@@ -18,7 +19,7 @@ import resource
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from kflow.broker.functionlogs import STORAGE, Index, stream_name
 from kflow.interfaces import FunctionError
@@ -137,13 +138,15 @@ class FunctionLog:
         self._why = ""
         self._init_us = 0
         self._tail: bytearray | None = None
+        self._texts: tuple[TextIO, TextIO] | None = None
         self.request_id = ""
 
     def take_over(self) -> None:
         """Make descriptors 1 and 2, `sys.stdout`, `sys.stderr` and the root logger write to the log."""
         self._redirect()
-        sys.stdout = _Output(1, self).text()
-        sys.stderr = _Output(2, self).text()
+        # Kept, as the interpreter keeps its own: user code may wrap their buffers, and what is let go closes these.
+        self._texts = (_Output(1, self).text(), _Output(2, self).text())
+        sys.stdout, sys.stderr = self._texts
         handler = _EventHandler(self)
         handler.setFormatter(_LambdaFormatter(self))
         root = logging.getLogger()
@@ -171,7 +174,7 @@ class FunctionLog:
 
     def end(self, duration_us: int, error: FunctionError | None) -> None:
         """Write the error, if any; then END and REPORT, in one write."""
-        sys.stdout.flush()
+        flush_output()
         used_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // _RSS_PER_MB
         text = report(self.request_id, duration_us, self._memory_mb, used_mb, self._init_us)
         self._init_us = 0
@@ -208,7 +211,7 @@ class FunctionLog:
         if self._tail is not None:
             self._tail += data
         if self._lost:
-            self._index.wrote(self._write(fd, data))
+            self._index.wrote(self._write(fd, data), data)
             return
         try:
             written = _write(fd, data)
@@ -216,7 +219,7 @@ class FunctionLog:
             written = self._refused(error)
         if written != len(data):
             self._lost += len(data) - written
-        self._wrote(written)
+        self._wrote(written, data)
 
     def _write(self, fd: int, data: bytes) -> int:
         """How much of it was written; before it, how much was lost."""
@@ -268,6 +271,17 @@ class _Output(io.FileIO):
         return io.TextIOWrapper(buffered, encoding="utf-8", errors="backslashreplace", line_buffering=True)
 
 
+def flush_output() -> None:
+    """What was printed stands before what follows.
+
+    User code may have put anything in the place of standard output, or closed it: that fails nobody, as AWS's client
+    does not even flush.
+    """
+    with contextlib.suppress(Exception):
+        if sys.stdout is not None:
+            sys.stdout.flush()
+
+
 class _EventHandler(logging.Handler):
     """What is logged is one event, with the traceback below it. Standard output that came before comes before."""
 
@@ -279,7 +293,7 @@ class _EventHandler(logging.Handler):
         """Write one record; what cannot be formatted is told as `logging` tells it."""
         try:
             text = f"{self.format(record)}\n"
-            sys.stdout.flush()
+            flush_output()
             self._log.event(text.encode("utf-8", "backslashreplace"))
         except Exception:  # noqa: BLE001 # as every handler of `logging`: a record that is wrong stops no handler
             self.handleError(record)

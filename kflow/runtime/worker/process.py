@@ -32,6 +32,7 @@ from kflow.runtime.worker.holding import Holding, refused
 from kflow.runtime.worker.inbox import Inbox
 from kflow.runtime.worker.invoking import Environment
 from kflow.runtime.worker.live import Live
+from kflow.runtime.worker.output import flush_output
 
 _SUM_MS = 100
 """Successes within this time are told as one."""
@@ -55,7 +56,7 @@ def main(control_fd: int, live_fd: int) -> NoReturn:
     except BaseException:  # noqa: BLE001 - the last frame of the process: said in the function's log, then it ends
         traceback.print_exc()
     finally:
-        sys.stdout.flush()
+        flush_output()
         os._exit(code)
 
 

@@ -45,7 +45,7 @@ class Writer:
         if is_event:
             self.index.wrote_event(length)
         else:
-            self.index.wrote(length)
+            self.index.wrote(length, text.encode())
 
 
 def read(path: Path, *others: tuple[int, int]) -> Stretches:
@@ -99,9 +99,19 @@ def test_a_writer_that_is_alone_notes_a_time_each_fifty_milliseconds(tmp_path: P
     writer = Writer(path, "one", clock)
     for moment in (1000.0, 1000.02, 1000.04, 1000.06, 1000.2):
         clock.now = moment
-        writer.write("0123456789")
+        writer.write("012345678\n")
 
     assert noted(read(path)) == [(0, 1_000_000, "one", 0), (30, 1_000_060, "one", 0), (40, 1_000_200, "one", 0)]
+
+
+def test_a_line_that_is_written_in_pieces_is_not_noted_in_its_middle(tmp_path: Path, clock: Clock) -> None:
+    path = tmp_path / "logs" / "bill.log"
+    writer = Writer(path, "one", clock)
+    for text in ('{"a":', " 1}", "\n", "next\n{", "}\nlast\n", "event"):
+        writer.write(text)
+        clock.now += 1
+
+    assert [offset for offset, *_ in noted(read(path))] == [0, 9, 17, 22]
 
 
 def test_each_change_of_the_writer_is_noted(tmp_path: Path, clock: Clock) -> None:

@@ -9,6 +9,7 @@ import re
 import resource
 import sqlite3
 import threading
+import weakref
 from pathlib import Path
 
 import msgspec
@@ -161,6 +162,24 @@ def test_deleting_removes_the_files_and_the_stream(tmp_path: Path) -> None:
         store.put(b"2")
     with pytest.raises(ResourceNotFound):
         store.log.delete_stream("orders")
+
+
+def test_a_stream_is_deleted_though_a_thread_lets_go_of_a_shard_meanwhile(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.put(b"x")
+    used = [store.log.shard(store.stream, 0)]
+    store.log._shards.clear()  # evicted: who uses it has the last reference
+
+    class Shards(weakref.WeakValueDictionary):
+        def __iter__(self):
+            keys = list(super().__iter__())
+            used.clear()
+            return iter(keys)
+
+    store.log._alive = Shards(store.log._alive)
+    store.log.delete_stream("orders")
+    assert used == []
+    assert store.folder.maps() == []
 
 
 def test_deleting_can_leave_the_files_for_later(tmp_path: Path) -> None:

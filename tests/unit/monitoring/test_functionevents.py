@@ -36,7 +36,10 @@ class Log:
         if file.look():
             index.follow()
         length = os.write(file.fd, text.encode())
-        (index.wrote_event if is_event else index.wrote)(length)
+        if is_event:
+            index.wrote_event(length)
+        else:
+            index.wrote(length, text.encode())
 
     def read(self, bounds: Bounds = EVER, wanted: set[str] | None = None) -> list[Logged]:
         return list(self.logs.events(Part("bill"), bounds, wanted))

@@ -330,9 +330,10 @@ class HostedEnvironment:
     def _spawn(self) -> Server:
         package, spec = self._package, self._spec
         program = runtimes.wrapped(runtimes.program(package), package, spec.environment.get(runtimes.WRAPPER, ""))
-        if program.note and not self._noted:
+        if not self._noted:
             self._noted = True
-            self._log.note(program.note)
+            for note in filter(None, (program.note, runtimes.left_out(package))):
+                self._log.note(note)
         self._temporary.mkdir(parents=True, exist_ok=True)
         if self._guard is None:
             self._guard = Guard(self._temporary)

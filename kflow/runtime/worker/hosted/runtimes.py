@@ -91,6 +91,12 @@ def wrapped(program: Program, package: Package, wrapper: str) -> Program:
     return program._replace(arguments=["/bin/sh", "-c", _REFUSE, wrapper, *why])
 
 
+def left_out(package: Package) -> str:
+    """What the layers have and nobody runs, for the log; empty where there is nothing of it."""
+    names = {each.name for layer in package.layers for each in Path(layer, "extensions").glob("*") if each.is_file()}
+    return f"extensions of layers do not run here: {', '.join(sorted(names))}" if names else ""
+
+
 def _python(package: Package, minor: int) -> Program:
     interpreter, note = sys.executable, ""
     if minor != sys.version_info.minor:

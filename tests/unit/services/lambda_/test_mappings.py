@@ -431,8 +431,10 @@ def test_a_mapping_stays_enabled_when_its_function_is_deleted(world: MappingWorl
     assert world.host.notices == [
         (
             "warning",
-            f"there is no function f, and its mapping of {STREAM} waits for it: create it, or remove the mapping "
-            f"(`aws lambda delete-event-source-mapping --uuid {uuid}`)",
+            (
+                f"there is no function f, and its mapping of {STREAM} waits for it: create it, or remove the mapping "
+                f"(`aws lambda delete-event-source-mapping --uuid {uuid}`)"
+            ),
         )
     ]
 

@@ -8,7 +8,7 @@
 
 import fs from "node:fs";
 import http from "node:http";
-import { createRequire, register } from "node:module";
+import Module, { createRequire } from "node:module";
 import path from "node:path";
 import { PassThrough } from "node:stream";
 import { pathToFileURL } from "node:url";
@@ -136,9 +136,10 @@ process.on("unhandledRejection", (reason) => {
 
 /** `import` finds packages of layers, as `require` does by NODE_PATH. Source: documented: nodejs18.x and later. */
 function reachLayers() {
+  const own = path.join(process.env.LAMBDA_TASK_ROOT, "node_modules"); // it is found without this
   const places = (process.env.NODE_PATH ?? "").split(path.delimiter).filter((each) => path.basename(each) === "node_modules");
-  const parents = places.filter((each) => fs.existsSync(each)).map((each) => pathToFileURL(path.join(path.dirname(each), "_")).href);
-  if (parents.length === 0 || register === undefined) return;
+  const parents = places.filter((each) => each !== own && fs.existsSync(each)).map((each) => pathToFileURL(path.join(path.dirname(each), "_")).href);
+  if (parents.length === 0 || Module.register === undefined) return; // older than Node.js 18.19
   const hooks = `export async function resolve(specifier, context, next) {
     try {
       return await next(specifier, context);
@@ -153,7 +154,7 @@ function reachLayers() {
       throw error;
     }
   }`;
-  register(`data:text/javascript,${encodeURIComponent(hooks)}`);
+  Module.register(`data:text/javascript,${encodeURIComponent(hooks)}`);
 }
 
 class Named extends Error {

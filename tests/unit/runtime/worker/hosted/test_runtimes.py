@@ -13,7 +13,7 @@ import pytest
 
 from kflow.declarations import Package
 from kflow.runtime.worker.hosted import runtimes
-from kflow.runtime.worker.hosted.runtimes import HERE, Program, Unsupported, program, wrapped
+from kflow.runtime.worker.hosted.runtimes import HERE, Program, Unsupported, left_out, program, wrapped
 from kflow.runtime.worker.hosted.variables import runtime_variables
 
 OWN = f"python3.{sys.version_info.minor}"
@@ -224,6 +224,15 @@ def test_a_wrapper_is_given_the_command_of_the_runtime(package, tmp_path):
     assert found == Program([f"{layer}/wrapper", "python", "x"], frames=True)
     assert wrapped(Program(["python"]), package, "") == Program(["python"])
     assert wrapped(Program(["b"]), of(package, runtime="provided.al2023"), "/opt/wrapper") == Program(["b"])
+
+
+def test_extensions_of_layers_are_named_as_they_do_not_run(package, tmp_path):
+    for layer, name in (("one", "agent"), ("two", "agent"), ("two", "a.sh")):
+        (tmp_path / layer / "extensions").mkdir(parents=True, exist_ok=True)
+        (tmp_path / layer / "extensions" / name).write_text("#!/bin/sh")
+    layers = (str(tmp_path / "one"), str(tmp_path / "two"), str(tmp_path / "three"))
+    assert left_out(of(package, layers=layers)) == "extensions of layers do not run here: a.sh, agent"
+    assert left_out(package) == ""
 
 
 @pytest.mark.parametrize(
