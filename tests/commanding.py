@@ -29,12 +29,21 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-_READ_AT_START = ("PYTHON", "LC_", "LANG", "TZ")
-"""Python reads variables with these beginnings as it starts: those who differ in one share no process."""
+COMMAND = (sys.executable, "-m", "kflow")
 PIPE_BYTES = 16_384
 """A pipe takes so many wherever there are pipes."""
 _lock = threading.Lock()
-_forkers: dict[tuple[tuple[str, str], ...], socket.socket] = {}
+_line: socket.socket | None = None
+"""To the process that forks."""
+
+
+def read_at_start(env: Mapping[str, str]) -> dict[str, str]:
+    """What Python reads as it starts: with other values than ours a command cannot be forked."""
+    begin = ("PYTHON", "LC_", "LANG", "TZ")
+    return {name: env[name] for name in env if name.startswith(begin) and name != "PYTHONUNBUFFERED"}
+
+
+_OURS = read_at_start(os.environ)
 
 
 def run(
@@ -52,28 +61,40 @@ def run(
     Raises:
         subprocess.TimeoutExpired: it was not over by then, and has been killed.
     """
+    if read_at_start(env) != _OURS:
+        command = [*COMMAND, *words]
+        return subprocess.run(
+            command, cwd=cwd, env=env, input=given, capture_output=True, text=True, timeout=seconds, check=False
+        )
     assert len(given) < PIPE_BYTES, "nobody reads it yet"
     stdin, write = os.pipe()
     os.write(write, given.encode())
     os.close(write)
     (here, output), (here_too, errors) = os.pipe(), os.pipe()
-    command = Started(words, cwd, env, [stdin, output, errors])
+    forked = Started(words, cwd, env, [stdin, output, errors])
     for each in (stdin, output, errors):
         os.close(each)
     deadline = time.monotonic() + seconds
     reading = _Reading([here, here_too])
     try:
         if not reading.until(deadline):
-            raise subprocess.TimeoutExpired(command.args, seconds, *reading.texts)
-        code = command.wait(max(0, deadline - time.monotonic()))
+            raise subprocess.TimeoutExpired(forked.args, seconds, *reading.texts)
+        code = forked.wait(max(0, deadline - time.monotonic()))
     finally:
-        command.kill()
+        forked.kill()
         reading.close()
-    return subprocess.CompletedProcess(command.args, code, *reading.texts)
+    return subprocess.CompletedProcess(forked.args, code, *reading.texts)
 
 
-def start(words: Sequence[str], *, cwd: Path, env: Mapping[str, str], output: Path) -> Started:
+def start(
+    words: Sequence[str], *, cwd: Path, env: Mapping[str, str], output: Path
+) -> Started | subprocess.Popen[bytes]:
     """Start `kflow` with these words; all that it prints goes to a file."""
+    if read_at_start(env) != _OURS:
+        with output.open("wb") as file:
+            return subprocess.Popen(
+                [*COMMAND, *words], cwd=cwd, env=env, stdin=subprocess.DEVNULL, stdout=file, stderr=file
+            )
     with Path(os.devnull).open("rb") as nothing, output.open("wb") as file:
         return Started(words, cwd, env, [nothing.fileno(), file.fileno(), file.fileno()])
 
@@ -90,14 +111,13 @@ class Started:
     def __init__(self, words: Sequence[str], cwd: Path, env: Mapping[str, str], streams: list[int]) -> None:
         self.args = ["kflow", *words]
         self.returncode: int | None = None
-        told = tuple(sorted(item for item in env.items() if item[0].startswith(_READ_AT_START)))
+        global _line  # noqa: PLW0603  # one for all tests of a process
         with _lock:
-            if told not in _forkers:
-                _forkers[told] = _forker(env)
+            _line = _line or _forker({**env, "PYTHONUNBUFFERED": "1"})  # what a killed one has printed is there
             here, there = os.pipe()
             asked = json.dumps([list(words), str(cwd), dict(env)]).encode()
-            socket.send_fds(_forkers[told], [len(asked).to_bytes(4, "big")], [*streams, there])
-            _forkers[told].sendall(asked)
+            socket.send_fds(_line, [len(asked).to_bytes(4, "big")], [*streams, there])
+            _line.sendall(asked)
             os.close(there)
         self._told = _Reading([here])
         self._told.once(None)

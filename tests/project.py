@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,7 +16,7 @@ from tests.clients import client
 from tests.commanding import Started
 from tests.deadline import eventually
 
-KFLOW = (sys.executable, "-m", "kflow")
+KFLOW = commanding.COMMAND
 
 
 class Project:
