@@ -29,7 +29,7 @@ from kflow.runtime.mappings.queueinfo import merged
 from kflow.runtime.node.drain import listed
 from kflow.runtime.node.node import Node, NodeOptions
 from kflow.runtime.node.supervisor import SupervisorOptions
-from kflow.runtime.signals import Signals
+from kflow.runtime.signals import Signals, Starting
 from kflow.runtime.status import survey
 from kflow.runtime.status.metrics import Measured, Metrics
 from kflow.runtime.tools.control import Control
@@ -71,6 +71,20 @@ def run(
         UsageError: handlers that cannot be loaded; a runtime that runs already.
         StorageError: the data folder cannot be used.
     """
+    with Starting() as interrupt:
+        return _run(settings, paths, interrupt, drain=drain, timeout_s=timeout_s, listener=listener, on_ready=on_ready)
+
+
+def _run(
+    settings: Settings,
+    paths: Sequence[str],
+    interrupt: Starting,
+    *,
+    drain: bool,
+    timeout_s: float | None,
+    listener: Listener,
+    on_ready: Callable[[Node], None] | None,
+) -> int:
     begin = time.monotonic()
     folder = DataFolder.open(settings.data_dir, create=True)
     guard = folder.runtime_lock()
@@ -98,7 +112,7 @@ def run(
             survivors = lifeline.end_survivors(folder.run_dir)
             starting.clean_run_dir(folder.run_dir)
             with _Running(settings, folder, found, plugins, variables, listener, endpoint, drain=drain) as running:
-                return running.serve(begin, survivors, timeout_s, on_ready)
+                return running.serve(begin, survivors, timeout_s, on_ready, interrupt)
     finally:
         guard.release()
 
@@ -183,7 +197,12 @@ class _Running:
         return self
 
     def serve(
-        self, begin: float, survivors: int, timeout_s: float | None, on_ready: Callable[[Node], None] | None
+        self,
+        begin: float,
+        survivors: int,
+        timeout_s: float | None,
+        on_ready: Callable[[Node], None] | None,
+        interrupt: Starting,
     ) -> int:
         """Set up, run the loop, and tell what it came to."""
         node = self.node
@@ -196,7 +215,7 @@ class _Running:
         node.reads.add(started.leases, started.ends, started.closed)
         self.endpoint.start(node, self.ingest, self.control)
         ends = {lease.id: node.readable_end(lease)[0] for lease in started.leases}
-        self.signals.install(node)
+        self.signals.install(node, interrupt)
         sys.setswitchinterval(SWITCH_S)
         gc.collect()
         gc.freeze()
