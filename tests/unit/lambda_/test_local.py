@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import decimal
 import math
+import sys
 from typing import NamedTuple
 
 import pytest
@@ -24,6 +25,8 @@ CONTEXT = LambdaContext(
     invoked_function_arn="arn:aws:lambda:us-east-1:123456789012:function:bill",
     deadline=0.0,
 )
+PI = "π" if sys.version_info >= (3, 12) else "\\u03c0"
+"""As the version's runtime writes it."""
 
 
 class Point(NamedTuple):
@@ -101,7 +104,10 @@ def test_what_json_cannot_hold_is_a_marshal_error(returned, message):
         ({"n": decimal.Decimal("1.10"), "m": decimal.Decimal(7)}, b'{"n": 1.10, "m": 7}'),
         (decimal.Decimal("12345678901234567890.123"), b"12345678901234567890.123"),
         ([decimal.Decimal("NaN"), decimal.Decimal("-Infinity")], b"[NaN, -Infinity]"),
-        ({"at": Point(decimal.Decimal("0.10"), "\N{GREEK SMALL LETTER PI}")}, '{"at": {"x": 0.10, "y": "π"}}'.encode()),
+        (
+            {"at": Point(decimal.Decimal("0.10"), "\N{GREEK SMALL LETTER PI}")},
+            f'{{"at": {{"x": 0.10, "y": "{PI}"}}}}'.encode(),
+        ),
         (b"\x00raw", b"\x00raw"),
         ({"text": b"raw"}, b'{"text": "raw"}'),
     ],
@@ -110,10 +116,16 @@ def test_a_response_is_written_as_lambdas_runtime_writes_it(returned, text):
     assert local.run_event(lambda event, context: returned, HANDLER, b"{}", CONTEXT)[0] == text
 
 
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="escaped, it is ASCII")
 def test_text_that_utf_8_cannot_hold_is_a_marshal_error():
     error = outcome(lambda: "\ud800").error
     assert error is not None
     assert error.type == "Runtime.MarshalError"
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 12), reason="not escaped, UTF-8 cannot hold it")
+def test_half_a_pair_of_surrogates_is_escaped_up_to_python_3_11():
+    assert local.run_event(lambda event, context: "\ud800", HANDLER, b"{}", CONTEXT)[0] == b'"\\ud800"'
 
 
 def test_a_response_of_the_largest_size_passes_and_one_byte_more_does_not():
