@@ -28,7 +28,7 @@ def texts(mappings: Iterable[Mapping], functions: Registry) -> list[str]:
 
 
 def _text(name: str, waiting: list[Mapping]) -> str:
-    one = waiting[0]
+    one = min(waiting, key=lambda each: (each.source, each.uuid))
     what = f"its mapping of {one.source} waits for it: create it, or remove the mapping"
     if len(waiting) > 1:
         what = f"its {len(waiting)} mappings wait for it, such as that of {one.source}: create it, or remove them"

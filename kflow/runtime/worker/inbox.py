@@ -16,6 +16,8 @@ class Inbox:
     def __init__(self, channel: Channel, waiting: Iterable[ToWorker] = ()) -> None:
         self._channel = channel
         self._waiting: deque[ToWorker] = deque(waiting)
+        self._ready = select.poll()  # for a descriptor of any number
+        self._ready.register(channel, select.POLLIN)
 
     @property
     def closed(self) -> bool:
@@ -40,7 +42,7 @@ class Inbox:
 
     def wait(self, seconds: float) -> None:
         """Wait for a message, at most so long; take in what has arrived."""
-        select.select([self._channel], [], [], seconds)
+        self._ready.poll(seconds * 1000)
         self.look()
 
     def wants_back(self, lease: int, generation: int) -> bool:
