@@ -18,6 +18,8 @@ from kflow.errors import NotDurable, ResourceNotFound, StorageError
 
 log = logging.getLogger(__name__)
 
+KEPT: Final = 32
+"""So many folders' files a process keeps open between two calls; those of others are opened when they are needed."""
 SYNC_INTERVAL_S: Final = 0.1
 """With `interval`: what was appended is synced at most this often, and at exit."""
 
@@ -106,6 +108,21 @@ class _Writer:
         own = self.folder
         return own is folder or (own.id == folder.id and own.files is folder.files)
 
+    def is_let_go(self) -> bool:
+        """Sync and close what is open, unless somebody writes. Whoever has it still may write: it is opened again."""
+        try:
+            if not self.lock.try_acquire():
+                return False
+        except StorageError:  # the folder is gone
+            self.log.close()
+            return True
+        try:
+            self.sync()
+            self.log.close()
+        finally:
+            self.lock.release()
+        return True
+
     def sync(self, *, threads: int = THREADS) -> None:
         try:
             self.log.sync(threads=threads)
@@ -126,7 +143,17 @@ def _writer(key: str, folder: DataFolder) -> _Writer:
             elif not _writers:
                 atexit.register(_sync_at_exit)
             found = _writers[key] = _Writer(folder)
+            if len(_writers) > KEPT:
+                _let_go_of_one(found)
         return found
+
+
+def _let_go_of_one(newest: _Writer) -> None:
+    """Close the files of the folder that came first, of those that nobody writes to now."""
+    for key, writer in _writers.items():
+        if writer is not newest and writer.is_let_go():
+            del _writers[key]
+            return
 
 
 def _sync_at_exit() -> None:
