@@ -124,7 +124,7 @@ def test_a_stream_is_mapped_to_it_and_changed(shell: Shell) -> None:
     )
     shell.text("kinesis", "put-record", "--stream-name", "orders", "--partition-key", "k-1", "--data", "eA==")
     log = shell.folder / ".kflow" / "logs" / "f.log"
-    eventually(lambda: "record k-1" in log.read_text(), seconds=60, what="the record to arrive")
+    eventually(lambda: log.exists() and "record k-1" in log.read_text(), seconds=60, what="the record to arrive")
     uuid = ("--uuid", made["UUID"])
     changed = shell.aws("lambda", "update-event-source-mapping", *uuid, "--batch-size", "7", "--no-enabled")
     assert (changed["BatchSize"], changed["FunctionArn"]) == (7, f"{ARN}:f")

@@ -40,6 +40,7 @@ class Log(RuleBasedStateMachine):
         self.reader = self.store.reader()
         self.model: list[tuple[int, int, bytes]] = []
         self.expired = 0  # records of the model that may be gone
+        self.is_doubted = False  # the page was not believed when somebody looked last
         self.counter = BEGIN_COUNTER
         self.serial = 0
 
@@ -164,6 +165,7 @@ class Log(RuleBasedStateMachine):
 
     @invariant()
     def reading_gives_what_was_acknowledged(self) -> None:
+        self._know_of_scans()
         self._have_recovered()
         datas = [data for _, _, data in self.model[self.expired :]]
         assert everything(self.reader) == datas
@@ -171,6 +173,7 @@ class Log(RuleBasedStateMachine):
 
     @invariant()
     def counters_and_arrivals_rise(self) -> None:
+        self._know_of_scans()
         found = self._records()
         assert found == self.model[self.expired :]
         assert all(a[0] < b[0] and a[1] <= b[1] for a, b in itertools.pairwise(found))
@@ -204,6 +207,13 @@ class Log(RuleBasedStateMachine):
 
     def _words(self) -> memoryview:
         return Ctl.open(os.fspath(self.store.shard_path), self.files, write=True).words
+
+    def _know_of_scans(self) -> None:
+        """A page that was not believed is again: somebody scanned, and found what expired in a file that was kept."""
+        is_believed = Ctl.open(os.fspath(self.store.shard_path), self.files, write=False).is_current
+        if self.is_doubted:
+            self.expired = min(self.expired, len(self.model) - len(everything(self.store.reader())))
+        self.is_doubted = not is_believed
 
     def _have_recovered(self) -> None:
         """A reader of a page that is not believed has it recovered; one that is open already cannot know."""
